@@ -1,0 +1,246 @@
+"""Every error a person can meet, in one catalogue.
+
+The tree::
+
+    AevoriumError
+    ├── UserError            something the person can change
+    │   ├── ConfigError      a flag, a setting, a file of settings
+    │   ├── DataError        a table that cannot be used as it is
+    │   ├── SchemaError      a schema file that cannot be used
+    │   ├── ArtefactError    a file of a workspace: missing, damaged, of another study
+    │   ├── PolicyRefused    the steward's policy says no
+    │   └── BudgetExceeded   the privacy budget says no
+    ├── FederationError      nodes or servers that did not answer, or too few of them
+    └── InternalError        our own bug
+
+A message reads "Problem. Reason." and the hint says what to do. Neither ever holds a patient's value: both may be
+shown on another machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+__all__ = [
+    "CATALOGUE",
+    "AevoriumError",
+    "ArtefactError",
+    "BudgetExceeded",
+    "ConfigError",
+    "DataError",
+    "ExitStatus",
+    "FederationError",
+    "InternalError",
+    "PolicyRefused",
+    "SchemaError",
+    "UserError",
+]
+
+
+class ExitStatus(IntEnum):
+    """What a command's exit status means (fixed by the product's contract)."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    REFUSED = 3
+    NOT_REACHABLE = 4
+    BUG = 5
+
+
+@dataclass(frozen=True)
+class CatalogueEntry:
+    """What is known of an error code before it happens.
+
+    Attributes:
+        summary: One sentence that is safe to show to anyone.
+        remedy: What to do about it.
+        exit_status: The status with which a command ends.
+        http_status: The status with which the API answers.
+    """
+
+    summary: str
+    remedy: str
+    exit_status: ExitStatus = ExitStatus.FAILED
+    http_status: int = 400
+
+
+_USAGE, _REFUSED, _AWAY, _BUG = ExitStatus.USAGE, ExitStatus.REFUSED, ExitStatus.NOT_REACHABLE, ExitStatus.BUG
+
+CATALOGUE: dict[str, CatalogueEntry] = {
+    # settings and flags
+    "CONFIG_INVALID": CatalogueEntry("A setting has a value that is not allowed.", "Correct the setting named.", _USAGE, 422),
+    "CONFIG_CONFLICT": CatalogueEntry("Two settings contradict each other.", "Give only one of them.", _USAGE, 422),
+    "FEATURE_UNAVAILABLE": CatalogueEntry(
+        "This version cannot do that.", "Use one of the forms that the help lists.", _USAGE, 501
+    ),
+    "DEPENDENCY_MISSING": CatalogueEntry(
+        "A library that this command needs is not installed.", "Install the extra named.", _USAGE, 501
+    ),
+    # schemas
+    "SCHEMA_NOT_FOUND": CatalogueEntry("The schema file does not exist.", "Check the path.", _USAGE, 404),
+    "SCHEMA_INVALID": CatalogueEntry("The schema file cannot be used.", "Correct the entry named.", _USAGE, 422),
+    "EXPRESSION_INVALID": CatalogueEntry(
+        "A rule, constraint or condition cannot be parsed.", "See the grammar in the schema documentation.", _USAGE, 422
+    ),
+    "CONSTRAINT_UNSATISFIABLE": CatalogueEntry(
+        "Almost no generated row satisfies the constraints.", "Relax the constraint named, or train on more data."
+    ),
+    # tables
+    "DATA_NOT_FOUND": CatalogueEntry("The data file does not exist.", "Check the path.", _USAGE, 404),
+    "DATA_UNREADABLE": CatalogueEntry("The data file cannot be read.", "Save it as UTF-8 CSV with commas.", http_status=422),
+    "DATA_EMPTY": CatalogueEntry("The table holds no rows.", "Give a file with at least one record.", http_status=422),
+    "DATA_COLUMN_MISSING": CatalogueEntry(
+        "The table lacks a column of the schema.", "Add the column, or take it out of the schema.", http_status=422
+    ),
+    "DATA_CATEGORY_UNKNOWN": CatalogueEntry(
+        "A column holds categories that the schema does not list.",
+        "Add them to the schema, or declare an 'other' category.",
+        http_status=422,
+    ),
+    "DATA_NOT_NUMERIC": CatalogueEntry(
+        "A continuous column holds text.", "Correct the cells, or declare the column categorical.", http_status=422
+    ),
+    "DATA_MISSING_UNDECLARED": CatalogueEntry(
+        "A column has empty cells but its schema entry does not say 'missing = true'.",
+        "Declare it, or fill the cells.",
+        http_status=422,
+    ),
+    "DATA_DUPLICATE_UNIT": CatalogueEntry(
+        "A unit (patient) appears in more than one row.", "Keep one record per unit.", http_status=422
+    ),
+    "SYNTHEA_INCOMPLETE": CatalogueEntry(
+        "A table or column of the Synthea export is missing.", "Export all seven tables as CSV.", http_status=422
+    ),
+    # files of a workspace
+    "WORKSPACE_UNWRITABLE": CatalogueEntry(
+        "The workspace cannot be written.", "Choose another with --workspace, or free the disk.", _USAGE, 507
+    ),
+    "ARTEFACT_NOT_FOUND": CatalogueEntry(
+        "The workspace does not hold the file that this command needs.", "Run the command that makes it first.", http_status=404
+    ),
+    "CHECKPOINT_DAMAGED": CatalogueEntry("The checkpoint is damaged or incomplete.", "Use another round's checkpoint."),
+    "CHECKPOINT_KEY_WRONG": CatalogueEntry(
+        "The checkpoint was encrypted with another key.", "Give the key that was in use when it was written."
+    ),
+    "CHECKPOINT_SCHEMA_MISMATCH": CatalogueEntry(
+        "The checkpoint belongs to another schema.", "Use the workspace of its own study."
+    ),
+    "CHECKPOINT_MODEL_MISMATCH": CatalogueEntry(
+        "The checkpoint holds a model of another size.", "Use the model settings of its own study."
+    ),
+    "KEY_INVALID": CatalogueEntry("The encryption key cannot be used.", "Give a Fernet key, readable by its owner only."),
+    "AUDIT_BROKEN": CatalogueEntry("The audit log or the statement does not verify.", "Treat its claims as unproven."),
+    # policy and budget
+    "POLICY_INVALID": CatalogueEntry("The policy file cannot be used.", "Correct the entry named.", _USAGE, 422),
+    "POLICY_SCHEMA_REFUSED": CatalogueEntry(
+        "The node's policy does not allow this schema.", "Ask the steward to allow it.", _REFUSED, 403
+    ),
+    "POLICY_PURPOSE_REFUSED": CatalogueEntry(
+        "The node's policy does not allow this purpose.", "Ask the steward to allow it.", _REFUSED, 403
+    ),
+    "POLICY_DELTA_REFUSED": CatalogueEntry(
+        "The study's δ is above the node's limit.", "Lower --delta, or ask the steward.", _REFUSED, 403
+    ),
+    "POLICY_MIN_PATIENTS": CatalogueEntry(
+        "The node's noisy patient count is below the minimum of its policy.",
+        "Take part with more patients, or ask the steward to lower min_patients.",
+        _REFUSED,
+        403,
+    ),
+    "BUDGET_EXCEEDED": CatalogueEntry(
+        "The plan costs more privacy budget than the node has left.",
+        "Lower --epsilon, or ask the steward for a higher limit or a new period.",
+        _REFUSED,
+        403,
+    ),
+    "RELEASE_OUTSIDE_PLAN": CatalogueEntry(
+        "The server asked a node for something that the agreed plan does not hold.",
+        "Nothing was released. Find out why the server deviates.",
+        _REFUSED,
+        403,
+    ),
+    # federation
+    "NODE_NOT_READY": CatalogueEntry(
+        "A node cannot take part; its own console says why.", "Ask the node's steward.", http_status=409
+    ),
+    "TOO_FEW_NODES": CatalogueEntry(
+        "Too few nodes answered for the round to count.", "Bring the nodes back and run again.", _AWAY, 503
+    ),
+    "RUN_INTERRUPTED": CatalogueEntry(
+        "The run was stopped before its end.", "What was released stays charged; start a new run.", http_status=409
+    ),
+    "INTERNAL": CatalogueEntry("Something failed inside Aevorium.", "Report it, with the log.", _BUG, 500),
+}
+
+
+class AevoriumError(Exception):
+    """An error with a code of the catalogue.
+
+    Args:
+        code: A key of `CATALOGUE`.
+        message: "Problem. Reason." in full sentences; never a patient's value.
+        hint: What to do; the catalogue's remedy when None.
+    """
+
+    def __init__(self, code: str, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.entry = CATALOGUE[code]
+        self.message = message
+        self.hint = self.entry.remedy if hint is None else hint
+
+    @property
+    def exit_status(self) -> ExitStatus:
+        """The status with which a command ends."""
+        return self.entry.exit_status
+
+    @property
+    def http_status(self) -> int:
+        """The status with which the API answers."""
+        return self.entry.http_status
+
+    @property
+    def docs(self) -> str:
+        """The documentation page of this code, relative to the project's root."""
+        return f"docs/ERRORS.md#{self.code.lower()}"
+
+
+class UserError(AevoriumError):
+    """Something that the person at the keyboard can change."""
+
+
+class ConfigError(UserError):
+    """A flag, a setting, or a file of settings."""
+
+
+class DataError(UserError):
+    """A table that cannot be used as it is."""
+
+
+class SchemaError(UserError):
+    """A schema file that cannot be used."""
+
+
+class ArtefactError(UserError):
+    """A file of a workspace that is missing, damaged, or belongs to another study."""
+
+
+class PolicyRefused(UserError):
+    """The steward's policy says no."""
+
+
+class BudgetExceeded(UserError):
+    """The privacy budget says no."""
+
+
+class FederationError(AevoriumError):
+    """Nodes or servers that did not answer, or too few of them."""
+
+
+class InternalError(AevoriumError):
+    """Our own bug."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__("INTERNAL", message, hint=hint)

@@ -1,0 +1,168 @@
+"""The files of a workspace, each named once, and how a file comes into being: whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from aevorium.errors import ArtefactError, ConfigError
+
+__all__ = ["Workspace", "write_atomically"]
+
+
+@contextmanager
+def write_atomically(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; it replaces `path` only when the block ends well.
+
+    Args:
+        path: The file to make. Its folder is created.
+        mode: Permission bits of the finished file (ignored on Windows).
+
+    Raises:
+        ConfigError: WORKSPACE_UNWRITABLE, if the folder cannot be written or the disk is full.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(descriptor)
+        temporary = Path(name)
+        yield temporary
+        temporary.chmod(mode)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise ConfigError(
+            "WORKSPACE_UNWRITABLE", f"Cannot write {str(path)!r}. {error.strerror or type(error).__name__}."
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where a study's files lie. Makes nothing by itself.
+
+    Attributes:
+        root: The workspace folder.
+    """
+
+    root: Path
+
+    def create(self) -> Workspace:
+        """Makes the folder; raises ConfigError (WORKSPACE_UNWRITABLE) if it cannot be written."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root):
+                pass
+        except OSError as error:
+            raise ConfigError(
+                "WORKSPACE_UNWRITABLE",
+                f"Cannot write the workspace {str(self.root)!r}. {error.strerror or type(error).__name__}.",
+            ) from error
+        return self
+
+    @property
+    def synthetic(self) -> Path:
+        """The generated table."""
+        return self.root / "synthetic_data.csv"
+
+    @property
+    def schema(self) -> Path:
+        """The study's schema, as the run used it."""
+        return self.root / "schema.toml"
+
+    @property
+    def study(self) -> Path:
+        """What was run: the plan, the nodes, the versions."""
+        return self.root / "study.json"
+
+    @property
+    def encoder(self) -> Path:
+        """The encoder, from noisy statistics only."""
+        return self.root / "encoder.json"
+
+    @property
+    def preprocessor(self) -> Path:
+        """The encoder again for other tools; never loaded by Aevorium."""
+        return self.root / "preprocessor.joblib"
+
+    @property
+    def audit_log(self) -> Path:
+        """The hash-chained audit log, as a view."""
+        return self.root / "audit_log.json"
+
+    @property
+    def privacy_budget(self) -> Path:
+        """Spend and limit per node, recomputed from events."""
+        return self.root / "privacy_budget.json"
+
+    @property
+    def privacy_statement(self) -> Path:
+        """The claim, for people."""
+        return self.root / "privacy_statement.md"
+
+    @property
+    def round_metrics(self) -> Path:
+        """One JSON line a round."""
+        return self.root / "round_metrics.jsonl"
+
+    @property
+    def report_html(self) -> Path:
+        """The run's own report: charged numbers only."""
+        return self.root / "report.html"
+
+    @property
+    def report_json(self) -> Path:
+        """The run's own report as data."""
+        return self.root / "report.json"
+
+    @property
+    def local_report_html(self) -> Path:
+        """A report made from exact real rows: not to be shared."""
+        return self.root / "report.local.html"
+
+    @property
+    def local_report_json(self) -> Path:
+        """The same as data: not to be shared."""
+        return self.root / "report.local.json"
+
+    @property
+    def database(self) -> Path:
+        """The server's state: audit chain and study."""
+        return self.root / "server.db"
+
+    def checkpoint(self, round_number: int) -> Path:
+        """The encrypted model after a round (1 is the first)."""
+        return self.root / f"global_model_round_{round_number}.npz"
+
+    def checkpoints(self) -> dict[int, Path]:
+        """All checkpoints by round, in ascending order."""
+        found: dict[int, Path] = {}
+        for path in self.root.glob("global_model_round_*.npz"):
+            match = re.fullmatch(r"global_model_round_(\d+)\.npz", path.name)
+            if match:
+                found[int(match[1])] = path
+        return dict(sorted(found.items()))
+
+    def newest_checkpoint(self) -> Path:
+        """The checkpoint of the last round; raises ArtefactError (ARTEFACT_NOT_FOUND) if there is none."""
+        found = self.checkpoints()
+        if not found:
+            raise ArtefactError(
+                "ARTEFACT_NOT_FOUND",
+                f"No checkpoint in {str(self.root)!r}. No run has finished a round there.",
+                hint="Run 'aevorium run' or 'aevorium demo' first, or give --workspace.",
+            )
+        return found[max(found)]
+
+    def node_home(self, name: str) -> Path:
+        """Where a simulated node keeps its ledger, policy and chain."""
+        return self.root / "nodes" / name
