@@ -1,0 +1,253 @@
+"""What events cost: ε at a given δ, never understated, and the noise that meets a target.
+
+Unit and neighbours: one patient's record is added or removed.
+
+**Inside one run** (`epsilon`). Pure events (`DiscreteLaplace`) add up linearly; everything else is composed exactly
+through its privacy loss distribution (PLD, pessimistic), and the two sums are added. The reason is adaptivity. A PLD
+composes mechanisms whose dominating pairs are fixed beforehand; which histogram or gradient a mechanism is applied to
+may depend on earlier output, its noise may not. A noisy count, however, comes first and fixes the sampling rate and
+the noise of what follows. That is covered: if the count is (ε₀, 0)-DP and, whatever it says, what follows is
+(ε - ε₀, δ)-DP, then both together are (ε, δ)-DP, by basic composition, which holds for every dependence on the count.
+Choosing noise after a *Gaussian* release would be covered by neither rule, and the gate refuses it: a run's events
+are fixed before its first release that is not pure.
+
+What holds for a run is its target: (ε, δ) of the plan. When parameters depend on a noisy count, or when training
+stops early for a reason found in its own output, the smaller figure computed from the events that happened describes
+that one outcome and must not replace the target in a claim.
+
+**Over the runs of a period** (`spent`). A new run is planned after seeing the old ones, so the PLDs of runs do not
+compose. Rényi costs at one fixed order do (`renyi.RenyiFilter`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from decimal import ROUND_CEILING, Decimal
+from functools import lru_cache
+
+from dp_accounting.pld import privacy_loss_distribution as pld
+from scipy.optimize import brentq
+
+from aevorium.errors import ConfigError, InternalError
+from aevorium.privacy.events import (
+    DiscreteGaussian,
+    DiscreteLaplace,
+    NonPrivate,
+    PrivacyEvent,
+    SampledGaussian,
+    merge_events,
+)
+from aevorium.privacy.renyi import RenyiFilter, renyi_epsilon, zcdp_budget
+
+__all__ = ["calibrate", "epsilon", "round_up", "spent", "zcdp_budget"]
+
+_FINE = 1e-4
+"""Grid of the privacy loss, in nats, for statements."""
+
+_COARSE = 1e-3
+"""The same while searching."""
+
+_WIDE = 16.0
+"""Above this ε the grid grows with ε, so that its size, and the time, stay bounded."""
+
+_SLACK = 1e-15
+"""Floating-point error of δ, per composed mechanism, taken off δ before ε is read."""
+
+_NOISE_RANGE = (0.02, 1e6)
+"""Noise multipliers that `calibrate` considers."""
+
+
+def round_up(value: float | Decimal) -> float:
+    """The smallest decimal number of four places that is not below `value`."""
+    if not math.isfinite(value):
+        return float(value)
+    return float((Decimal(value) * 10_000).to_integral_value(ROUND_CEILING) / 10_000)
+
+
+def epsilon(events: Sequence[PrivacyEvent], *, delta: float) -> float:
+    """The ε at δ of one run's events, rounded up to four decimals. Safe to release.
+
+    Args:
+        events: What the run releases, in any order.
+        delta: The δ of the statement; 0 is enough for pure events alone.
+
+    Returns:
+        ε ≥ the true value; 0 for no events; infinite for a `NonPrivate` event, or where δ = 0 and noise is Gaussian.
+
+    Raises:
+        ConfigError: CONFIG_INVALID, if δ is not in [0, 1) or is too small for the arithmetic (below about 1e-12).
+    """
+    if not 0 <= delta < 1:
+        raise ConfigError("CONFIG_INVALID", f"delta = {delta!r} is not possible. It must lie between 0 and 1.")
+    return _epsilon(merge_events(events), delta, _FINE)
+
+
+@lru_cache(maxsize=1024)
+def _epsilon(events: tuple[PrivacyEvent, ...], delta: float, grid: float) -> float:
+    if any(isinstance(event, NonPrivate) for event in events):
+        return math.inf
+    pure = sum((Decimal(repr(e.epsilon)) for e in events if isinstance(e, DiscreteLaplace)), Decimal(0))
+    composed = tuple(event for event in events if not isinstance(event, DiscreteLaplace))
+    if not composed:
+        return round_up(pure)
+    if delta == 0:
+        return math.inf
+    return round_up(pure + Decimal(_composed_epsilon(composed, delta, grid)))
+
+
+def _composed_epsilon(events: tuple[PrivacyEvent, ...], delta: float, grid: float) -> float:
+    slack = _SLACK * sum(_amount(event) for event in events)
+    if delta < 1e-12 or delta <= 10 * slack:
+        raise ConfigError(
+            "CONFIG_INVALID",
+            f"delta = {delta!r} is too small. ε cannot be computed reliably at it.",
+            hint="Use a delta of at least 1e-12, or fewer steps.",
+        )
+    interval = grid * 2.0 ** math.ceil(math.log2(max(1.0, renyi_epsilon(events, delta=delta) / _WIDE)))
+    total = _distribution(events[0], interval)
+    for event in events[1:]:
+        total = total.compose(_distribution(event, interval))
+    return float(total.get_epsilon_for_delta(delta - slack))
+
+
+def _amount(event: PrivacyEvent) -> int:
+    return (
+        event.steps if isinstance(event, SampledGaussian) else event.count if isinstance(event, DiscreteGaussian) else 1
+    )
+
+
+@lru_cache(maxsize=16)
+def _distribution(event: PrivacyEvent, interval: float) -> pld.PrivacyLossDistribution:
+    # "Connect the dots" (Doroshenko et al. 2022) is pessimistic like plain rounding and far closer when one step's
+    # loss is smaller than the grid, as for a histogram with large σ.
+    match event:
+        case DiscreteGaussian(sigma=sigma, sensitivity=sensitivity, count=count):
+            single = pld.from_discrete_gaussian_mechanism(
+                sigma, sensitivity, value_discretization_interval=interval, use_connect_dots=True
+            )
+            return single.self_compose(count)
+        case SampledGaussian(sampling_rate=rate, noise_multiplier=noise, steps=steps):
+            single = pld.from_gaussian_mechanism(
+                noise, value_discretization_interval=interval, sampling_prob=rate, use_connect_dots=True
+            )
+            return single.self_compose(steps)
+        case _:
+            raise InternalError(f"No privacy loss distribution for an event of kind {event.kind!r}.")
+
+
+def spent(runs: Mapping[str, Sequence[PrivacyEvent]], *, limit_epsilon: float, limit_delta: float) -> float:
+    """What the runs of a period have spent of a limit, rounded up. Safe to release.
+
+    Several runs: the Rényi cost of all events at the limit's own order, turned into ε. One run: the smaller of that
+    and the run's own `epsilon`. Taking the smaller is sound there because both are proven bounds on the very same
+    mechanism, a run whose events are fixed without regard to Gaussian output, and both are functions of those events
+    alone; with a second run, only the filter's proof is left. It follows that the figure of a first short run can be
+    far below what the filter shows once a second one begins.
+
+    Args:
+        runs: The events of each run.
+        limit_epsilon: The policy's limit; infinite is allowed.
+        limit_delta: The δ at which the limit holds.
+    """
+    charged = [tuple(events) for events in runs.values() if events]
+    if not charged:
+        return 0.0
+    bound = RenyiFilter(epsilon=limit_epsilon, delta=limit_delta)
+    total = round_up(bound.to_epsilon(math.fsum(bound.cost(events) for events in charged)))
+    if len(charged) == 1:
+        return min(total, epsilon(charged[0], delta=limit_delta))
+    return total
+
+
+def calibrate(
+    make_events: Callable[[float], Sequence[PrivacyEvent]],
+    *,
+    epsilon: float,
+    delta: float,
+) -> float:
+    """The smallest noise multiplier with which a run's events meet a target, to about 0.1 %, from the safe side.
+
+    Args:
+        make_events: The run's events for a noise multiplier. A larger one must never cost more.
+        epsilon: Target ε.
+        delta: Target δ.
+
+    Returns:
+        A noise multiplier whose events have `epsilon(events, delta=δ)` ≤ ε by the fine accountant.
+
+    Raises:
+        ConfigError: CONFIG_INVALID, if no noise meets the target, or none within the range searched.
+    """
+
+    def excess(log_noise: float) -> float:
+        found = _epsilon(merge_events(make_events(math.exp(log_noise))), delta, _COARSE)
+        return math.log(max(found, 1e-9) / epsilon)
+
+    if not 0 < epsilon < math.inf or not 0 < delta < 1:
+        raise ConfigError("CONFIG_INVALID", f"No noise has ε = {epsilon!r} at δ = {delta!r}. Both must be positive.")
+    low, high = _bracket(make_events, excess, epsilon=epsilon, delta=delta)
+    root = low if low == high else float(brentq(excess, low, high, xtol=4e-4, rtol=1e-12))
+    return _refine(make_events, math.exp(root), epsilon=epsilon, delta=delta)
+
+
+def _refine(
+    make_events: Callable[[float], Sequence[PrivacyEvent]], start: float, *, epsilon: float, delta: float
+) -> float:
+    """From a noise multiplier near the target to one that the fine accountant confirms, in few evaluations."""
+    noise, safe = start, math.inf
+    for attempt in range(100):
+        found = _epsilon(merge_events(make_events(noise)), delta, _FINE)
+        if found <= epsilon:
+            safe = min(safe, noise)
+        is_close = epsilon * (1 - 5e-4) <= found <= epsilon
+        if safe < math.inf and (is_close or noise <= _NOISE_RANGE[0] or attempt >= 3):
+            return safe
+        ratio = found / epsilon
+        noise = max(_NOISE_RANGE[0], noise * (max(ratio, 1.0003) if ratio > 1 else ratio))
+    raise _unattainable(epsilon, delta)
+
+
+def _bracket(
+    make_events: Callable[[float], Sequence[PrivacyEvent]],
+    excess: Callable[[float], float],
+    *,
+    epsilon: float,
+    delta: float,
+) -> tuple[float, float]:
+    """Two logarithms of noise multipliers with the target between them; equal when the smallest already meets it."""
+    smallest, largest = (math.log(bound) for bound in _NOISE_RANGE)
+    high = _renyi_guess(make_events, epsilon=epsilon, delta=delta)
+    while excess(high) > 0:
+        if high >= largest:
+            raise _unattainable(epsilon, delta)
+        high = min(largest, high + 0.7)
+    low = max(smallest, high - 0.2)
+    while excess(low) <= 0:
+        if low <= smallest:
+            return low, low
+        low, high = max(smallest, low - 0.7), low
+    return low, high
+
+
+def _renyi_guess(make_events: Callable[[float], Sequence[PrivacyEvent]], *, epsilon: float, delta: float) -> float:
+    """Logarithm of the noise that meets the target by Rényi accounting: cheap, and a little too much."""
+
+    def excess(log_noise: float) -> float:
+        found = renyi_epsilon(make_events(math.exp(log_noise)), delta=delta)
+        return math.log(min(max(found, 1e-9), 1e9) / epsilon)
+
+    smallest, largest = (math.log(bound) for bound in _NOISE_RANGE)
+    if excess(largest) > 0:
+        return largest
+    if excess(smallest) < 0:
+        return smallest
+    return float(brentq(excess, smallest, largest, xtol=1e-2))
+
+
+def _unattainable(epsilon: float, delta: float) -> ConfigError:
+    return ConfigError(
+        "CONFIG_INVALID",
+        f"No amount of noise reaches ε = {epsilon!r} at δ = {delta!r}. The run's other releases already cost as much.",
+        hint="Raise --epsilon, or give the other phases a smaller share.",
+    )
