@@ -44,7 +44,7 @@ from aevorium.schema.terms import (
 if TYPE_CHECKING:
     from aevorium.schema.table import Categorical, Continuous
 
-__all__ = ["MAX_DEPTH", "MAX_LENGTH", "Expression", "Truth", "parse_expression"]
+__all__ = ["MAX_DEPTH", "MAX_LENGTH", "Expression", "Truth", "parse_expression", "similar"]
 
 MAX_LENGTH = 10_000
 """Longest expression, in characters."""
@@ -103,7 +103,7 @@ class Expression:
         """
         for term in walk(self.term):
             if isinstance(term, Cell) and term.name not in columns:
-                _refuse(self.text, term.at, f"there is no column {term.name!r}{_similar(term.name, columns)}")
+                _refuse(self.text, term.at, f"there is no column {term.name!r}{similar(term.name, columns)}")
         self._check_kinds(
             {name: Kind.NUMBER if entry.kind == "continuous" else Kind.TEXT for name, entry in columns.items()}
         )
@@ -111,7 +111,7 @@ class Expression:
             for cell, literal in _text_pairs(term):
                 entry = columns[cell.name]
                 if entry.kind == "categorical" and literal.value not in entry.categories:
-                    hint = _similar(str(literal.value), entry.categories)
+                    hint = similar(str(literal.value), entry.categories)
                     _refuse(self.text, literal.at, f"{literal.value!r} is no category of {cell.name!r}{hint}")
 
     def evaluate(self, frame: pd.DataFrame) -> NDArray[np.float64] | Truth:
@@ -317,7 +317,7 @@ def _refuse(text: str, at: int, reason: str) -> NoReturn:
     )
 
 
-def _similar(word: str, known: Iterable[str]) -> str:
+def similar(word: str, known: Iterable[str]) -> str:
     """A hint at the nearest known word, or nothing."""
     lower = {name.lower(): name for name in known}
     nearest = difflib.get_close_matches(word.lower(), lower, n=1)
