@@ -1,0 +1,230 @@
+"""`TableEncoder`: records to model space and back, fitted to noisy statistics only.
+
+A continuous value x becomes z = Φ⁻¹(u), with u = F(x) for the denoised distribution F. A bin that holds a spike (a
+point, a whole number) covers an interval of u, in which u is drawn uniformly, so z is close to N(0, 1) whatever the
+column looks like; the way back is exact for points and whole numbers. A missing value is a state of its own: a
+two-state column says so, and z is noise. A categorical column becomes the number of its state; missing is one more.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from scipy.special import ndtr, ndtri
+
+from aevorium.encoding.denoise import denoise_histogram, project_to_total
+from aevorium.encoding.grid import ColumnGrid, column_grid
+from aevorium.encoding.statistics import TableStatistics
+from aevorium.errors import ArtefactError
+from aevorium.schema.table import Categorical, TableSchema
+
+__all__ = ["ColumnCode", "EncodedArrays", "TableEncoder"]
+
+_EDGE = 1e-5
+"""u is kept this far from 0 and 1, so z stays within ±4.3."""
+
+_FLOOR = 1e-5
+"""Share of a continuous column's mass that is spread evenly: F must increase wherever a value may lie."""
+
+
+class EncodedArrays(NamedTuple):
+    """An encoded table. Holds patient records unless it was generated.
+
+    Attributes:
+        values: float32 [n, C].
+        codes: int64 [n, K].
+        observed: bool [n, C], False where the value is missing.
+    """
+
+    values: NDArray[np.float32]
+    codes: NDArray[np.int64]
+    observed: NDArray[np.bool_]
+
+
+class ColumnCode(BaseModel):
+    """What the encoder knows of one column: shares that come from noisy counts. Safe to release."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    shares: tuple[float, ...] = Field(description="Share of each bin or category among present values; sums to 1.")
+    missing: float | None = Field(description="Share of missing values; null if the schema allows none.")
+
+
+class TableEncoder(BaseModel):
+    """The encoding of a whole table. Safe to release: it is post-processing of released counts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = Field(default=1, description="Version of this file's format.")
+    schema_hash: str = Field(description="Content hash of the table's schema.")
+    bins: int = Field(ge=1, description="The number of bins that the grids were made with.")
+    columns: dict[str, ColumnCode] = Field(description="The measured columns, in schema order.")
+
+    @classmethod
+    def fit(cls, statistics: TableStatistics, schema: TableSchema, *, total: float) -> TableEncoder:
+        """Fits the encoder to noisy counts.
+
+        Args:
+            statistics: Merged noisy counts.
+            schema: The study's schema.
+            total: The estimated number of records.
+        """
+        columns = {}
+        for name, column in schema.measured.items():
+            grid = column_grid(column, bins=statistics.bins)
+            columns[name] = _fit_column(grid, statistics.counts[name], noise=statistics.noise, total=total)
+        return cls(schema_hash=schema.content_hash, bins=statistics.bins, columns=columns)
+
+    @classmethod
+    def from_json(cls, text: str, schema: TableSchema) -> TableEncoder:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ArtefactError: CHECKPOINT_DAMAGED or CHECKPOINT_SCHEMA_MISMATCH.
+        """
+        try:
+            encoder = cls.model_validate_json(text)
+        except ValidationError as error:
+            raise ArtefactError(
+                "CHECKPOINT_DAMAGED", "The encoder cannot be read. It is not what a run writes."
+            ) from error
+        if encoder.schema_hash != schema.content_hash or list(encoder.columns) != list(schema.measured):
+            raise ArtefactError(
+                "CHECKPOINT_SCHEMA_MISMATCH",
+                f"The encoder belongs to another schema than {schema.name!r}. Their content hashes differ.",
+            )
+        return encoder
+
+    def to_json(self) -> str:
+        """The encoder as JSON."""
+        return self.model_dump_json(indent=1)
+
+    def priors(self, schema: TableSchema) -> list[NDArray[np.float64]]:
+        """For each of the K state columns its states' probabilities, in the order of `EncodedArrays.codes`."""
+        found = []
+        for name, column in schema.measured.items():
+            code = self.columns[name]
+            if isinstance(column, Categorical):
+                present = np.array(code.shares) * (1.0 - (code.missing or 0.0))
+                found.append(np.append(present, code.missing) if code.missing is not None else present)
+            elif code.missing is not None:
+                found.append(np.array([1.0 - code.missing, code.missing]))
+        return found
+
+    def missing_of(self, schema: TableSchema) -> tuple[int | None, ...]:
+        """For each of the C continuous columns the state column that flags its missing values, or None."""
+        flags: list[int | None] = []
+        state = 0
+        for column in schema.measured.values():
+            if isinstance(column, Categorical):
+                state += 1
+                continue
+            flags.append(state if column.missing else None)
+            state += int(column.missing)
+        return tuple(flags)
+
+    def encode(self, frame: pd.DataFrame, schema: TableSchema, *, generator: np.random.Generator) -> EncodedArrays:
+        """Encodes a typed frame. Reads patient records when the frame holds any.
+
+        Args:
+            frame: Typed frame with the measured columns.
+            schema: Its schema.
+            generator: Draws the places within bins, and the noise at missing values.
+        """
+        values, codes, observed = [], [], []
+        for name, column in schema.measured.items():
+            absent = frame[name].isna().to_numpy()
+            if isinstance(column, Categorical):
+                state = frame[name].cat.codes.to_numpy().astype(np.int64)
+                state[absent] = len(column.categories)
+                codes.append(state)
+                continue
+            z = generator.standard_normal(len(frame))
+            grid = column_grid(column, bins=self.bins)
+            present = frame[name].to_numpy(dtype=np.float64)[~absent]
+            z[~absent] = self._to_normal(present, name, grid, generator=generator)
+            values.append(z)
+            observed.append(~absent)
+            if column.missing:
+                codes.append(absent.astype(np.int64))
+        rows = len(frame)
+        return EncodedArrays(
+            values=np.stack(values, axis=1).astype(np.float32) if values else np.empty((rows, 0), np.float32),
+            codes=np.stack(codes, axis=1) if codes else np.empty((rows, 0), np.int64),
+            observed=np.stack(observed, axis=1) if observed else np.empty((rows, 0), np.bool_),
+        )
+
+    def decode(self, values: NDArray[np.floating], codes: NDArray[np.int64], schema: TableSchema) -> pd.DataFrame:
+        """Turns model space back into a typed frame of the measured columns.
+
+        Args:
+            values: [n, C].
+            codes: [n, K].
+            schema: The table's schema.
+        """
+        decoded: dict[str, pd.Series | pd.Categorical] = {}
+        place = state = 0
+        for name, column in schema.measured.items():
+            if isinstance(column, Categorical):
+                index = codes[:, state].copy()
+                index[index == len(column.categories)] = -1
+                decoded[name] = pd.Categorical.from_codes(index, categories=list(column.categories))
+                state += 1
+                continue
+            cell = self._from_normal(values[:, place], name, column_grid(column, bins=self.bins))
+            cell = np.clip(cell, column.min, column.max)
+            if column.missing:
+                cell[codes[:, state] == 1] = np.nan
+                state += 1
+            decoded[name] = pd.Series(cell)
+            place += 1
+        return pd.DataFrame(decoded)
+
+    def _ends(self, name: str) -> NDArray[np.float64]:
+        """F at the bins' ends, from 0 to 1; [bins + 1]."""
+        ends = np.concatenate([[0.0], np.cumsum(self.columns[name].shares)])
+        return np.asarray(ends / ends[-1], dtype=np.float64)
+
+    def _to_normal(
+        self, present: NDArray[np.float64], name: str, grid: ColumnGrid, *, generator: np.random.Generator
+    ) -> NDArray[np.float64]:
+        index = grid.locate(present)
+        within = generator.random(len(present))
+        low, width = grid.low[index], grid.high[index] - grid.low[index]
+        if not grid.integer:
+            inside = width > 0
+            within[inside] = (present[inside] - low[inside]) / width[inside]
+        else:
+            within = (present + within - 0.5 - low) / width
+        ends = self._ends(name)
+        u = ends[index] + within * (ends[index + 1] - ends[index])
+        return np.asarray(ndtri(np.clip(u, _EDGE, 1 - _EDGE)))
+
+    def _from_normal(self, z: NDArray[np.floating], name: str, grid: ColumnGrid) -> NDArray[np.float64]:
+        u = ndtr(np.asarray(z, dtype=np.float64))
+        ends = self._ends(name)
+        index = np.clip(np.searchsorted(ends, u, side="right") - 1, 0, grid.states - 1)
+        share = ends[index + 1] - ends[index]
+        within = np.divide(u - ends[index], share, out=np.zeros_like(u), where=share > 0)
+        value = grid.low[index] + np.clip(within, 0.0, 1.0) * (grid.high[index] - grid.low[index])
+        return np.asarray(np.round(value) if grid.integer else value, dtype=np.float64)
+
+
+def _fit_column(grid: ColumnGrid, counts: NDArray[np.int64], *, noise: float, total: float) -> ColumnCode:
+    missing: float | None = None
+    present = total
+    if grid.missing:
+        missing = float(np.clip(counts[grid.states] / total, 0.0, 1.0 - 1.0 / max(total, 2.0)))
+        present = total * (1.0 - missing)
+    cells = counts[: grid.states].astype(np.float64)
+    if grid.categories:
+        shares = project_to_total(cells, total=present) / present
+    else:
+        shares = denoise_histogram(cells, noise=noise)
+        shares = shares / shares.sum() if shares.sum() > 0 else np.full(len(cells), 1 / len(cells))
+        shares = (1 - _FLOOR) * shares + _FLOOR / len(shares)
+    return ColumnCode(shares=tuple(float(share) for share in shares / shares.sum()), missing=missing)

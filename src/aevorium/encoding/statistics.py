@@ -1,0 +1,100 @@
+"""One-way statistics: cell counts at a node, their noisy sum at the server.
+
+`count_cells` is the only function here that sees records. What it returns is exact and must pass a noise mechanism
+and the gate before it leaves the node; everything else works on noisy counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from aevorium.encoding.grid import ColumnGrid, table_grids
+from aevorium.schema.table import TableSchema
+
+__all__ = ["TableStatistics", "cells_in_total", "count_cells"]
+
+
+def cells_in_total(schema: TableSchema, *, bins: int) -> int:
+    """Length of the vector that `count_cells` returns."""
+    return sum(grid.cells for grid in table_grids(schema, bins=bins).values())
+
+
+def count_cells(frame: pd.DataFrame, schema: TableSchema, *, bins: int) -> NDArray[np.int64]:
+    """Counts the records in each cell of each measured column. Reads patient records; the counts are exact.
+
+    Args:
+        frame: A typed frame with the measured columns.
+        schema: Its schema.
+        bins: The study's number of bins.
+
+    Returns:
+        int64 [cells], the columns one after another. One record is in exactly one cell of each column.
+    """
+    parts = [_count_column(frame[name], grid) for name, grid in table_grids(schema, bins=bins).items()]
+    return np.concatenate(parts)
+
+
+def _count_column(column: pd.Series, grid: ColumnGrid) -> NDArray[np.int64]:
+    absent = column.isna().to_numpy()
+    if grid.categories:
+        index = column.cat.codes.to_numpy().astype(np.int64)
+    else:
+        index = np.zeros(len(column), dtype=np.int64)
+        index[~absent] = grid.locate(column.to_numpy(dtype=np.float64)[~absent])
+    index[absent] = grid.states
+    return np.bincount(index, minlength=grid.cells).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class TableStatistics:
+    """Noisy one-way counts of a whole table. Safe to release.
+
+    Attributes:
+        bins: The number of bins that the grids were made with.
+        counts: Noisy counts of each column, int64 [cells], in schema order.
+        noise: Standard deviation of the noise in each cell.
+    """
+
+    bins: int
+    counts: Mapping[str, NDArray[np.int64]]
+    noise: float
+
+    @classmethod
+    def merge(
+        cls, vectors: Sequence[NDArray[np.int64]], schema: TableSchema, *, bins: int, sigma: float
+    ) -> TableStatistics:
+        """Adds up the nodes' noisy vectors.
+
+        Args:
+            vectors: One int64 [cells] a node, each with its own noise.
+            schema: The study's schema.
+            bins: The study's number of bins.
+            sigma: Standard deviation of each node's noise.
+        """
+        total = np.sum(vectors, axis=0)
+        grids = table_grids(schema, bins=bins)
+        ends = np.cumsum([grid.cells for grid in grids.values()])
+        parts = dict(zip(grids, np.split(total, ends[:-1]), strict=True))
+        return cls(bins=bins, counts=parts, noise=sigma * float(np.sqrt(len(vectors))))
+
+    def total(self, *, count: float, count_variance: float) -> float:
+        """The best estimate of the number of records: the noisy count and every column's sum, by their precision.
+
+        Args:
+            count: The sum of the nodes' released noisy counts.
+            count_variance: Its variance.
+
+        Returns:
+            An estimate of at least 1.
+        """
+        sums = [(float(cells.sum()), len(cells) * self.noise**2) for cells in self.counts.values()]
+        pairs = [(count, count_variance), *sums]
+        if any(variance <= 0 for _, variance in pairs):
+            return max(1.0, next(value for value, variance in pairs if variance <= 0))
+        weights = np.array([1 / variance for _, variance in pairs])
+        return max(1.0, float(np.average([value for value, _ in pairs], weights=weights)))
