@@ -1,0 +1,268 @@
+"""What a study asks of its nodes, and how its ε is spent phase by phase.
+
+`StudyPlan` is the contract that nodes agree to before any record is read. `PhaseBudget` follows from it by fixed,
+public rules, so node and server compute the same one:
+
+1. a noisy count takes a small pure ε₀ (`count_epsilon`); what it says fixes the sampling rate and the grid;
+2. the rest, (ε - ε₀, δ), is split by zCDP's ρ: a share for the one-way histograms, a little for the charged losses,
+   and private training gets what is left, its noise calibrated by exact composition of all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, Self
+
+import rfc8785
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from aevorium.errors import ConfigError
+from aevorium.privacy.accountant import calibrate, epsilon, round_up, zcdp_budget
+from aevorium.privacy.events import DiscreteGaussian, DiscreteLaplace, NonPrivate, PrivacyEvent, SampledGaussian
+
+__all__ = ["LOSS_LEVELS", "PhaseBudget", "StudyPlan", "TrainingSchedule", "cost_of", "plan_budget"]
+
+LOSS_LEVELS = 100
+"""A record's loss, bounded to [0, LOSS_BOUND], is rounded to this many levels before it is summed and noised."""
+
+_COUNT_SHARE, _COUNT_CAP = 0.05, 0.25
+"""ε₀ of the count: a share of ε, but never more than the cap: a standard deviation of 6 patients is enough."""
+
+_FIXED_NOISE_REFERENCE = 3.0
+"""When DP-SGD's noise is given instead of ε, the other phases are budgeted as if ε were this."""
+
+_LOSS_SHARE = 0.02
+"""Share of ρ for the losses of all rounds: enough to see whether training goes wrong, no more."""
+
+
+def _histogram_share(epsilon: float) -> float:
+    # Set on public tables: at small ε the gradient learns next to nothing, so the marginals deserve more.
+    return 0.5 if epsilon <= 1 else 0.3 if epsilon <= 5 else 0.2
+
+
+class StudyPlan(BaseModel):
+    """What nodes agree to. Public: nothing in it comes from a record."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    schema_version: int = Field(default=1, description="Version of this message's format.")
+    study: str = Field(min_length=1, description="Name of the schema.")
+    schema_hash: str = Field(description="Content hash of the schema.")
+    columns: int = Field(ge=1, description="Number of measured columns: one histogram each.")
+    purpose: str = Field(default="synthetic data", description="What the result is for.")
+    recipe: Literal["dp-sgd"] = Field(default="dp-sgd", description="How the model is trained.")
+    trust: Literal["local"] = Field(default="local", description="'local': what a node sends is private by itself.")
+    epsilon: float = Field(gt=0, description="The ε of the whole run, end to end; infinite trains without privacy.")
+    delta: float = Field(gt=0, lt=1, description="The δ of the whole run.")
+    nodes: tuple[str, ...] = Field(min_length=1, description="Names of the nodes that take part.")
+    min_nodes: int = Field(ge=1, description="Valid replies without which a phase fails.")
+    rounds: int = Field(ge=1, le=10_000, description="Number of rounds.")
+    epochs: int = Field(ge=1, le=10_000, description="Passes over a node's records in each round, in expectation.")
+    batch_size: int = Field(ge=1, description="Expected number of records in a step.")
+    records: int | None = Field(
+        default=None, ge=1, description="Declared number of records of all nodes; absent = planned from a noisy count."
+    )
+    noise_multiplier: float | None = Field(
+        default=None, ge=0, description="DP-SGD's noise, used as it is; absent = calibrated from ε."
+    )
+
+    @field_validator("epsilon", "noise_multiplier")
+    @classmethod
+    def _check_number(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and (math.isnan(value) or (info.field_name == "noise_multiplier" and math.isinf(value))):
+            raise ValueError(f"{info.field_name} must be a number")
+        return value
+
+    @model_validator(mode="after")
+    def _check_nodes(self) -> Self:
+        if len(set(self.nodes)) != len(self.nodes):
+            raise ValueError("two nodes have the same name")
+        if self.min_nodes > len(self.nodes):
+            raise ValueError(f"min_nodes = {self.min_nodes} is more than the {len(self.nodes)} nodes of the study")
+        return self
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 (hex) of the plan's canonical JSON (RFC 8785): what a node's agreement refers to."""
+        return hashlib.sha256(rfc8785.dumps(self.model_dump(mode="json"))).hexdigest()
+
+    @property
+    def is_private(self) -> bool:
+        """Whether ε is finite."""
+        return math.isfinite(self.epsilon) and self.noise_multiplier != 0
+
+    @property
+    def reference_epsilon(self) -> float:
+        """The ε by which the phases before training are budgeted."""
+        return self.epsilon if self.noise_multiplier is None else _FIXED_NOISE_REFERENCE
+
+    @property
+    def declared_size(self) -> float | None:
+        """A node's number of records as declared, all nodes alike; None if it is to be counted."""
+        return None if self.records is None else self.records / len(self.nodes)
+
+
+@dataclass(frozen=True)
+class TrainingSchedule:
+    """Private training at one node, fixed before its first step.
+
+    Attributes:
+        sampling_rate: Probability q with which a record enters a step.
+        steps: Steps in each round.
+        rounds: Rounds.
+        noise_multiplier: Noise of a step over the clipping norm; 0 without privacy.
+        expected_batch: q times the noisy size: what sums of gradients are divided by.
+        loss_sigma: Noise of a round's charged loss, in levels; 0 without privacy.
+    """
+
+    sampling_rate: float
+    steps: int
+    rounds: int
+    noise_multiplier: float
+    expected_batch: float
+    loss_sigma: float
+
+    def round_events(self) -> tuple[PrivacyEvent, ...]:
+        """What one round costs."""
+        if self.noise_multiplier <= 0:
+            return (NonPrivate(purpose="training"),)
+        return (
+            SampledGaussian(
+                purpose="training",
+                sampling_rate=self.sampling_rate,
+                noise_multiplier=self.noise_multiplier,
+                steps=self.steps,
+            ),
+            DiscreteGaussian(purpose="training loss", sigma=self.loss_sigma, sensitivity=LOSS_LEVELS),
+        )
+
+    def all_events(self) -> tuple[PrivacyEvent, ...]:
+        """What all rounds cost."""
+        return self.round_events() * self.rounds
+
+
+@dataclass(frozen=True)
+class PhaseBudget:
+    """How a plan's (ε, δ) is spent.
+
+    Attributes:
+        plan: The plan.
+        count: The event of the count.
+        statistics: The event of the one-way histograms.
+    """
+
+    plan: StudyPlan
+    count: PrivacyEvent
+    statistics: PrivacyEvent
+
+    @property
+    def histogram_sigma(self) -> float:
+        """Standard deviation of the noise in each histogram cell; 0 without privacy."""
+        return self.statistics.sigma if isinstance(self.statistics, DiscreteGaussian) else 0.0
+
+    @property
+    def count_variance(self) -> float:
+        """Variance of a node's noisy count; 0 without privacy."""
+        if not isinstance(self.count, DiscreteLaplace):
+            return 0.0
+        # Two-sided geometric noise with ratio r = exp(-ε) has variance 2r / (1 - r)².
+        ratio = math.exp(-self.count.epsilon)
+        return 2 * ratio / (1 - ratio) ** 2
+
+    def training(self, size: float) -> TrainingSchedule:
+        """The schedule of a node.
+
+        Args:
+            size: Its declared or noisy number of records.
+
+        Raises:
+            ConfigError: CONFIG_INVALID, if no noise meets the target.
+        """
+        plan = self.plan
+        rate = min(1.0, plan.batch_size / max(size, 1.0))
+        steps = math.ceil(plan.epochs / rate)
+        noise = plan.noise_multiplier
+        if noise is None:
+            noise = _calibrated_noise(self, rate, steps) if plan.is_private else 0.0
+        return TrainingSchedule(
+            sampling_rate=rate,
+            steps=steps,
+            rounds=plan.rounds,
+            noise_multiplier=noise,
+            expected_batch=rate * max(size, 1.0),
+            loss_sigma=_loss_sigma(plan) if noise > 0 else 0.0,
+        )
+
+    def events(self, size: float) -> tuple[PrivacyEvent, ...]:
+        """Everything that a node of this size will have released at the end of the run."""
+        return (self.count, self.statistics, *self.training(size).all_events())
+
+
+def plan_budget(plan: StudyPlan) -> PhaseBudget:
+    """Splits a plan's budget over its phases."""
+    if not plan.is_private:
+        return PhaseBudget(
+            plan=plan, count=NonPrivate(purpose="count"), statistics=NonPrivate(purpose="one-way histograms")
+        )
+    share = _histogram_share(plan.reference_epsilon)
+    sigma = math.sqrt(plan.columns / (2 * share * _rest_budget(plan)))
+    return PhaseBudget(
+        plan=plan,
+        count=DiscreteLaplace(purpose="count", epsilon=_count_epsilon(plan.reference_epsilon)),
+        statistics=DiscreteGaussian(purpose="one-way histograms", sigma=sigma, count=plan.columns),
+    )
+
+
+def cost_of(plan: StudyPlan) -> float:
+    """The ε that a plan with a given noise multiplier costs at its δ, its size declared; rounded up.
+
+    Raises:
+        ConfigError: CONFIG_CONFLICT, if the plan declares no size.
+    """
+    if plan.declared_size is None:
+        raise ConfigError(
+            "CONFIG_CONFLICT",
+            "DP_NOISE_MULTIPLIER is set but the number of records is not declared. What a fixed noise costs depends "
+            "on the sampling rate, so it cannot be said before a record is read.",
+            hint="Give --records, or leave DP_NOISE_MULTIPLIER unset and choose --epsilon.",
+        )
+    return epsilon(plan_budget(plan).events(plan.declared_size), delta=plan.delta)
+
+
+def _count_epsilon(total: float) -> float:
+    return round_up(min(_COUNT_SHARE * total, _COUNT_CAP))
+
+
+def _rest_budget(plan: StudyPlan) -> float:
+    return _zcdp(plan.reference_epsilon - _count_epsilon(plan.reference_epsilon), plan.delta)
+
+
+@lru_cache(maxsize=64)
+def _zcdp(target: float, delta: float) -> float:
+    return zcdp_budget(target, delta=delta)
+
+
+def _loss_sigma(plan: StudyPlan) -> float:
+    return LOSS_LEVELS * math.sqrt(plan.rounds / (2 * _LOSS_SHARE * _rest_budget(plan)))
+
+
+@lru_cache(maxsize=256)
+def _calibrated_noise(budget: PhaseBudget, rate: float, steps: int) -> float:
+    plan = budget.plan
+    loss = DiscreteGaussian(
+        purpose="training loss", sigma=_loss_sigma(plan), sensitivity=LOSS_LEVELS, count=plan.rounds
+    )
+
+    def events(noise: float) -> tuple[PrivacyEvent, ...]:
+        total = steps * plan.rounds
+        return (
+            budget.count,
+            budget.statistics,
+            loss,
+            SampledGaussian(purpose="training", sampling_rate=rate, noise_multiplier=noise, steps=total),
+        )
+
+    return calibrate(events, epsilon=plan.epsilon, delta=plan.delta)
