@@ -26,6 +26,7 @@ class ConvertedColumn:
         missing: Empty cells.
         not_numeric: Cells of a continuous column that hold something else than a finite number; NaN in `values`.
         unknown: Cells of a categorical column outside its categories; NaN in `values`.
+        nearly_known: Those of `unknown` that differ from a category only in letter case or surrounding spaces.
         clipped: Values that lay outside the bounds.
         rounded: Values of an integer column that were not whole.
         other: Unknown categories that became `other`.
@@ -35,6 +36,7 @@ class ConvertedColumn:
     missing: int
     not_numeric: int = 0
     unknown: int = 0
+    nearly_known: int = 0
     clipped: int = 0
     rounded: int = 0
     other: int = 0
@@ -97,5 +99,12 @@ def _convert_categories(text: pa.Array, empty: pa.Array, column: Categorical, *,
         values=pd.Series(pd.Categorical.from_codes(codes, dtype=dtype), index=index),
         missing=int(is_empty.sum()),
         unknown=unknown if column.other is None else 0,
+        nearly_known=_count_nearly_known(text, is_unknown, column) if unknown and column.other is None else 0,
         other=0 if column.other is None else unknown,
     )
+
+
+def _count_nearly_known(text: pa.Array, is_unknown: NDArray[np.bool_], column: Categorical) -> int:
+    unknown = pc.utf8_lower(pc.utf8_trim_whitespace(text.filter(pa.array(is_unknown))))
+    known = pa.array({category.strip().lower() for category in column.categories}, pa.large_string())
+    return int(pc.sum(pc.is_in(unknown, value_set=known)).as_py())

@@ -321,7 +321,7 @@ def similar(word: str, known: Iterable[str]) -> str:
     """A hint at the nearest known word, or nothing."""
     lower = {name.lower(): name for name in known}
     nearest = difflib.get_close_matches(word.lower(), lower, n=1)
-    return f"; did you mean {lower[nearest[0]]!r}?" if nearest else ""
+    return f" (did you mean {lower[nearest[0]]!r}?)" if nearest else ""
 
 
 def _text_pairs(term: Term) -> list[tuple[Cell, Literal]]:

@@ -21,7 +21,15 @@ from aevorium.schema.expression import parse_expression, similar
 from aevorium.schema.rules import derive
 from aevorium.schema.table import Categorical, Continuous, TableSchema
 
-__all__ = ["SIGNIFICANT_DIGITS", "TableFindings", "Violations", "export_frame", "typed_frame", "violations"]
+__all__ = [
+    "SIGNIFICANT_DIGITS",
+    "TableFindings",
+    "Violations",
+    "export_frame",
+    "round_frame",
+    "typed_frame",
+    "violations",
+]
 
 SIGNIFICANT_DIGITS = 6
 """Digits that a continuous value keeps in an exported table."""
@@ -53,15 +61,17 @@ class TableFindings:
 
     def lines(self) -> list[str]:
         """The findings as sentences for the node's own console."""
-        told = [f"{self.rows:,} rows read. These counts are exact: they stay on this machine."]
-        for counts, finding in (
-            (self.missing, "empty cells"),
-            (self.clipped, "values outside the bounds, set to the nearest bound"),
-            (self.rounded, "values that are not whole, rounded"),
-            (self.other, "cells of unknown category, counted as other"),
+        told = [f"{_counted(self.rows, 'row')} read. These counts are exact: they stay on this machine."]
+        for counts, noun, finding in (
+            (self.missing, "cell", "empty"),
+            (self.clipped, "value", "outside the bounds, set to the nearest bound"),
+            (self.rounded, "value", "not whole, rounded"),
+            (self.other, "cell", "of unknown category, counted as other"),
         ):
-            told += [f"Column {name!r}: {count:,} {finding}." for name, count in counts.items()]
-        told += [f"Constraint {check!r}: {count:,} rows violate it, kept." for check, count in self.constraints.items()]
+            told += [f"Column {name!r}: {_counted(count, noun)} {finding}." for name, count in counts.items()]
+        told += [
+            f"Constraint {check!r}: not met by {_counted(n, 'row')}, kept." for check, n in self.constraints.items()
+        ]
         if self.ignored:
             told.append(f"Ignored, because the schema does not name them: {_listed(self.ignored)}.")
         if self.ignored_derived:
@@ -163,11 +173,12 @@ def _unit_problems(cells: pd.Series) -> list[_Problem]:
     if empty:
         return [
             _Problem(
-                "DATA_MISSING_UNDECLARED", f"Column {cells.name!r} identifies units and is empty in {_cells(empty)}"
+                "DATA_MISSING_UNDECLARED",
+                f"Column {cells.name!r} identifies units and is empty in {_counted(empty, 'cell')}",
             )
         ]
     if duplicated:
-        text = f"Column {cells.name!r} identifies units, and {duplicated:,} rows repeat the unit of an earlier row"
+        text = f"Column {cells.name!r} identifies units and repeats an earlier one in {_counted(duplicated, 'row')}"
         return [_Problem("DATA_DUPLICATE_UNIT", text)]
     return []
 
@@ -176,47 +187,68 @@ def _cell_problems(name: str, entry: Continuous | Categorical, column: Converted
     problems = []
     if column.not_numeric:
         problems.append(
-            _Problem("DATA_NOT_NUMERIC", f"Column {name!r} holds no number in {_cells(column.not_numeric)}")
+            _Problem("DATA_NOT_NUMERIC", f"Column {name!r} holds no number in {_counted(column.not_numeric, 'cell')}")
         )
     if column.unknown:
-        text = f"Column {name!r} holds a category that is not listed in {_cells(column.unknown)}"
+        text = f"Column {name!r} holds a category that is not listed in {_counted(column.unknown, 'cell')}"
+        if column.nearly_known:
+            text += f" ({column.nearly_known:,} differ only in letter case or spaces)"
         problems.append(_Problem("DATA_CATEGORY_UNKNOWN", text))
     if column.missing and not entry.missing:
         is_empty = column.missing == len(column.values)
-        text = f"Column {name!r} is empty" + ("" if is_empty else f" in {_cells(column.missing)}")
+        text = f"Column {name!r} is empty" + ("" if is_empty else f" in {_counted(column.missing, 'cell')}")
         problems.append(_Problem("DATA_MISSING_UNDECLARED", text))
     return problems
 
 
-def _cells(count: int) -> str:
-    return "1 cell" if count == 1 else f"{count:,} cells"
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(repr(name) for name in names)
 
 
-def export_frame(frame: pd.DataFrame, schema: TableSchema) -> pd.DataFrame:
-    """A typed frame in the types that people expect in a file.
+def round_frame(frame: pd.DataFrame, schema: TableSchema) -> pd.DataFrame:
+    """Brings the numbers of a typed frame to the precision of a file.
+
+    Do this to generated rows before constraints are enforced: what was checked is then exactly what is written.
 
     Args:
         frame: A typed frame.
         schema: Its schema.
 
     Returns:
-        The same columns: whole numbers as nullable Int64, other numbers as float64 with `SIGNIFICANT_DIGITS` digits
-        and within the bounds, categories as text. Exporting what was exported changes nothing more.
+        A typed frame: whole numbers where the schema says so, others with `SIGNIFICANT_DIGITS` digits, all within
+        their bounds. Rounding twice is the same as once.
     """
-    exported = {}
+    result = frame.copy(deep=False)
+    for name in frame.columns:
+        column = schema.columns[name]
+        if isinstance(column, Continuous):
+            values = frame[name].round() if column.integer else _rounded(frame[name])
+            result[name] = values.clip(column.min, column.max)
+    return result
+
+
+def export_frame(frame: pd.DataFrame, schema: TableSchema) -> pd.DataFrame:
+    """A typed frame in the types and the precision that people expect in a file.
+
+    Args:
+        frame: A typed frame.
+        schema: Its schema.
+
+    Returns:
+        The columns after `round_frame`: whole numbers as nullable Int64, other numbers as float64, categories as text.
+    """
+    exported = round_frame(frame, schema)
     for name in frame.columns:
         column = schema.columns[name]
         if isinstance(column, Categorical):
             exported[name] = frame[name].astype(object)
         elif column.integer:
-            exported[name] = frame[name].astype("Int64")
-        else:
-            exported[name] = _rounded(frame[name]).clip(column.min, column.max)
-    return pd.DataFrame(exported, index=frame.index)
+            exported[name] = exported[name].astype("Int64")
+    return exported
 
 
 def _rounded(values: pd.Series) -> pd.Series:
@@ -227,7 +259,8 @@ def _rounded(values: pd.Series) -> pd.Series:
     places = np.where(np.isfinite(exponent), SIGNIFICANT_DIGITS - 1 - exponent, 0)
     # Powers of ten are exact doubles up to 1e22; one division of exact numbers then rounds correctly.
     up, down = 10.0 ** np.clip(places, 0, 22), 10.0 ** np.clip(-places, 0, 22)
-    return pd.Series(np.rint(numbers * up / down) / up * down, index=values.index)
+    # Adding zero turns -0 into 0.
+    return pd.Series(np.rint(numbers * up / down) / up * down + 0.0, index=values.index)
 
 
 @dataclass(frozen=True)
@@ -291,11 +324,11 @@ def violations(frame: pd.DataFrame, schema: TableSchema) -> Violations:
 def _differs(values: pd.Series, computed: pd.Series) -> NDArray[np.bool_]:
     """Where a derived value is not what the rule says, beyond the rounding of exported numbers."""
     if isinstance(computed.dtype, pd.CategoricalDtype):
-        both_missing = np.asarray(values.isna() & computed.isna())
-        return np.asarray(values.astype(object) != computed.astype(object)) & ~both_missing
+        both_missing = values.isna() & computed.isna()
+        return np.asarray((values.astype(object) != computed.astype(object)) & ~both_missing)
     numbers, rule = values.to_numpy(dtype=np.float64, na_value=np.nan), computed.to_numpy(dtype=np.float64)
     differs = ~np.isclose(numbers, rule, rtol=10.0 ** (1 - SIGNIFICANT_DIGITS), atol=0, equal_nan=True)
-    return np.asarray(differs)
+    return np.asarray(differs, dtype=np.bool_)
 
 
 def _broken_constraints(frame: pd.DataFrame, schema: TableSchema) -> dict[str, int]:
