@@ -112,7 +112,9 @@ class TableSchema(_Entry):
                 continue
             if column.derived not in self.rules:
                 raise ValueError(f"columns.{name}: derived = {column.derived!r} names no rule under [rules]")
-            self._check_inputs(f"rules.{column.derived}", self.rules[column.derived].columns, allowed=set(self.measured))
+            self._check_inputs(
+                f"rules.{column.derived}", self.rules[column.derived].columns, allowed=set(self.measured)
+            )
             self.rules[column.derived].check_output(name, column)
         for constraint in self.constraints:
             inputs = parse_expression(constraint.check).columns
@@ -154,7 +156,9 @@ class TableSchema(_Entry):
         except ValidationError as error:
             raise SchemaError("SCHEMA_INVALID", f"The schema {source!r} is wrong. {_first_problem(error)}.") from error
         except SchemaError as error:
-            raise SchemaError(error.code, f"The schema {source!r} is wrong. {error.message}", hint=error.hint) from error
+            raise SchemaError(
+                error.code, f"The schema {source!r} is wrong. {error.message}", hint=error.hint
+            ) from error
 
 
 def _first_problem(error: ValidationError) -> str:
