@@ -1,1 +1,1 @@
-""""""
+"""Scores of a synthetic table against real rows or released noisy tables, and the report made of them."""
