@@ -1,0 +1,87 @@
+"""What long work tells its caller while it goes on. Safe to release: nothing here comes from a record uncharged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = ["NodeNotice", "PhaseStarted", "Report", "RoundFinished", "StepProgress", "ignore"]
+
+
+@dataclass(frozen=True)
+class PhaseStarted:
+    """A phase of a run begins.
+
+    Attributes:
+        phase: Its name, in the words of the documentation ("plan", "count", "statistics", "training", …).
+        nodes: How many nodes are asked; 0 if the phase is the server's own.
+    """
+
+    phase: str
+    nodes: int = 0
+
+
+@dataclass(frozen=True)
+class RoundFinished:
+    """A round of training has ended and its checkpoint is written.
+
+    Attributes:
+        round: Number of the round, from 1.
+        rounds: How many there are.
+        nodes_ok: Nodes with a valid reply.
+        nodes_asked: Nodes that were asked.
+        loss: Charged loss, the mean over the federation.
+        loss_noise: Standard deviation of the privacy noise in it.
+        spent: ε spent so far in the run, of the node that spent most.
+        left: ε left of the plan, at that node.
+        seconds: How long the round took.
+        remaining: Estimated seconds until the last round ends.
+    """
+
+    round: int
+    rounds: int
+    nodes_ok: int
+    nodes_asked: int
+    loss: float
+    loss_noise: float
+    spent: float
+    left: float
+    seconds: float
+    remaining: float
+
+
+@dataclass(frozen=True)
+class NodeNotice:
+    """A line for the console of one node's own steward. May hold exact counts: it never leaves that node's machine.
+
+    Attributes:
+        node: Name of the node.
+        text: One sentence.
+    """
+
+    node: str
+    text: str
+
+
+@dataclass(frozen=True)
+class StepProgress:
+    """Work with a known end advances.
+
+    Attributes:
+        label: What is being done.
+        done: How much of it.
+        total: Of how much; 0 if unknown.
+    """
+
+    label: str
+    done: int
+    total: int
+
+
+ProgressEvent = PhaseStarted | RoundFinished | NodeNotice | StepProgress
+
+Report = Callable[[ProgressEvent], None]
+
+
+def ignore(event: ProgressEvent) -> None:
+    """Tells nobody."""
