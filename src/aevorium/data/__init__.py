@@ -1,1 +1,1 @@
-""""""
+"""Records at their owner's: tables read, Synthea exports prepared and split, hospitals simulated."""
