@@ -70,7 +70,9 @@ _USAGE, _REFUSED, _AWAY, _BUG = ExitStatus.USAGE, ExitStatus.REFUSED, ExitStatus
 
 CATALOGUE: dict[str, CatalogueEntry] = {
     # settings and flags
-    "CONFIG_INVALID": CatalogueEntry("A setting has a value that is not allowed.", "Correct the setting named.", _USAGE, 422),
+    "CONFIG_INVALID": CatalogueEntry(
+        "A setting has a value that is not allowed.", "Correct the setting named.", _USAGE, 422
+    ),
     "CONFIG_CONFLICT": CatalogueEntry("Two settings contradict each other.", "Give only one of them.", _USAGE, 422),
     "FEATURE_UNAVAILABLE": CatalogueEntry(
         "This version cannot do that.", "Use one of the forms that the help lists.", _USAGE, 501
@@ -89,7 +91,9 @@ CATALOGUE: dict[str, CatalogueEntry] = {
     ),
     # tables
     "DATA_NOT_FOUND": CatalogueEntry("The data file does not exist.", "Check the path.", _USAGE, 404),
-    "DATA_UNREADABLE": CatalogueEntry("The data file cannot be read.", "Save it as UTF-8 CSV with commas.", http_status=422),
+    "DATA_UNREADABLE": CatalogueEntry(
+        "The data file cannot be read.", "Save it as UTF-8 CSV with commas.", http_status=422
+    ),
     "DATA_EMPTY": CatalogueEntry("The table holds no rows.", "Give a file with at least one record.", http_status=422),
     "DATA_COLUMN_MISSING": CatalogueEntry(
         "The table lacks a column of the schema.", "Add the column, or take it out of the schema.", http_status=422
@@ -118,7 +122,9 @@ CATALOGUE: dict[str, CatalogueEntry] = {
         "The workspace cannot be written.", "Choose another with --workspace, or free the disk.", _USAGE, 507
     ),
     "ARTEFACT_NOT_FOUND": CatalogueEntry(
-        "The workspace does not hold the file that this command needs.", "Run the command that makes it first.", http_status=404
+        "The workspace does not hold the file that this command needs.",
+        "Run the command that makes it first.",
+        http_status=404,
     ),
     "CHECKPOINT_DAMAGED": CatalogueEntry("The checkpoint is damaged or incomplete.", "Use another round's checkpoint."),
     "CHECKPOINT_KEY_WRONG": CatalogueEntry(
@@ -130,8 +136,15 @@ CATALOGUE: dict[str, CatalogueEntry] = {
     "CHECKPOINT_MODEL_MISMATCH": CatalogueEntry(
         "The checkpoint holds a model of another size.", "Use the model settings of its own study."
     ),
-    "KEY_INVALID": CatalogueEntry("The encryption key cannot be used.", "Give a Fernet key, readable by its owner only."),
+    "KEY_INVALID": CatalogueEntry(
+        "The encryption key cannot be used.", "Give a Fernet key, readable by its owner only."
+    ),
     "AUDIT_BROKEN": CatalogueEntry("The audit log or the statement does not verify.", "Treat its claims as unproven."),
+    "DATABASE_UNUSABLE": CatalogueEntry(
+        "A database of this node or server cannot be used.",
+        "Restore the file from a backup; without its ledger a node does not know what it has spent.",
+        http_status=507,
+    ),
     # policy and budget
     "POLICY_INVALID": CatalogueEntry("The policy file cannot be used.", "Correct the entry named.", _USAGE, 422),
     "POLICY_SCHEMA_REFUSED": CatalogueEntry(
@@ -139,6 +152,9 @@ CATALOGUE: dict[str, CatalogueEntry] = {
     ),
     "POLICY_PURPOSE_REFUSED": CatalogueEntry(
         "The node's policy does not allow this purpose.", "Ask the steward to allow it.", _REFUSED, 403
+    ),
+    "POLICY_SERVER_REFUSED": CatalogueEntry(
+        "The node's policy does not allow this server.", "Ask the steward to allow it.", _REFUSED, 403
     ),
     "POLICY_DELTA_REFUSED": CatalogueEntry(
         "The study's δ is above the node's limit.", "Lower --delta, or ask the steward.", _REFUSED, 403
@@ -155,6 +171,12 @@ CATALOGUE: dict[str, CatalogueEntry] = {
         _REFUSED,
         403,
     ),
+    "SCHEMA_MISMATCH": CatalogueEntry(
+        "The study's schema is not the one that the node holds its data in.",
+        "Give server and node the same schema file.",
+        _REFUSED,
+        409,
+    ),
     "RELEASE_OUTSIDE_PLAN": CatalogueEntry(
         "The server asked a node for something that the agreed plan does not hold.",
         "Nothing was released. Find out why the server deviates.",
@@ -164,6 +186,12 @@ CATALOGUE: dict[str, CatalogueEntry] = {
     # federation
     "NODE_NOT_READY": CatalogueEntry(
         "A node cannot take part; its own console says why.", "Ask the node's steward.", http_status=409
+    ),
+    "NODE_UNREACHABLE": CatalogueEntry(
+        "A node did not answer.", "Start the node, and look at its own console.", _AWAY, 503
+    ),
+    "MESSAGE_INVALID": CatalogueEntry(
+        "A message between server and node cannot be read.", "Run the same version on both sides.", http_status=502
     ),
     "TOO_FEW_NODES": CatalogueEntry(
         "Too few nodes answered for the round to count.", "Bring the nodes back and run again.", _AWAY, 503

@@ -90,6 +90,11 @@ class Workspace:
         return self.root / "encoder.json"
 
     @property
+    def statistics(self) -> Path:
+        """The merged noisy one-way counts."""
+        return self.root / "statistics.json"
+
+    @property
     def preprocessor(self) -> Path:
         """The encoder again for other tools; never loaded by Aevorium."""
         return self.root / "preprocessor.joblib"

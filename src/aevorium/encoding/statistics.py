@@ -6,6 +6,7 @@ and the gate before it leaves the node; everything else works on noisy counts.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -81,6 +82,27 @@ class TableStatistics:
         ends = np.cumsum([grid.cells for grid in grids.values()])
         parts = dict(zip(grids, np.split(total, ends[:-1]), strict=True))
         return cls(bins=bins, counts=parts, noise=sigma * float(np.sqrt(len(vectors))))
+
+    def to_json(self) -> str:
+        """The counts as JSON."""
+        content = {
+            "schema_version": 1,
+            "bins": self.bins,
+            "noise": self.noise,
+            "counts": {name: cells.tolist() for name, cells in self.counts.items()},
+        }
+        return json.dumps(content)
+
+    @classmethod
+    def from_json(cls, text: str) -> TableStatistics:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        content = json.loads(text)
+        counts = {name: np.array(cells, dtype=np.int64) for name, cells in content["counts"].items()}
+        return cls(bins=int(content["bins"]), counts=counts, noise=float(content["noise"]))
 
     def total(self, *, count: float, count_variance: float) -> float:
         """The best estimate of the number of records: the noisy count and every column's sum, by their precision.

@@ -23,10 +23,13 @@ from aevorium.errors import ConfigError
 from aevorium.privacy.accountant import calibrate, epsilon, round_up, zcdp_budget
 from aevorium.privacy.events import DiscreteGaussian, DiscreteLaplace, NonPrivate, PrivacyEvent, SampledGaussian
 
-__all__ = ["LOSS_LEVELS", "PhaseBudget", "StudyPlan", "TrainingSchedule", "cost_of", "plan_budget"]
+__all__ = ["LOSS_BOUND", "LOSS_LEVELS", "PhaseBudget", "StudyPlan", "TrainingSchedule", "cost_of", "plan_budget"]
+
+LOSS_BOUND = 4.0
+"""A record's loss is clipped to [0, 4] before it is summed; that of independent columns is about 1."""
 
 LOSS_LEVELS = 100
-"""A record's loss, bounded to [0, LOSS_BOUND], is rounded to this many levels before it is summed and noised."""
+"""The bounded loss is rounded to this many levels, so that its sum is a whole number and takes discrete noise."""
 
 _COUNT_SHARE, _COUNT_CAP = 0.05, 0.25
 """ε₀ of the count: a share of ε, but never more than the cap: a standard deviation of 6 patients is enough."""
