@@ -65,7 +65,7 @@ def round_up(value: float | Decimal) -> float:
     return float((Decimal(value) * 10_000).to_integral_value(ROUND_CEILING) / 10_000)
 
 
-def epsilon(events: Sequence[PrivacyEvent], *, delta: float) -> float:
+def epsilon(events: Sequence[PrivacyEvent], delta: float) -> float:
     """The ε at δ of one run's events, rounded up to four decimals. Safe to release.
 
     Args:

@@ -90,7 +90,7 @@ def renyi_epsilon(events: Iterable[PrivacyEvent], *, delta: float) -> float:
     return min(renyi_to_epsilon(renyi_cost(listed, order=a), order=a, delta=delta) for a in _ORDERS)
 
 
-def zcdp_budget(epsilon: float, *, delta: float) -> float:
+def zcdp_budget(epsilon: float, delta: float) -> float:
     """The largest ρ such that every ρ-zCDP mechanism is (ε, δ)-DP by the best order of `renyi_to_epsilon`.
 
     ρ-zCDP means an RDP cost of α·ρ at every order α, and ρ adds up (Bun & Steinke 2016).

@@ -1,0 +1,98 @@
+"""Small SQLite databases that survive a crash: the node's ledger, the audit chain."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from aevorium.errors import ArtefactError
+
+__all__ = ["Database"]
+
+_WAIT_SECONDS = 60.0
+"""How long a process waits for another's transaction."""
+
+
+class Database:
+    """One SQLite file with a version. Each use opens it anew, so threads and processes may share it.
+
+    A transaction that has ended is on the disk (write-ahead log, full synchronisation). On POSIX systems the file, and
+    its folder if made here, are the owner's alone.
+
+    Args:
+        path: The file; it and its folder are made when absent.
+        version: The version of the tables; stored in the file.
+        tables: The statements that make them.
+
+    Raises:
+        ArtefactError: DATABASE_UNUSABLE, if the file is no such database, is of another version, or cannot be opened.
+    """
+
+    def __init__(self, path: Path, *, version: int, tables: Sequence[str]) -> None:
+        self.path = path
+        self._version = version
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if os.name == "posix":
+                path.touch(mode=0o600)
+        except OSError as error:
+            raise self._unusable(error.strerror or type(error).__name__) from error
+        self._create(tables)
+
+    def _create(self, tables: Sequence[str]) -> None:
+        with self.write() as connection:
+            if _version_of(connection) == 0:
+                for statement in tables:
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {self._version:d}")
+        with self.read() as connection:
+            found = _version_of(connection)
+        if found != self._version:
+            raise self._unusable(
+                f"It has version {found}; this version of Aevorium reads {self._version}",
+                hint="Use the version of Aevorium that wrote it, or a newer one.",
+            )
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """A connection for reading: one consistent state."""
+        with self._connect() as connection:
+            connection.execute("BEGIN")
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that excludes every other writer; an exception undoes it."""
+        with self._connect() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    @contextmanager
+    def _connect(self) -> Iterator[sqlite3.Connection]:
+        try:
+            connection = sqlite3.connect(self.path, timeout=_WAIT_SECONDS, isolation_level=None)
+            with closing(connection):
+                connection.row_factory = sqlite3.Row
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("PRAGMA foreign_keys = ON")
+                yield connection
+        except sqlite3.Error as error:
+            raise self._unusable(str(error)) from error
+
+    def _unusable(self, reason: str, *, hint: str | None = None) -> ArtefactError:
+        return ArtefactError(
+            "DATABASE_UNUSABLE", f"The database {str(self.path)!r} cannot be used. {reason}.", hint=hint
+        )
+
+
+def _version_of(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])

@@ -1,0 +1,314 @@
+"""The release gate: the only way out of a node for anything computed from patient records.
+
+Order of a release: is it in the agreed plan, does the policy still bear it → reserve it in the ledger → compute →
+commit → write the audit entry → hand it on. From the reservation on it counts as spent, whatever happens next.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from aevorium.errors import AevoriumError, BudgetExceeded, ConfigError, PolicyRefused
+from aevorium.governance.budget import BudgetView, PeriodBudget
+from aevorium.governance.chain import AuditChain
+from aevorium.governance.policy import Budget, NodePolicy
+from aevorium.privacy.accountant import epsilon
+from aevorium.privacy.events import DiscreteLaplace, PrivacyEvent, is_within
+from aevorium.privacy.ledger import BudgetLedger, LedgerRun
+
+__all__ = ["AgreedPlan", "ReleaseGate"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class AgreedPlan:
+    """What a server asks a node to agree to. Holds public facts only. Safe to release.
+
+    Attributes:
+        run_id: The run; unique for ever.
+        plan_json: The whole plan as text, kept in the ledger.
+        schema_hash: Content hash of the schema.
+        purpose: What the study is for.
+        server: Identity of the server.
+        epsilon: Target ε of the run; infinite for a run without privacy.
+        delta: Target δ of the run.
+        planned_events: All that the run may release; it is then held to it. None if that depends on a first noisy
+            count: only pure events pass until `ReleaseGate.fix_events`, and the budget treats the plan by its
+            target alone. A plan may also announce an estimate here and fix the true events after the count.
+    """
+
+    run_id: str
+    plan_json: str
+    schema_hash: str
+    purpose: str
+    server: str
+    epsilon: float
+    delta: float
+    planned_events: tuple[PrivacyEvent, ...] | None = None
+
+    @property
+    def plan_hash(self) -> str:
+        """SHA-256 (hex) of the plan's text."""
+        return hashlib.sha256(self.plan_json.encode()).hexdigest()
+
+
+class ReleaseGate:
+    """Enforces a policy on everything that leaves a node.
+
+    Args:
+        node: Name of the node: the actor of its audit entries.
+        policy: What the steward allows.
+        ledger: What has been spent; on disk, with the data.
+        chain: Where agreements, refusals and releases are written down.
+    """
+
+    def __init__(self, *, node: str, policy: NodePolicy, ledger: BudgetLedger, chain: AuditChain) -> None:
+        self._node = node
+        self._policy = policy
+        self._ledger = ledger
+        self._chain = chain
+
+    def agree(self, plan: AgreedPlan) -> None:
+        """Accepts a plan, or refuses it before any record is read. The same plan again changes nothing.
+
+        Looks in order at schema, purpose, server, δ, consent and budget. The plan's whole cost is taken from the
+        budget in one transaction with the check, so that two plans cannot both be promised the same budget. A
+        refusal writes one audit entry and nothing else.
+
+        Raises:
+            PolicyRefused: POLICY_SCHEMA_REFUSED, POLICY_PURPOSE_REFUSED, POLICY_SERVER_REFUSED, POLICY_DELTA_REFUSED,
+                or RELEASE_OUTSIDE_PLAN for an id that stands for another plan or a run that ended.
+            BudgetExceeded: BUDGET_EXCEEDED.
+            ConfigError: FEATURE_UNAVAILABLE, if the policy wants the steward asked.
+        """
+        facts = {
+            "run_id": plan.run_id,
+            "plan_hash": plan.plan_hash,
+            "schema_hash": plan.schema_hash,
+            "purpose": plan.purpose,
+            "server": plan.server,
+            "epsilon": plan.epsilon,
+            "delta": plan.delta,
+        }
+        known = self._ledger.run(plan.run_id)
+        if known is not None and known.plan_hash == plan.plan_hash and known.closed_at is None:
+            return
+        budget = self._policy.budget
+        try:
+            self._check_policy(plan)
+            _check_target(plan.run_id, plan.planned_events, target=plan.epsilon, delta=plan.delta)
+            self._ledger.open_run(
+                plan.run_id,
+                plan_json=plan.plan_json,
+                plan_hash=plan.plan_hash,
+                epsilon=plan.epsilon,
+                delta=plan.delta,
+                period=budget.period,
+                agreed_events=plan.planned_events,
+                admit=lambda runs: PeriodBudget(budget, runs).admit_plan(
+                    plan.run_id, epsilon=plan.epsilon, delta=plan.delta, planned=plan.planned_events
+                ),
+            )
+        except AevoriumError as error:
+            self._record("plan_refused", {**facts, "code": error.code, "reason": error.message})
+            raise
+        self._record("plan_agreed", {**facts, "period": budget.period})
+
+    def _check_policy(self, plan: AgreedPlan) -> None:
+        allow, budget = self._policy.allow, self._policy.budget
+        refused = f"Run {plan.run_id!r} refused."
+        if allow.schemas and plan.schema_hash not in allow.schemas:
+            raise PolicyRefused(
+                "POLICY_SCHEMA_REFUSED",
+                f"{refused} The policy of node {self._node!r} does not list the schema {plan.schema_hash!r}.",
+            )
+        if allow.purposes and plan.purpose not in allow.purposes:
+            raise PolicyRefused(
+                "POLICY_PURPOSE_REFUSED",
+                f"{refused} The policy of node {self._node!r} does not list the purpose {plan.purpose!r}.",
+            )
+        if allow.servers and plan.server not in allow.servers:
+            raise PolicyRefused(
+                "POLICY_SERVER_REFUSED",
+                f"{refused} The policy of node {self._node!r} does not list the server {plan.server!r}.",
+            )
+        if plan.delta > budget.max_delta:
+            raise PolicyRefused(
+                "POLICY_DELTA_REFUSED",
+                f"{refused} Its δ = {plan.delta:g} is above max_delta = {budget.max_delta:g} of node {self._node!r}.",
+            )
+        if allow.consent == "ask":
+            raise ConfigError(
+                "FEATURE_UNAVAILABLE",
+                f"{refused} The policy of node {self._node!r} says consent = 'ask', but nobody can be asked here yet.",
+                hint="Set consent = 'automatic' in the policy, if its steward agrees.",
+            )
+
+    def fix_events(self, run_id: str, events: Sequence[PrivacyEvent]) -> None:
+        """Fixes all that a run may release, once, after its noisy count and before anything that is not pure.
+
+        Args:
+            run_id: The run.
+            events: Everything, with what was released already.
+
+        Raises:
+            PolicyRefused: RELEASE_OUTSIDE_PLAN, if the run is unknown or closed, its events were fixed before, it has
+                released something that is not pure, or the list leaves out something released.
+            BudgetExceeded: BUDGET_EXCEEDED, if they cost more than the run's target or than the policy bears.
+        """
+        run = self._run(run_id)
+        _check_target(run_id, events, target=run.epsilon, delta=run.delta)
+        budget = self._budget_of(run)
+
+        def admit(runs: Mapping[str, LedgerRun]) -> None:
+            released = runs[run_id].events
+            if not all(isinstance(event, DiscreteLaplace) for event in released):
+                raise _outside_plan(
+                    run_id, "Its events can no longer be fixed: it has released more than noisy counts."
+                )
+            if not is_within(released, events):
+                raise _outside_plan(run_id, "The events to fix leave out some that were released.")
+            PeriodBudget(budget, runs).admit_events(run_id, planned=events)
+
+        self._ledger.fix_events(run_id, events, admit=admit)
+        self._record("events_fixed", {"run_id": run_id, "events": [event.model_dump() for event in events]})
+
+    def release(
+        self,
+        run_id: str,
+        *,
+        phase: str,
+        round: int,
+        events: Sequence[PrivacyEvent],
+        produce: Callable[[], T],
+    ) -> T:
+        """Computes something from patient records and lets it out, or refuses before a record is read.
+
+        Reads patient records (in `produce`). What it returns is safe to release, if `produce` adds the noise that
+        `events` describe.
+
+        Args:
+            run_id: An agreed run.
+            phase: The phase of the run.
+            round: The round within the phase; a phase and round are released once.
+            events: What the release costs.
+            produce: Reads the records and adds the noise. It must not raise for a reason found in the records.
+
+        Raises:
+            PolicyRefused: RELEASE_OUTSIDE_PLAN: unknown or closed run, replay, or events that the plan does not hold.
+            BudgetExceeded: BUDGET_EXCEEDED, if the policy no longer bears the run.
+        """
+        facts = {"run_id": run_id, "phase": phase, "round": round, "events": [event.model_dump() for event in events]}
+        try:
+            budget = self._budget_of(self._run(run_id))
+            reservation = self._ledger.reserve(
+                run_id,
+                phase=phase,
+                round=round,
+                events=events,
+                admit=lambda runs: _admit_release(run_id, runs, budget=budget, events=events),
+            )
+        except AevoriumError as error:
+            self._record("release_refused", {**facts, "code": error.code, "reason": error.message})
+            raise
+        try:
+            produced = produce()
+        except BaseException as error:
+            # The type alone: the text of an exception can quote a patient's value.
+            self._record("release_failed", {**facts, "error": type(error).__name__, "spent": True})
+            raise
+        self._ledger.commit(reservation)
+        self._record("release", facts)
+        return produced
+
+    def require_patients(self, run_id: str, *, noisy_count: int) -> None:
+        """Passes if a released noisy count reaches the policy's minimum. Safe to release.
+
+        Raises:
+            PolicyRefused: POLICY_MIN_PATIENTS.
+        """
+        minimum = self._policy.allow.min_patients
+        if noisy_count >= minimum:
+            return
+        message = (
+            f"Run {run_id!r} refused. The noisy patient count of node {self._node!r} is below the"
+            f" {minimum} that its policy asks for."
+        )
+        self._record("release_refused", {"run_id": run_id, "code": "POLICY_MIN_PATIENTS", "reason": message})
+        raise PolicyRefused("POLICY_MIN_PATIENTS", message)
+
+    def close(self, run_id: str) -> None:
+        """Ends a run at this node: nothing more is released under it, and budget it did not use may come back."""
+        self._run(run_id)
+        self._ledger.close_run(run_id)
+        self._record("run_closed", {"run_id": run_id})
+
+    def spend(self) -> BudgetView:
+        """The budget of the policy's period, recomputed from the ledger. Safe to release."""
+        budget = self._policy.budget
+        return PeriodBudget(budget, self._ledger.runs(budget.period)).view(node=self._node)
+
+    def _run(self, run_id: str) -> LedgerRun:
+        run = self._ledger.run(run_id)
+        if run is None:
+            raise _outside_plan(run_id, "This node never agreed to it.")
+        return run
+
+    def _budget_of(self, run: LedgerRun) -> Budget:
+        """The limit on the period that pays for a run, which a new period does not change."""
+        return self._policy.budget.model_copy(update={"period": run.period})
+
+    def _record(self, action: str, detail: Mapping[str, object]) -> None:
+        self._chain.append(actor=self._node, action=action, detail=detail)
+
+
+def _admit_fixing(
+    run_id: str, runs: Mapping[str, LedgerRun], *, budget: Budget, events: Sequence[PrivacyEvent]
+) -> None:
+    released = runs[run_id].events
+    if not all(isinstance(event, DiscreteLaplace) for event in released):
+        raise _outside_plan(run_id, "Its events can no longer be fixed: it has released more than noisy counts.")
+    if not is_within(released, events):
+        raise _outside_plan(run_id, "The events to fix leave out some that were released.")
+    PeriodBudget(budget, runs).admit_events(run_id, planned=events)
+
+
+def _admit_release(
+    run_id: str, runs: Mapping[str, LedgerRun], *, budget: Budget, events: Sequence[PrivacyEvent]
+) -> None:
+    run = runs[run_id]
+    period = PeriodBudget(budget, runs)
+    if run.epsilon == math.inf:
+        period.admit_events(run_id, planned=run.planned_events or (*run.events, *events))
+        return
+    planned = run.planned_events
+    if planned is None:
+        planned = (*run.events, *events)
+        if not all(isinstance(event, DiscreteLaplace) for event in planned):
+            raise _outside_plan(run_id, "Its events are not fixed yet, and only noisy counts may be released before.")
+        _check_target(run_id, planned, target=run.epsilon, delta=run.delta)
+    elif not is_within((*run.events, *events), planned):
+        raise _outside_plan(run_id, "The agreed plan does not hold these events, or holds fewer of them.")
+    period.admit_events(run_id, planned=planned)
+
+
+def _check_target(run_id: str, events: Sequence[PrivacyEvent] | None, *, target: float, delta: float) -> None:
+    """Passes if events cost no more than their run's target; whatever is within them then costs no more either."""
+    if events is None or target == math.inf:
+        return
+    cost = epsilon(events, delta=delta)
+    if cost > target:
+        raise BudgetExceeded(
+            "BUDGET_EXCEEDED",
+            f"Run {run_id!r} refused. Its events cost ε = {cost:g} at δ = {delta:g}; its plan says ε = {target:g}.",
+            hint="The plan contradicts itself; find out why the server sent it.",
+        )
+
+
+def _outside_plan(run_id: str, reason: str) -> PolicyRefused:
+    return PolicyRefused("RELEASE_OUTSIDE_PLAN", f"Run {run_id!r} refused. {reason}")
