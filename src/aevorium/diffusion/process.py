@@ -6,15 +6,20 @@ The losses are per record and per draw, never averaged over records: private tra
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from aevorium.diffusion.denoiser import TabularDiffusion
+from aevorium.diffusion.denoiser import Estimate
 from aevorium.diffusion.layout import EncodedTable, Layout
 from aevorium.diffusion.schedule import stratified_levels
 
-__all__ = ["GaussianProcess", "MixedProcess", "SoftmaxProcess"]
+__all__ = ["Estimator", "GaussianProcess", "MixedProcess", "SoftmaxProcess"]
+
+Estimator = Callable[[Tensor, Tensor], Estimate]
+"""A model, or anything that estimates clean rows from noisy ones and their noise levels as it does."""
 
 
 class GaussianProcess:
@@ -100,13 +105,20 @@ class MixedProcess:
         noise = torch.randn((*sigma.shape, clean.shape[-1]), generator=generator, device=clean.device)
         return clean + sigma.unsqueeze(-1) * noise
 
-    def loss(self, model: TabularDiffusion, batch: EncodedTable, *, draws: int, generator: torch.Generator) -> Tensor:
+    def loss(
+        self,
+        model: Callable[[Tensor, Tensor], Estimate],
+        batch: EncodedTable,
+        *,
+        draws: int,
+        generator: torch.Generator,
+    ) -> Tensor:
         """How wrong the model is on each record, for several noise levels and draws of noise.
 
         Reads patient records.
 
         Args:
-            model: The model, or a wrapper with the same call.
+            model: The model.
             batch: B records.
             draws: Draws of (σ, noise) for each record, K.
             generator: Source of randomness, on the batch's device.
@@ -118,7 +130,12 @@ class MixedProcess:
         return self.loss_at(model, batch, sigma=sigma, generator=generator)
 
     def loss_at(
-        self, model: TabularDiffusion, batch: EncodedTable, *, sigma: Tensor, generator: torch.Generator
+        self,
+        model: Callable[[Tensor, Tensor], Estimate],
+        batch: EncodedTable,
+        *,
+        sigma: Tensor,
+        generator: torch.Generator,
     ) -> Tensor:
         """The same for given noise levels, [B, K]. Reads patient records."""
         noisy = self.corrupt(self.clean(batch), sigma=sigma, generator=generator)

@@ -1,0 +1,222 @@
+"""DP-SGD at a node (Abadi et al. 2016), with Opacus: what is accounted is exactly what runs.
+
+Each record enters a step independently with probability q (Poisson sampling). Its gradient is that of its loss averaged
+over K draws of noise level and noise (noise multiplicity, Dockhorn et al. 2023), so the draws share one clip. The sum
+of clipped gradients gets Gaussian noise once and is divided by the *expected* batch, which comes from released or
+declared numbers; the number of records that happened to be drawn appears nowhere. A step without records steps too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from opacus.grad_sample import GradSampleModuleFastGradientClipping
+from opacus.optimizers import DPOptimizerFastGradientClipping
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from aevorium.diffusion.denoiser import Estimate, TabularDiffusion
+from aevorium.diffusion.layout import EncodedTable
+from aevorium.diffusion.process import MixedProcess
+
+__all__ = ["TrainingPlan", "record_losses", "train_privately"]
+
+_CHUNK = 1024
+"""Records of one backward pass; larger batches are taken in chunks and get their noise once."""
+
+_FINAL_RATE = 0.1
+"""The step size falls linearly to this share of itself over a round."""
+
+_LOSS_CHUNK = 4096
+
+
+class TrainingPlan(BaseModel):
+    """What `train_privately` does, fixed before it sees a record."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sampling_rate: float = Field(gt=0, le=1, description="Probability q with which a record enters a step.")
+    steps: int = Field(ge=1, description="Number of steps.")
+    noise_multiplier: float = Field(ge=0, description="Noise over the clipping norm; 0 trains without privacy.")
+    expected_batch: float = Field(gt=0, description="q times the declared or noisy number of records.")
+    clip_norm: float = Field(gt=0, description="Largest norm of a record's gradient; unused without privacy.")
+    draws: int = Field(ge=1, description="Draws of noise per record, averaged before the clip.")
+    learning_rate: float = Field(gt=0, description="Step size of Adam at the start.")
+    ema_decay: float = Field(ge=0, lt=1, description="Decay of the running average of the weights.")
+
+
+def train_privately(
+    model: TabularDiffusion,
+    data: EncodedTable,
+    *,
+    plan: TrainingPlan,
+    generator: Callable[[], torch.Generator],
+) -> None:
+    """Trains a model in place. Reads patient records; with noise, the model is safe to release at the plan's cost.
+
+    Args:
+        model: The model; ends as the running average of its weights (post-processing).
+        data: The node's records.
+        plan: Rate, steps and noise.
+        generator: Makes the generators of batches, of privacy noise and of the diffusion's own draws.
+    """
+    process = MixedProcess(model.layout)
+    batches, noise, draws = generator(), generator(), generator()
+    average = _Average(model, decay=plan.ema_decay)
+    model.train()
+    if plan.noise_multiplier == 0:
+        _train_plainly(model, data, process=process, plan=plan, average=average, batches=batches, draws=draws)
+        return
+    wrapped = GradSampleModuleFastGradientClipping(model, loss_reduction="sum", max_grad_norm=plan.clip_norm)
+    optimizer = DPOptimizerFastGradientClipping(
+        torch.optim.Adam(model.parameters(), lr=plan.learning_rate),
+        noise_multiplier=plan.noise_multiplier,
+        max_grad_norm=plan.clip_norm,
+        expected_batch_size=plan.expected_batch,
+        loss_reduction="mean",
+        generator=noise,
+    )
+    try:
+        for step in range(plan.steps):
+            _set_rate(optimizer, plan, step)
+            index = _draw_batch(len(data), rate=plan.sampling_rate, generator=batches)
+            parts = index.split(_CHUNK) if len(index) else (index,)
+            for number, part in enumerate(parts, start=1):
+                optimizer.signal_skip_step(do_skip=number < len(parts))
+                _clipped_sum(wrapped, data.select(part), process=process, draws=plan.draws, generator=draws)
+                optimizer.step()
+                optimizer.zero_grad()
+            average.update(step)
+    finally:
+        wrapped.remove_hooks()
+        _forget_gradients(model)
+    average.store()
+
+
+def _clipped_sum(
+    wrapped: GradSampleModuleFastGradientClipping,
+    batch: EncodedTable,
+    *,
+    process: MixedProcess,
+    draws: int,
+    generator: torch.Generator,
+) -> None:
+    """Leaves the sum of the records' clipped gradients in `grad`. Reads patient records.
+
+    Ghost clipping (Li et al. 2022): a first backward pass yields each record's norm without its gradient, a second one
+    the sum of gradients weighted by their clips.
+    """
+    for parameter in wrapped.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    inputs: list[Tensor] = []
+
+    def tracked(noisy: Tensor, sigma: Tensor) -> Estimate:
+        inputs.extend((noisy.requires_grad_(), sigma.requires_grad_()))
+        estimate: Estimate = wrapped(noisy, sigma)
+        return estimate
+
+    while len(batch):
+        losses = process.loss(tracked, batch, draws=draws, generator=generator).mean(dim=1)
+        # Gradients of the inputs alone: the layers' hooks need no more, and those of the weights come below.
+        torch.autograd.grad(losses.sum(), inputs, retain_graph=True)
+        clip = wrapped.get_clipping_coef()
+        sound = torch.isfinite(clip) & torch.isfinite(wrapped.per_sample_gradient_norms) & torch.isfinite(losses)
+        if sound.all():
+            wrapped.disable_hooks()
+            (clip.detach() * losses).sum().backward()
+            wrapped.enable_hooks()
+            return
+        # A record whose gradient overflows contributes zero, which is within the clip; the others are drawn anew.
+        batch = batch.select(torch.nonzero(sound).flatten())
+        inputs.clear()
+
+
+def _train_plainly(
+    model: TabularDiffusion,
+    data: EncodedTable,
+    *,
+    process: MixedProcess,
+    plan: TrainingPlan,
+    average: _Average,
+    batches: torch.Generator,
+    draws: torch.Generator,
+) -> None:
+    """The same steps without clip and noise: ε is infinite."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=plan.learning_rate)
+    for step in range(plan.steps):
+        _set_rate(optimizer, plan, step)
+        index = _draw_batch(len(data), rate=plan.sampling_rate, generator=batches)
+        optimizer.zero_grad()
+        if len(index):
+            loss = process.loss(model, data.select(index), draws=plan.draws, generator=draws)
+            (loss.mean(dim=1).sum() / plan.expected_batch).backward()
+            optimizer.step()
+        average.update(step)
+    average.store()
+
+
+@torch.no_grad()
+def record_losses(
+    model: TabularDiffusion, data: EncodedTable, *, generator: torch.Generator, draws: int
+) -> NDArray[np.float32]:
+    """Each record's loss, averaged over draws. Reads patient records; the losses are exact, bound and noise them.
+
+    Args:
+        model: The model.
+        data: The records.
+        generator: Source of noise levels and noise.
+        draws: Draws per record, spread evenly over the noise levels.
+
+    Returns:
+        float32 [n].
+    """
+    process = MixedProcess(model.layout)
+    model.eval()
+    parts = [
+        process.loss(model, data.select(part), draws=draws, generator=generator).mean(dim=1)
+        for part in torch.arange(len(data)).split(_LOSS_CHUNK)
+    ]
+    return np.asarray(torch.cat(parts).cpu().numpy() if parts else np.empty(0), dtype=np.float32)
+
+
+class _Average:
+    """A running average of the weights, short at the start."""
+
+    def __init__(self, model: TabularDiffusion, *, decay: float) -> None:
+        self._model = model
+        self._decay = decay
+        self._weights = [parameter.detach().clone() for parameter in model.parameters()]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        decay = min(self._decay, (1 + step) / (10 + step))
+        for weight, parameter in zip(self._weights, self._model.parameters(), strict=True):
+            weight.lerp_(parameter, 1 - decay)
+
+    @torch.no_grad()
+    def store(self) -> None:
+        for weight, parameter in zip(self._weights, self._model.parameters(), strict=True):
+            parameter.copy_(weight)
+
+
+def _draw_batch(records: int, *, rate: float, generator: torch.Generator) -> Tensor:
+    """The indices of a Poisson sample. float64: a float32 below 2⁻²⁴ apart from the rate would bias it."""
+    return torch.nonzero(torch.rand(records, generator=generator, dtype=torch.float64) < rate).flatten()
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, plan: TrainingPlan, step: int) -> None:
+    share = 1 - (1 - _FINAL_RATE) * step / plan.steps
+    for group in optimizer.param_groups:
+        group["lr"] = plan.learning_rate * share
+
+
+def _forget_gradients(model: TabularDiffusion) -> None:
+    """Removes what Opacus left on the parameters: single records' gradients must not outlive the training."""
+    for parameter in model.parameters():
+        parameter.grad = None
+        for name in ("grad_sample", "_norm_sample", "summed_grad", "_forward_counter"):
+            if hasattr(parameter, name):
+                delattr(parameter, name)
