@@ -22,7 +22,7 @@ from aevorium.diffusion.layout import Layout
 from aevorium.diffusion.schedule import SIGMA_MAX, SIGMA_MIN
 from aevorium.errors import ArtefactError
 
-__all__ = ["DenoiserConfig", "Estimate", "TabularDiffusion", "load_vector", "to_vector"]
+__all__ = ["DenoiserConfig", "Estimate", "TabularDiffusion", "load_vector", "named_arrays", "to_vector"]
 
 _PRIOR_FLOOR = 1e-6
 _FREQUENCIES = 8
@@ -187,3 +187,15 @@ def load_vector(model: nn.Module, vector: NDArray[np.float32]) -> None:
             part = torch.from_numpy(np.array(vector[start : start + parameter.numel()], dtype=np.float32))
             parameter.copy_(part.view_as(parameter))
             start += parameter.numel()
+
+
+def named_arrays(config: DenoiserConfig, vector: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """The parts of such a vector by the names of the model's parameters, in their order and shapes.
+
+    Raises:
+        ArtefactError: CHECKPOINT_MODEL_MISMATCH, if its length is not the model's.
+    """
+    priors = [np.ones(states) for states in config.layout.categories]
+    model = TabularDiffusion(config, priors=priors, generator=torch.Generator())
+    load_vector(model, vector)
+    return {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}

@@ -1,0 +1,194 @@
+"""Checkpoints: a model as an `.npz` file that explains itself and is encrypted before it touches the disk.
+
+The file is a real npz with two members: `header`, JSON in the clear, and `payload`, an encrypted inner npz with the
+named arrays and the SHA-256 of the header. A header that was exchanged therefore shows. No pickle is ever loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from aevorium.diffusion.denoiser import DenoiserConfig
+from aevorium.errors import ArtefactError
+from aevorium.workspace import write_atomically
+
+__all__ = ["CheckpointHeader", "Cipher", "ModelCheckpoint", "load_checkpoint", "read_header", "save_checkpoint"]
+
+
+class Cipher(Protocol):
+    """Authenticated encryption."""
+
+    @property
+    def key_id(self) -> str:
+        """Says which key."""
+        ...
+
+    def encrypt(self, data: bytes) -> bytes:
+        """The token for some data."""
+        ...
+
+    def decrypt(self, token: bytes) -> bytes:
+        """The data of a token; raises ValueError if it was not made with this key, or was changed."""
+        ...
+
+
+class CheckpointHeader(BaseModel):
+    """What the file says of itself. Safe to show."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = Field(default=1, description="Version of the file's format.")
+    schema_hash: str = Field(description="Content hash of the table's schema.")
+    round: int = Field(ge=0, description="The round after which it was written.")
+    algorithm: str = Field(description="The recipe that trained it.")
+    model: DenoiserConfig = Field(description="Size and shape of the model.")
+    key_id: str = Field(description="Which key it is encrypted with.")
+    arrays: dict[str, tuple[int, ...]] = Field(description="Names and shapes of the arrays.")
+    encryption: str = Field(default="Fernet (AES-128-CBC, HMAC-SHA256)", description="How the payload is encrypted.")
+
+
+@dataclass(frozen=True)
+class ModelCheckpoint:
+    """A checkpoint as loaded.
+
+    Attributes:
+        header: What it says of itself.
+        arrays: Its named arrays.
+    """
+
+    header: CheckpointHeader
+    arrays: dict[str, NDArray[np.float32]]
+
+    @property
+    def vector(self) -> NDArray[np.float32]:
+        """All parameters as one flat vector, in the order of the model."""
+        return np.concatenate([self.arrays[name].reshape(-1) for name in self.header.arrays])
+
+
+def save_checkpoint(
+    path: Path,
+    *,
+    arrays: dict[str, NDArray[np.float32]],
+    model: DenoiserConfig,
+    schema_hash: str,
+    round_number: int,
+    algorithm: str,
+    cipher: Cipher,
+) -> None:
+    """Writes a checkpoint, whole or not at all.
+
+    Args:
+        path: Where it goes.
+        arrays: The model's parameters by name, in its order.
+        model: Size and shape of the model.
+        schema_hash: Content hash of the table's schema.
+        round_number: The round after which it is written.
+        algorithm: The recipe that trained it.
+        cipher: Encrypts the arrays.
+    """
+    header = CheckpointHeader(
+        schema_hash=schema_hash,
+        round=round_number,
+        algorithm=algorithm,
+        model=model,
+        key_id=cipher.key_id,
+        arrays={name: array.shape for name, array in arrays.items()},
+    )
+    text = header.model_dump_json(indent=1).encode()
+    inner = io.BytesIO()
+    seal = np.frombuffer(hashlib.sha256(text).digest(), dtype=np.uint8)
+    # Numbered, since names of parameters hold dots and may be anything.
+    np.savez(inner, allow_pickle=False, seal=seal, **{f"a{n}": array for n, array in enumerate(arrays.values())})
+    payload = np.frombuffer(cipher.encrypt(inner.getvalue()), dtype=np.uint8)
+    with write_atomically(path, mode=0o600) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, header=np.frombuffer(text, dtype=np.uint8), payload=payload)
+
+
+def read_header(path: Path) -> CheckpointHeader:
+    """Reads what a checkpoint says of itself, without a key; only `load_checkpoint` proves it.
+
+    Raises:
+        ArtefactError: CHECKPOINT_DAMAGED, ARTEFACT_NOT_FOUND.
+    """
+    return _parse_header(_members(path)[0], path)
+
+
+def load_checkpoint(
+    path: Path, *, cipher: Cipher, schema_hash: str, model: DenoiserConfig | None = None
+) -> ModelCheckpoint:
+    """Reads a checkpoint.
+
+    Args:
+        path: The file.
+        cipher: Decrypts it.
+        schema_hash: The schema that it must belong to.
+        model: The size and shape that it must have; None takes what it has.
+
+    Raises:
+        ArtefactError: ARTEFACT_NOT_FOUND, CHECKPOINT_DAMAGED, CHECKPOINT_SCHEMA_MISMATCH, CHECKPOINT_MODEL_MISMATCH,
+            CHECKPOINT_KEY_WRONG.
+    """
+    text, payload = _members(path)
+    header = _parse_header(text, path)
+    if header.schema_hash != schema_hash:
+        raise ArtefactError(
+            "CHECKPOINT_SCHEMA_MISMATCH", f"The checkpoint {str(path)!r} belongs to another schema. The hashes differ."
+        )
+    if model is not None and header.model != model:
+        raise ArtefactError(
+            "CHECKPOINT_MODEL_MISMATCH",
+            f"The checkpoint {str(path)!r} holds a model of another size. It has width {header.model.width} and"
+            f" {header.model.blocks} blocks, {model.width} and {model.blocks} are expected.",
+        )
+    if header.key_id != cipher.key_id:
+        raise ArtefactError(
+            "CHECKPOINT_KEY_WRONG",
+            f"The checkpoint {str(path)!r} was encrypted with key {header.key_id}; the key given is {cipher.key_id}.",
+        )
+    return ModelCheckpoint(header=header, arrays=_decrypt(payload, text, header, cipher=cipher, path=path))
+
+
+def _decrypt(
+    payload: bytes, text: bytes, header: CheckpointHeader, *, cipher: Cipher, path: Path
+) -> dict[str, NDArray[np.float32]]:
+    try:
+        with np.load(io.BytesIO(cipher.decrypt(payload)), allow_pickle=False) as inner:
+            seal = inner["seal"].tobytes()
+            arrays = {name: inner[f"a{n}"] for n, name in enumerate(header.arrays)}
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise _damaged(path, "Its contents were changed since it was written") from error
+    if seal != hashlib.sha256(text).digest():
+        raise _damaged(path, "Its header is not the one that it was written with")
+    if any(arrays[name].shape != shape for name, shape in header.arrays.items()):
+        raise _damaged(path, "Its arrays do not have the shapes that its header says")
+    return arrays
+
+
+def _members(path: Path) -> tuple[bytes, bytes]:
+    try:
+        with np.load(path, allow_pickle=False) as outer:
+            return outer["header"].tobytes(), outer["payload"].tobytes()
+    except FileNotFoundError as error:
+        raise ArtefactError("ARTEFACT_NOT_FOUND", f"No checkpoint {str(path)!r}.") from error
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise _damaged(path, "It is cut short, or no checkpoint at all") from error
+
+
+def _parse_header(text: bytes, path: Path) -> CheckpointHeader:
+    try:
+        return CheckpointHeader.model_validate_json(text)
+    except ValidationError as error:
+        raise _damaged(path, "Its header cannot be read") from error
+
+
+def _damaged(path: Path, reason: str) -> ArtefactError:
+    return ArtefactError("CHECKPOINT_DAMAGED", f"The checkpoint {str(path)!r} cannot be used. {reason}.")

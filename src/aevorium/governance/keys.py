@@ -1,0 +1,104 @@
+"""The key of checkpoints: made once, readable by its owner alone, kept away from what it protects."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography.fernet import Fernet, InvalidToken
+
+from aevorium.errors import ArtefactError, ConfigError
+
+__all__ = ["Key", "load_key", "load_or_create_key"]
+
+_OTHERS = 0o077
+
+
+@dataclass(frozen=True)
+class Key:
+    """A Fernet key (AES-128-CBC with HMAC-SHA256).
+
+    Attributes:
+        fernet: The cipher.
+        key_id: First 16 hex digits of the key's SHA-256: says which key, not what it is. Safe to show.
+    """
+
+    fernet: Fernet = field(repr=False)
+    key_id: str
+
+    @classmethod
+    def from_bytes(cls, secret: bytes) -> Key:
+        """Raises ValueError if it is no Fernet key."""
+        return cls(fernet=Fernet(secret), key_id=hashlib.sha256(secret).hexdigest()[:16])
+
+    def encrypt(self, data: bytes) -> bytes:
+        """The token for some data."""
+        return self.fernet.encrypt(data)
+
+    def decrypt(self, token: bytes) -> bytes:
+        """The data of a token; raises ValueError if it was not made with this key, or was changed."""
+        try:
+            return self.fernet.decrypt(token)
+        except InvalidToken as error:
+            raise ValueError("the token was not made with this key, or was changed") from error
+
+
+def load_or_create_key(path: Path) -> Key:
+    """Reads a key file, or makes one that only its owner can read.
+
+    Of two processes that make it at the same time, one does and both use its key.
+
+    Raises:
+        ArtefactError: KEY_INVALID.
+        ConfigError: WORKSPACE_UNWRITABLE, if it cannot be made.
+    """
+    if not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # Written under another name and linked into place: nobody ever reads half a key.
+            temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+            descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(Fernet.generate_key() + b"\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+                # A link, unlike a rename, never takes the place of a key that another process made meanwhile.
+                with suppress(FileExistsError):
+                    os.link(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                "WORKSPACE_UNWRITABLE",
+                f"Cannot write the key file {str(path)!r}. {error.strerror or type(error).__name__}.",
+                hint="Choose another with AEVORIUM_KEY_FILE.",
+            ) from error
+    return load_key(path)
+
+
+def load_key(path: Path) -> Key:
+    """Reads a key file.
+
+    Raises:
+        ArtefactError: KEY_INVALID, if it is absent, readable by others, or holds no Fernet key.
+    """
+    try:
+        secret = path.read_bytes().strip()
+        mode = path.stat().st_mode
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ArtefactError("KEY_INVALID", f"The key file {str(path)!r} cannot be read. {reason}.") from error
+    if os.name == "posix" and mode & _OTHERS:
+        raise ArtefactError(
+            "KEY_INVALID",
+            f"The key file {str(path)!r} can be read by others than its owner (mode {mode & 0o777:o}).",
+            hint=f"Type: chmod 600 {path}",
+        )
+    try:
+        return Key.from_bytes(secret)
+    except ValueError as error:
+        raise ArtefactError("KEY_INVALID", f"The key file {str(path)!r} holds no Fernet key.") from error
