@@ -1,1 +1,1 @@
-""""""
+"""The wire contract between server and nodes, and the transports that carry it. Reads no record."""
