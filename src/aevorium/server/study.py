@@ -1,0 +1,212 @@
+"""How a run flows: plan, count, statistics, training, finish. Everything here works on released numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, RecordDict
+from flwr.serverapp import Grid
+from pydantic import BaseModel
+
+from aevorium.diffusion.denoiser import DenoiserConfig, TabularDiffusion, to_vector
+from aevorium.diffusion.layout import Layout
+from aevorium.encoding.encoder import TableEncoder
+from aevorium.encoding.grid import number_of_bins
+from aevorium.encoding.statistics import TableStatistics, cells_in_total
+from aevorium.errors import FederationError
+from aevorium.federation.protocol import (
+    COUNT,
+    FINISH,
+    PLAN,
+    STATISTICS,
+    CountReply,
+    CountRequest,
+    FinishReply,
+    FinishRequest,
+    PlanReply,
+    PlanRequest,
+    StatisticsRequest,
+    TrainingSettings,
+    TrainRequest,
+    pack,
+    read_array,
+    read_body,
+)
+from aevorium.privacy.plan import plan_budget
+from aevorium.progress import PhaseStarted, Report
+from aevorium.schema.table import TableSchema
+from aevorium.server.exchange import Replies, ask
+from aevorium.server.journal import Journal
+from aevorium.server.record import NodeRecord
+from aevorium.server.strategy import PrivateAveraging
+
+__all__ = ["StudyConductor"]
+
+_TIMEOUT = 3600.0
+
+
+class StudyConductor:
+    """Conducts one run over a grid.
+
+    Args:
+        grid: The transport to the nodes.
+        schema: The study's schema.
+        journal: Where the run is written down; its record holds the plan.
+        settings: How the model is trained.
+        report: Takes the progress.
+    """
+
+    def __init__(
+        self, grid: Grid, *, schema: TableSchema, journal: Journal, settings: TrainingSettings, report: Report
+    ) -> None:
+        self._grid = grid
+        self._schema = schema
+        self._journal = journal
+        self._settings = settings
+        self._report = report
+        self._plan = journal.record.plan
+        self._run_id = journal.record.run_id
+        self._names: dict[int, str] = {}
+        self._counts: dict[int, int] = {}
+
+    def conduct(self) -> None:
+        """Runs all phases.
+
+        Raises:
+            AevoriumError: Nodes refused, failed, or did not answer. What they had agreed to is closed then.
+        """
+        self._journal.note("study_planned", {"plan": self._plan.model_dump(mode="json")})
+        try:
+            self._agree()
+            self._count()
+            encoder = self._measure()
+            self._train(encoder)
+        except BaseException as error:
+            self._finish()
+            code = getattr(error, "code", type(error).__name__)
+            self._journal.note("run_failed", {"code": code})
+            self._journal.update(status="failed", finished_at=_now(), nodes=self._node_records({}))
+            raise
+        finished = self._finish()
+        self._journal.note("run_finished", {"spent": {name: reply.spent for name, reply in finished.items()}})
+        self._journal.update(status="finished", finished_at=_now(), nodes=self._node_records(finished))
+
+    def _agree(self) -> None:
+        everyone = list(self._grid.get_node_ids())
+        self._report(PhaseStarted("plan", nodes=len(everyone)))
+        request = PlanRequest(run_id=self._run_id, server=self._journal.record.server, plan=self._plan)
+        replies = ask(self._grid, {node_id: pack(request) for node_id in everyone}, message_type=PLAN, timeout=_TIMEOUT)
+        for node_id, message in replies.valid.items():
+            body = read_body(message, PlanReply)
+            if body.plan_hash != self._plan.content_hash or body.node not in self._plan.nodes:
+                raise FederationError("MESSAGE_INVALID", f"Node {body.node!r} agreed to another plan than the study's.")
+            self._names[node_id] = body.node
+        self._require(replies, phase="plan")
+        self._journal.note("nodes_agreed", {"nodes": sorted(self._names.values()), "refused": len(replies.codes)})
+
+    def _count(self) -> None:
+        replies = self._ask_all(CountRequest(**self._run), message_type=COUNT, phase="count")
+        bodies = {node_id: read_body(message, CountReply) for node_id, message in replies.valid.items()}
+        self._counts = {node_id: body.count for node_id, body in bodies.items()}
+        self._journal.update(is_simulated_data=all(body.is_simulated for body in bodies.values()))
+
+    def _measure(self) -> TableEncoder:
+        plan, schema = self._plan, self._schema
+        budget = plan_budget(plan)
+        records = float(plan.records or sum(max(count, 1) for count in self._counts.values()))
+        bins = number_of_bins(records=records, epsilon=plan.epsilon, nodes=len(self._counts))
+        request = StatisticsRequest(**self._run, bins=bins)
+        replies = self._ask_all(request, message_type=STATISTICS, phase="statistics")
+        vectors = [np.asarray(read_array(message, np.int64), dtype=np.int64) for message in replies.valid.values()]
+        if any(len(vector) != cells_in_total(schema, bins=bins) for vector in vectors):
+            raise FederationError("MESSAGE_INVALID", "A node's histograms have another length than the study's grids.")
+        statistics = TableStatistics.merge(vectors, schema, bins=bins, sigma=budget.histogram_sigma)
+        total = statistics.total(
+            count=float(sum(self._counts.values())), count_variance=budget.count_variance * len(self._counts)
+        )
+        encoder = TableEncoder.fit(statistics, schema, total=total)
+        self._journal.begin_results()
+        self._journal.write_encoder(encoder, statistics)
+        layout = Layout(
+            continuous=len(encoder.missing_of(schema)),
+            categories=tuple(len(prior) for prior in encoder.priors(schema)),
+            missing_of=encoder.missing_of(schema),
+        )
+        self._journal.update(total=total, model=DenoiserConfig.for_layout(layout))
+        self._journal.note("encoder_fitted", {"bins": bins, "nodes": sorted(self._names.values())})
+        return encoder
+
+    def _train(self, encoder: TableEncoder) -> None:
+        plan, model_config = self._plan, self._journal.model
+        self._report(PhaseStarted("training", nodes=len(self._names)))
+        generator = torch.Generator().manual_seed(self._journal.record.seed)
+        model = TabularDiffusion(model_config, priors=encoder.priors(self._schema), generator=generator)
+
+        def request(server_round: int) -> TrainRequest:
+            return TrainRequest(
+                **self._run, round=server_round, encoder=encoder, model=model_config, settings=self._settings
+            )
+
+        strategy = PrivateAveraging(
+            request=request,
+            names=dict(self._names),
+            min_nodes=plan.min_nodes,
+            rounds=plan.rounds,
+            epsilon=plan.epsilon,
+            journal=self._journal,
+            report=self._report,
+        )
+        strategy.start(
+            grid=self._grid,
+            initial_arrays=ArrayRecord([to_vector(model)]),
+            num_rounds=plan.rounds,
+            timeout=_TIMEOUT,
+        )
+
+    def _finish(self) -> dict[str, FinishReply]:
+        """Ends the run at every node that agreed to it; a node that no longer answers keeps its own record."""
+        if not self._names:
+            return {}
+        contents = {node_id: pack(FinishRequest(**self._run)) for node_id in self._names}
+        replies = ask(self._grid, contents, message_type=FINISH, timeout=_TIMEOUT)
+        bodies = [read_body(message, FinishReply) for message in replies.valid.values()]
+        return {body.node: body for body in bodies}
+
+    def _ask_all(self, request: BaseModel, *, message_type: str, phase: str) -> Replies:
+        """Asks every node that is still in the run; those that fail are out of it."""
+        self._report(PhaseStarted(phase, nodes=len(self._names)))
+        contents: dict[int, RecordDict] = {node_id: pack(request) for node_id in self._names}
+        replies = ask(self._grid, contents, message_type=message_type, timeout=_TIMEOUT)
+        self._require(replies, phase=phase)
+        if replies.codes:
+            lost = {self._names[node_id]: code for node_id, code in replies.codes.items()}
+            self._journal.note("nodes_lost", {"phase": phase, "nodes": lost})
+            self._names = {node_id: name for node_id, name in self._names.items() if node_id in replies.valid}
+        return replies
+
+    def _require(self, replies: Replies, *, phase: str) -> None:
+        replies.require(self._plan.min_nodes, phase=phase, names=self._names)
+
+    @property
+    def _run(self) -> dict[str, str]:
+        return {"run_id": self._run_id, "plan_hash": self._plan.content_hash}
+
+    def _node_records(self, finished: Mapping[str, FinishReply]) -> tuple[NodeRecord, ...]:
+        counts = {self._names[node_id]: count for node_id, count in self._counts.items() if node_id in self._names}
+        return tuple(
+            NodeRecord(
+                name=name,
+                count=counts.get(name),
+                spent=finished[name].spent if name in finished else 0.0,
+                limit=finished[name].limit if name in finished else None,
+                left=finished[name].left if name in finished else None,
+            )
+            for name in self._plan.nodes
+        )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
