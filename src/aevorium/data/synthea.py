@@ -106,6 +106,7 @@ class _Reader:
 
     def rows(self, table: str) -> Iterator[tuple[pa.RecordBatch, _Ints]]:
         """Yields each batch's rows that count, with the position of their patient."""
+        self.tally.rows[table] = 0
         for batch in self.export.batches(table):
             self.tally.rows[table] += len(batch)
             encoded = batch.column("PATIENT").dictionary_encode()
