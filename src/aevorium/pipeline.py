@@ -40,6 +40,7 @@ from aevorium.server.record import NodeRecord, StudyRecord, load_study, software
 from aevorium.server.statement import describe_event
 from aevorium.server.study import StudyConductor
 from aevorium.server.synthesis import SAMPLER, STEPS, open_synthesis
+from aevorium.verification import VerificationResult, verify_workspace
 from aevorium.workspace import Workspace
 
 __all__ = [
@@ -48,11 +49,13 @@ __all__ = [
     "PhaseCost",
     "RunOptions",
     "RunResult",
+    "VerificationResult",
     "generate_table",
     "load_study",
     "plan_cost",
     "plan_study",
     "run_federation",
+    "verify_workspace",
 ]
 
 _SERVER = "local"

@@ -20,7 +20,7 @@ import rfc8785
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from aevorium.errors import ConfigError
-from aevorium.privacy.accountant import calibrate, epsilon, round_up, zcdp_budget
+from aevorium.privacy.accountant import calibrate, epsilon, zcdp_budget
 from aevorium.privacy.events import DiscreteGaussian, DiscreteLaplace, NonPrivate, PrivacyEvent, SampledGaussian
 
 __all__ = ["LOSS_BOUND", "LOSS_LEVELS", "PhaseBudget", "StudyPlan", "TrainingSchedule", "cost_of", "plan_budget"]
@@ -236,7 +236,7 @@ def cost_of(plan: StudyPlan) -> float:
 
 
 def _count_epsilon(total: float) -> float:
-    return round_up(min(_COUNT_SHARE * total, _COUNT_CAP))
+    return min(_COUNT_SHARE * total, _COUNT_CAP)
 
 
 def _rest_budget(plan: StudyPlan) -> float:

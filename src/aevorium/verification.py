@@ -1,0 +1,182 @@
+"""`aevorium audit verify`: is the chain of a workspace sound, and do ledgers, budget file and statement agree?
+
+ε is computed again from the events in each node's ledger; no stored figure is believed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aevorium.errors import ArtefactError
+from aevorium.governance.chain import AuditChain, verify_entries
+from aevorium.privacy.accountant import epsilon
+from aevorium.privacy.ledger import LedgerRun, SqliteLedger
+from aevorium.schema.table import TableSchema
+from aevorium.server.record import StudyRecord, load_study
+from aevorium.server.statement import privacy_statement
+from aevorium.workspace import Workspace
+
+__all__ = ["Finding", "VerificationResult", "verify_export", "verify_workspace"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was checked.
+
+    Attributes:
+        subject: What was checked.
+        is_sound: Whether it holds.
+        text: What was found, in one sentence.
+    """
+
+    subject: str
+    is_sound: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class VerificationResult:
+    """What a verification found.
+
+    Attributes:
+        checks: Everything that was checked, in order.
+    """
+
+    checks: tuple[Finding, ...]
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether all of it holds."""
+        return all(check.is_sound for check in self.checks)
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """One line for each check."""
+        return tuple(f"{'ok' if check.is_sound else 'BROKEN'}: {check.subject}. {check.text}" for check in self.checks)
+
+
+def verify_export(path: Path) -> VerificationResult:
+    """Checks an exported `audit_log.json` by itself, offline.
+
+    Raises:
+        ArtefactError: ARTEFACT_NOT_FOUND, or AUDIT_BROKEN if it is no audit log at all.
+    """
+    view = _read_view(path)
+    report = verify_entries(view["entries"], expected_head=view["head"])
+    if report.problem is not None:
+        return VerificationResult((Finding(f"Audit log {path.name!r}", False, report.problem.message),))
+    is_whole = report.head == view["head"]
+    text = (
+        f"{report.length} entries, head {report.head[:16]}." if is_whole else "Its head is not that of its last entry."
+    )
+    return VerificationResult((Finding(f"Audit log {path.name!r}", is_whole, text),))
+
+
+def verify_workspace(workspace: Workspace) -> VerificationResult:
+    """Checks the workspace of a run: chains, views, ledgers, budget file, statement.
+
+    Raises:
+        ArtefactError: ARTEFACT_NOT_FOUND, if there is no run in it.
+    """
+    record, schema = load_study(workspace)
+    checks = [
+        _check_chain("Audit chain of the server", workspace.database, head=record.audit_head),
+        _check_view("Audit log of the server", workspace.audit_log, workspace.database),
+        *_check_nodes(record, workspace),
+        _check_statement(record, schema, workspace),
+    ]
+    return VerificationResult(tuple(checks))
+
+
+def _check_chain(subject: str, path: Path, *, head: str | None) -> Finding:
+    if not path.is_file():
+        return Finding(subject, False, f"The file {path.name!r} is missing.")
+    report = AuditChain(path).verify(expected_head=head)
+    if report.problem is not None:
+        return Finding(subject, False, report.problem.message)
+    return Finding(subject, True, f"{report.length} entries, head {report.head[:16]}.")
+
+
+def _check_view(subject: str, view_path: Path, chain_path: Path) -> Finding:
+    """The exported file must be a beginning of the chain: entries may have been added since, none changed."""
+    try:
+        view = _read_view(view_path)
+    except ArtefactError as error:
+        return Finding(subject, False, error.message)
+    entries = AuditChain(chain_path).export()
+    if view["entries"] != entries[: len(view["entries"])] or not view["entries"]:
+        return Finding(subject, False, "The file differs from the chain that it is a view of.")
+    return Finding(subject, True, f"{len(view['entries'])} entries, as in the chain.")
+
+
+def _read_view(path: Path) -> Any:  # noqa: ANN401 - JSON
+    try:
+        view = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ArtefactError("ARTEFACT_NOT_FOUND", f"No audit log {str(path)!r}.") from error
+    except (OSError, ValueError) as error:
+        raise ArtefactError("AUDIT_BROKEN", f"The audit log {str(path)!r} is not valid JSON.") from error
+    if not isinstance(view, dict) or not isinstance(view.get("entries"), list) or not isinstance(view.get("head"), str):
+        raise ArtefactError("AUDIT_BROKEN", f"The file {str(path)!r} is no audit log. It holds no entries and head.")
+    return view
+
+
+def _check_nodes(record: StudyRecord, workspace: Workspace) -> Iterator[Finding]:
+    budget = _read_budget(workspace)
+    for node in record.nodes:
+        home = workspace.node_home(node.name)
+        yield _check_chain(f"Audit chain of node {node.name!r}", home / "audit.db", head=None)
+        subject = f"Ledger of node {node.name!r}"
+        if not (home / "ledger.db").is_file():
+            yield Finding(subject, False, "The file 'ledger.db' is missing.")
+            continue
+        run = SqliteLedger(home / "ledger.db").run(record.run_id)
+        if run is None:
+            yield Finding(subject, False, f"It knows no run {record.run_id}.")
+            continue
+        yield _check_run(subject, run, record, claimed=budget.get(node.name), told=node.spent)
+
+
+def _check_run(subject: str, run: LedgerRun, record: StudyRecord, *, claimed: object, told: float) -> Finding:
+    plan = record.plan
+    spent = epsilon(run.events, delta=plan.delta)
+    if hashlib.sha256(run.plan_json.encode()).hexdigest() != plan.content_hash:
+        return Finding(subject, False, "The plan that the node agreed to is not the one of the study's record.")
+    if spent > plan.epsilon:
+        return Finding(subject, False, f"Its events cost ε = {spent:g}, more than the claim of {plan.epsilon:g}.")
+    if claimed != (spent if spent < float("inf") else "Infinity"):
+        return Finding(subject, False, f"Its events cost ε = {spent:g}; the budget file says {claimed}.")
+    if told != spent:
+        return Finding(subject, False, f"Its events cost ε = {spent:g}; the study's record says {told:g}.")
+    return Finding(
+        subject,
+        True,
+        f"{len(run.releases)} releases cost ε = {spent:g} at δ = {plan.delta:g}, within the claim of {plan.epsilon:g}.",
+    )
+
+
+def _read_budget(workspace: Workspace) -> dict[str, object]:
+    """What the budget file says each node spent; empty if it cannot be read."""
+    try:
+        view = json.loads(workspace.privacy_budget.read_text(encoding="utf-8"))
+        return {str(name): entry["spent"] for name, entry in view["nodes"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _check_statement(record: StudyRecord, schema: TableSchema, workspace: Workspace) -> Finding:
+    subject = "Privacy statement"
+    try:
+        text = workspace.privacy_statement.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return Finding(subject, False, "It is missing or cannot be read.")
+    if text != privacy_statement(record, schema):
+        return Finding(subject, False, "It differs from what the run's record and plan say.")
+    return Finding(
+        subject, True, f"It says what the ledgers say: ε = {record.plan.epsilon:g}, δ = {record.plan.delta:g}."
+    )
