@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from typing import Protocol
 
 import numpy as np
@@ -50,17 +52,29 @@ def noisy_count(count: int, *, epsilon: float, noise: NoiseSource) -> int:
         epsilon: The ε of the mechanism.
         noise: Source of noise.
     """
-    return noise.laplace(count, scale=1 / epsilon)
+    return noise.laplace(count, scale=_scale(epsilon))
+
+
+def _scale(epsilon: float) -> float:
+    """1/ε, rounded up: so that the noise is never below what the event says, be it by one bit."""
+    scale = 1 / epsilon
+    while Fraction(scale) * Fraction(repr(epsilon)) < 1:
+        scale = math.nextafter(scale, math.inf)
+    return scale
 
 
 def noisy_histogram(counts: NDArray[np.int64], *, sigma: float, noise: NoiseSource) -> NDArray[np.int64]:
-    """Counts plus discrete Gaussian noise in every cell, at the cost of `DiscreteGaussian`. Safe to release.
+    """Whole numbers plus discrete Gaussian noise in every cell, at the cost of `DiscreteGaussian`.
 
-    Reads patient records.
+    Reads patient records. Safe to release.
 
     Args:
-        counts: int64 [cells], exact.
-        sigma: Parameter of the noise, in records.
+        counts: int64 [cells], exact: histograms, or sums of which one record changes none by more than the event's
+            sensitivity.
+        sigma: Parameter of the noise, in the unit of the numbers.
         noise: Source of noise.
+
+    Returns:
+        int64 [cells]; cells may be negative.
     """
     return noise.gaussian(np.asarray(counts, dtype=np.int64), sigma=sigma)
