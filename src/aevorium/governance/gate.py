@@ -161,22 +161,18 @@ class ReleaseGate:
                 released something that is not pure, or the list leaves out something released.
             BudgetExceeded: BUDGET_EXCEEDED, if they cost more than the run's target or than the policy bears.
         """
-        run = self._run(run_id)
-        _check_target(run_id, events, target=run.epsilon, delta=run.delta)
-        budget = self._budget_of(run)
-
-        def admit(runs: Mapping[str, LedgerRun]) -> None:
-            released = runs[run_id].events
-            if not all(isinstance(event, DiscreteLaplace) for event in released):
-                raise _outside_plan(
-                    run_id, "Its events can no longer be fixed: it has released more than noisy counts."
-                )
-            if not is_within(released, events):
-                raise _outside_plan(run_id, "The events to fix leave out some that were released.")
-            PeriodBudget(budget, runs).admit_events(run_id, planned=events)
-
-        self._ledger.fix_events(run_id, events, admit=admit)
-        self._record("events_fixed", {"run_id": run_id, "events": [event.model_dump() for event in events]})
+        facts = {"run_id": run_id, "events": [event.model_dump() for event in events]}
+        try:
+            run = self._run(run_id)
+            _check_target(run_id, events, target=run.epsilon, delta=run.delta)
+            budget = self._budget_of(run)
+            self._ledger.fix_events(
+                run_id, events, admit=lambda runs: _admit_fixing(run_id, runs, budget=budget, events=events)
+            )
+        except AevoriumError as error:
+            self._record("events_refused", {**facts, "code": error.code, "reason": error.message})
+            raise
+        self._record("events_fixed", facts)
 
     def release(
         self,
@@ -270,8 +266,9 @@ class ReleaseGate:
 def _admit_fixing(
     run_id: str, runs: Mapping[str, LedgerRun], *, budget: Budget, events: Sequence[PrivacyEvent]
 ) -> None:
-    released = runs[run_id].events
-    if not all(isinstance(event, DiscreteLaplace) for event in released):
+    run = runs[run_id]
+    released = run.events
+    if run.epsilon < math.inf and not all(isinstance(event, DiscreteLaplace) for event in released):
         raise _outside_plan(run_id, "Its events can no longer be fixed: it has released more than noisy counts.")
     if not is_within(released, events):
         raise _outside_plan(run_id, "The events to fix leave out some that were released.")
