@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import rfc8785
 import torch
 from numpy.typing import NDArray
 
@@ -132,11 +131,10 @@ class NodeSession:
                 f"Run {request.run_id!r} refused. Its schema {plan.study!r} differs from that of node"
                 f" {self.config.name!r}.",
             )
-        text = rfc8785.dumps(plan.model_dump(mode="json")).decode()
         self._gate.agree(
             AgreedPlan(
                 run_id=request.run_id,
-                plan_json=text,
+                plan_json=plan.canonical_json,
                 schema_hash=plan.schema_hash,
                 purpose=plan.purpose,
                 server=request.server,

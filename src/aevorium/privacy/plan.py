@@ -11,6 +11,7 @@ public rules, so node and server compute the same one:
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -88,9 +89,14 @@ class StudyPlan(BaseModel):
         return self
 
     @property
+    def canonical_json(self) -> str:
+        """The plan as canonical JSON (RFC 8785); an infinite ε is the text "Infinity"."""
+        return rfc8785.dumps(json.loads(self.model_dump_json())).decode()
+
+    @property
     def content_hash(self) -> str:
-        """SHA-256 (hex) of the plan's canonical JSON (RFC 8785): what a node's agreement refers to."""
-        return hashlib.sha256(rfc8785.dumps(self.model_dump(mode="json"))).hexdigest()
+        """SHA-256 (hex) of the plan's canonical JSON: what a node's agreement refers to."""
+        return hashlib.sha256(self.canonical_json.encode()).hexdigest()
 
     @property
     def is_private(self) -> bool:
