@@ -62,7 +62,6 @@ _HABITS = {
     "!": "write 'not', or '!=' between values",
     "%": "there is no remainder",
     "^": "there is no power; multiply",
-    **dict.fromkeys(("<", "<=", ">", ">=", "==", "!="), "compare two values at a time and join with 'and'"),
     "AND": "write 'and' in lower case",
     "OR": "write 'or' in lower case",
     "NOT": "write 'not' in lower case",
@@ -103,7 +102,7 @@ class Expression:
         """
         for term in walk(self.term):
             if isinstance(term, Cell) and term.name not in columns:
-                _refuse(self.text, term.at, f"there is no column {term.name!r}{similar(term.name, columns)}")
+                _refuse(self.text, term.at, f"there is no column {term.name!r}{_column_hint(term.name, columns)}")
         self._check_kinds(
             {name: Kind.NUMBER if entry.kind == "continuous" else Kind.TEXT for name, entry in columns.items()}
         )
@@ -307,6 +306,8 @@ def _explain(error: UnexpectedInput, *, end: int) -> tuple[int, str]:
     if sign in "\"'`":
         return at, "a quote is not closed"
     habit = _HABITS.get(sign.upper())
+    if isinstance(error, UnexpectedToken) and error.token.type == "COMPARISON" and "AND" in error.expected:
+        habit = "compare two values at a time, and join with 'and'"
     return at, f"{sign!r} is not expected here" + (f": {habit}" if habit else "")
 
 
@@ -315,6 +316,13 @@ def _refuse(text: str, at: int, reason: str) -> NoReturn:
     raise SchemaError(
         "EXPRESSION_INVALID", f"The expression {shown!r} cannot be used. At character {at + 1}: {reason}."
     )
+
+
+def _column_hint(name: str, columns: Iterable[str]) -> str:
+    for column in columns:
+        if name in column and not column.isidentifier():
+            return f" ({column!r} is written in backticks)"
+    return similar(name, columns)
 
 
 def similar(word: str, known: Iterable[str]) -> str:

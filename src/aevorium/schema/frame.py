@@ -109,13 +109,13 @@ def typed_frame(
     names = [str(name) for name in (raw.columns if header is None else header)]
     wanted = schema.measured if columns == "measured" else dict(schema.columns)
     unit_id = schema.unit_id if columns == "measured" else None
-    _raise_all(source, _missing_columns([*wanted, *([unit_id] if unit_id else [])], names))
+    _raise_all(source, _missing_columns([*wanted, *([] if unit_id is None else [unit_id])], names))
     if raw.empty:
         raise DataError("DATA_EMPTY", f"The table {source!r} cannot be used. It has a header and no rows.")
     converted = {name: convert_column(raw[name], entry) for name, entry in wanted.items()}
     if all(column.missing == len(raw) for column in converted.values()):
         raise DataError("DATA_EMPTY", f"The table {source!r} cannot be used. Every cell of its columns is empty.")
-    problems = _unit_problems(raw[unit_id]) if unit_id else []
+    problems = _unit_problems(raw[unit_id]) if unit_id is not None else []
     problems += [problem for name, entry in wanted.items() for problem in _cell_problems(name, entry, converted[name])]
     _raise_all(source, problems)
     frame = pd.DataFrame({name: column.values for name, column in converted.items()})

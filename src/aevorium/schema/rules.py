@@ -11,6 +11,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from aevorium.schema.expression import Expression, parse_expression
+from aevorium.schema.ranges import range_of
 
 if TYPE_CHECKING:
     from aevorium.schema.table import Categorical, Continuous, TableSchema
@@ -52,15 +53,12 @@ class ScoreRule(_Entry):
         """The columns that it reads."""
         return frozenset(self.points)
 
-    def check_inputs(self, columns: Mapping[str, Continuous | Categorical]) -> None:
-        """Raises ValueError if an input is not a column of numbers."""
-        for name in self.points:
-            if columns[name].kind != "continuous":
-                raise ValueError(f"points need a continuous column, and {name!r} is categorical")
-
-    def check_output(self, name: str, column: Continuous | Categorical) -> None:
-        """Raises ValueError if the rule cannot produce the column, in every row."""
-        _check_categories(self.levels, name, column)
+    def check(self, name: str, columns: Mapping[str, Continuous | Categorical]) -> None:
+        """Raises ValueError if the rule cannot give column `name` a value in every row."""
+        for read in self.points:
+            if columns[read].kind != "continuous":
+                raise ValueError(f"points need a continuous column, and {read!r} is categorical")
+        _check_categories(self.levels, name, columns[name])
         smallest = sum(min(0.0, *(points for _, points in steps)) for steps in self.points.values())
         if min(self.levels.values()) > smallest:
             raise ValueError(
@@ -111,14 +109,11 @@ class CaseRule(_Entry):
         """The columns that it reads."""
         return frozenset().union(*(case.condition.columns for case in self.cases))
 
-    def check_inputs(self, columns: Mapping[str, Continuous | Categorical]) -> None:
-        """Raises SchemaError if a condition does not fit the columns."""
+    def check(self, name: str, columns: Mapping[str, Continuous | Categorical]) -> None:
+        """Raises ValueError or SchemaError if the rule cannot give column `name` a value in every row."""
         for case in self.cases:
             case.condition.check(columns)
-
-    def check_output(self, name: str, column: Continuous | Categorical) -> None:
-        """Raises ValueError if the rule cannot produce the column."""
-        _check_categories([*(case.then for case in self.cases), self.otherwise], name, column)
+        _check_categories([*(case.then for case in self.cases), self.otherwise], name, columns[name])
 
     def apply(self, frame: pd.DataFrame) -> pd.Series:
         """The category of each row, as text."""
@@ -153,14 +148,16 @@ class ValueRule(_Entry):
         """The columns that it reads."""
         return self.expression.columns
 
-    def check_inputs(self, columns: Mapping[str, Continuous | Categorical]) -> None:
-        """Raises SchemaError if the expression does not fit the columns."""
-        self.expression.check(columns)
-
-    def check_output(self, name: str, column: Continuous | Categorical) -> None:
-        """Raises ValueError if the column is not one of numbers."""
-        if column.kind != "continuous":
+    def check(self, name: str, columns: Mapping[str, Continuous | Categorical]) -> None:
+        """Raises ValueError or SchemaError if the rule cannot give column `name` a value in every row."""
+        if columns[name].kind != "continuous":
             raise ValueError(f"a value rule computes numbers, and column {name!r} is categorical")
+        self.expression.check(columns)
+        if range_of(self.expression.term, columns).may_miss and not columns[name].missing:
+            raise ValueError(
+                f"column {name!r} could be empty, because an input may be missing or a divisor zero; "
+                "say 'missing = true' for it"
+            )
 
     def apply(self, frame: pd.DataFrame) -> pd.Series:
         """The number in each row as float64, NaN where an input is missing or the result is not finite."""

@@ -17,7 +17,7 @@ import rfc8785
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from aevorium.errors import SchemaError
-from aevorium.schema.expression import parse_expression
+from aevorium.schema.expression import parse_expression, similar
 from aevorium.schema.rules import Rule
 
 __all__ = ["BUNDLED", "Categorical", "Column", "Constraint", "Continuous", "TableSchema", "load_schema"]
@@ -93,7 +93,7 @@ class TableSchema(_Entry):
 
     name: str = Field(min_length=1)
     unit: str = "patient"
-    unit_id: str | None = None
+    unit_id: str | None = Field(default=None, min_length=1)
     target: str | None = None
     columns: dict[str, Column] = Field(min_length=1)
     rules: dict[str, Rule] = Field(default_factory=dict)
@@ -107,25 +107,37 @@ class TableSchema(_Entry):
             raise ValueError(f"target = {self.target!r} is not a column")
         if self.unit_id is not None and self.unit_id in self.columns:
             raise ValueError(f"unit_id = {self.unit_id!r} must not be a column: it is never encoded")
-        for name, column in self.columns.items():
-            if column.derived is None:
-                continue
-            if column.derived not in self.rules:
-                raise ValueError(f"columns.{name}: derived = {column.derived!r} names no rule under [rules]")
-            self._check_inputs(
-                f"rules.{column.derived}", self.rules[column.derived].columns, allowed=set(self.measured)
-            )
-            self.rules[column.derived].check_output(name, column)
-        for constraint in self.constraints:
-            inputs = parse_expression(constraint.check).columns
-            self._check_inputs(f"constraint {constraint.check!r}", inputs, allowed=set(self.columns))
+        if "" in self.columns:
+            raise ValueError("a column has no name")
+        self._check_rules()
+        self._check_constraints()
         return self
 
-    def _check_inputs(self, where: str, names: frozenset[str], *, allowed: set[str]) -> None:
-        unknown = sorted(names - allowed)
-        if unknown:
-            reason = "is derived itself" if unknown[0] in self.columns else "is not a column"
-            raise ValueError(f"{where}: {unknown[0]!r} {reason}")
+    def _check_rules(self) -> None:
+        derived = {name: column.derived for name, column in self.columns.items() if column.derived is not None}
+        for name, rule_name in derived.items():
+            rule = self.rules.get(rule_name)
+            if rule is None:
+                raise ValueError(f"columns.{name}: derived = {rule_name!r} names no rule under [rules]")
+            for read in sorted(rule.columns - self.measured.keys()):
+                reason = (
+                    "is derived itself" if read in self.columns else f"is not a column{similar(read, self.measured)}"
+                )
+                raise ValueError(f"rules.{rule_name}: {read!r} {reason}")
+            try:
+                rule.check(name, self.columns)
+            except ValueError as error:
+                raise ValueError(f"rules.{rule_name}: {error}") from error
+        unused = sorted(self.rules.keys() - derived.values())
+        if unused:
+            raise ValueError(f"rules.{unused[0]}: no column is derived by it")
+
+    def _check_constraints(self) -> None:
+        for constraint in self.constraints:
+            expression = parse_expression(constraint.check)
+            if not expression.is_condition:
+                raise ValueError(f"constraint {constraint.check!r} is a number, not a condition")
+            expression.check(self.columns)
 
     @property
     def measured(self) -> dict[str, Continuous | Categorical]:
@@ -163,8 +175,13 @@ class TableSchema(_Entry):
 
 def _first_problem(error: ValidationError) -> str:
     problem: Any = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in problem["loc"] if part not in ("continuous", "categorical"))
-    return f"{where or 'top level'}: {str(problem['msg']).removeprefix('Value error, ')}"
+    # The third part of such a place is pydantic's own name of the entry's kind.
+    place = [
+        part for index, part in enumerate(problem["loc"]) if index != 2 or problem["loc"][0] not in ("columns", "rules")
+    ]
+    where = ".".join(str(part) for part in place)
+    reason = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{where}: {reason}" if where else reason[0].upper() + reason[1:]
 
 
 def load_schema(source: str | Path) -> TableSchema:
