@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+import torch
 from flwr.serverapp import Grid
 from pydantic import ValidationError
 
@@ -284,14 +287,16 @@ def run_federation(
         StudyConductor(grid, schema=schema, journal=journal, settings=settings, report=note).conduct()
 
     _quiet_flower()
+    workers = min(len(nodes), os.cpu_count() or 1)
     try:
-        run_in_process(
-            create_server_app(conduct),
-            create_client_app(sessions),
-            nodes=[node.name for node in nodes],
-            workers=min(2, len(nodes)),
-            run_config={},
-        )
+        with _threads(max(1, (os.cpu_count() or 1) // workers)):
+            run_in_process(
+                create_server_app(conduct),
+                create_client_app(sessions),
+                nodes=[node.name for node in nodes],
+                workers=workers,
+                run_config={},
+            )
     except KeyboardInterrupt as error:
         raise AevoriumError("RUN_INTERRUPTED", "The run was stopped. What nodes had released stays charged.") from error
     except AevoriumError as error:
@@ -387,6 +392,17 @@ def _reason(error: AevoriumError, sessions: Mapping[str, NodeSession]) -> Aevori
     if isinstance(first, InternalError):
         return first
     return type(first)(first.code, message, hint=first.hint)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Lets each node compute with so many threads: together they should not want more than there are cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _quiet_flower() -> None:

@@ -72,7 +72,7 @@ def train_privately(
         return
     wrapped = GradSampleModuleFastGradientClipping(model, loss_reduction="sum", max_grad_norm=plan.clip_norm)
     optimizer = DPOptimizerFastGradientClipping(
-        torch.optim.Adam(model.parameters(), lr=plan.learning_rate),
+        torch.optim.Adam(model.parameters(), lr=plan.learning_rate, foreach=True),
         noise_multiplier=plan.noise_multiplier,
         max_grad_norm=plan.clip_norm,
         expected_batch_size=plan.expected_batch,
@@ -109,8 +109,6 @@ def _clipped_sum(
     Ghost clipping (Li et al. 2022): a first backward pass yields each record's norm without its gradient, a second one
     the sum of gradients weighted by their clips.
     """
-    for parameter in wrapped.parameters():
-        parameter.grad = torch.zeros_like(parameter)
     inputs: list[Tensor] = []
 
     def tracked(noisy: Tensor, sigma: Tensor) -> Estimate:
@@ -132,6 +130,8 @@ def _clipped_sum(
         # A record whose gradient overflows contributes zero, which is within the clip; the others are drawn anew.
         batch = batch.select(torch.nonzero(sound).flatten())
         inputs.clear()
+    for parameter in wrapped.parameters():
+        parameter.grad = torch.zeros_like(parameter)
 
 
 def _train_plainly(
@@ -145,7 +145,7 @@ def _train_plainly(
     draws: torch.Generator,
 ) -> None:
     """The same steps without clip and noise: ε is infinite."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=plan.learning_rate)
+    optimizer = torch.optim.Adam(model.parameters(), lr=plan.learning_rate, foreach=True)
     for step in range(plan.steps):
         _set_rate(optimizer, plan, step)
         index = _draw_batch(len(data), rate=plan.sampling_rate, generator=batches)
