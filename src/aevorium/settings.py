@@ -1,0 +1,243 @@
+"""Settings: flag > environment > `aevorium.toml` > default, and where each value came from.
+
+The only module that reads the environment.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from platformdirs import user_data_path, user_log_path
+from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from aevorium.errors import ConfigError
+
+__all__ = [
+    "SETTINGS_FILE",
+    "Origin",
+    "Settings",
+    "SettingsWithOrigin",
+    "environment_names",
+    "load_settings",
+    "log_folder",
+]
+
+SETTINGS_FILE = Path("aevorium.toml")
+"""Looked for in the current folder."""
+
+_LATER: Mapping[str, tuple[str, ...]] = {"recipe": ("warm-start",), "trust": ("secure-aggregation",)}
+"""Values that the contract names and this version does not have."""
+
+
+def _named(name: str, *aliases: str) -> AliasChoices:
+    return AliasChoices(f"AEVORIUM_{name}", *aliases)
+
+
+def _default_key_file() -> Path:
+    return user_data_path("aevorium", appauthor=False) / "checkpoint.key"
+
+
+class Settings(BaseSettings):
+    """Everything that a person can choose once instead of on every command line."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", validate_by_name=True, env_ignore_empty=True, toml_file=SETTINGS_FILE
+    )
+
+    epsilon: float = Field(
+        default=3.0,
+        gt=0,
+        validation_alias=_named("EPSILON"),
+        description="Target ε of a run, end to end; 'inf' trains without privacy.",
+    )
+    delta: float = Field(default=1e-5, gt=0, lt=1, validation_alias=_named("DELTA"), description="Target δ of a run.")
+    recipe: Literal["dp-sgd"] = Field(
+        default="dp-sgd", validation_alias=_named("RECIPE"), description="How the model is trained: dp-sgd."
+    )
+    trust: Literal["local"] = Field(
+        default="local", validation_alias=_named("TRUST"), description="Who may see what a node sends: local."
+    )
+    workspace: Path = Field(
+        default=Path("workspace"),
+        validation_alias=_named("WORKSPACE"),
+        description="Where results are written and read.",
+    )
+    key_file: Path = Field(
+        default_factory=_default_key_file,
+        validation_alias=_named("KEY_FILE"),
+        description="The key of the checkpoints; made at the first run, readable by its owner only.",
+    )
+    seed: int = Field(
+        default=0,
+        ge=0,
+        lt=2**63,
+        validation_alias=_named("SEED"),
+        description="Fixes initialisation and generated rows; never the privacy noise.",
+    )
+    num_rounds: int = Field(
+        default=5, ge=1, validation_alias=_named("NUM_ROUNDS", "NUM_ROUNDS"), description="Rounds of training."
+    )
+    training_epochs: int = Field(
+        default=20,
+        ge=1,
+        validation_alias=_named("TRAINING_EPOCHS", "TRAINING_EPOCHS"),
+        description="Passes over a node's records in each round, in expectation.",
+    )
+    batch_size: int = Field(
+        default=32,
+        ge=1,
+        validation_alias=_named("BATCH_SIZE", "BATCH_SIZE"),
+        description="Expected number of records in a step.",
+    )
+    dp_noise_multiplier: float | None = Field(
+        default=None,
+        ge=0,
+        validation_alias=_named("DP_NOISE_MULTIPLIER", "DP_NOISE_MULTIPLIER"),
+        description="DP-SGD's noise, used as it is; unset = calibrated from the target ε.",
+    )
+
+    @field_validator("dp_noise_multiplier")
+    @classmethod
+    def _check_finite(cls, value: float | None) -> float | None:
+        if value is not None and not math.isfinite(value):
+            raise ValueError("It should be a finite number")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flag, environment, file; the first that has a value wins."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a value came from.
+
+    Attributes:
+        kind: "flag", "environment", "file" or "default".
+        text: The same for people, with the name of the flag, variable or file.
+    """
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class SettingsWithOrigin:
+    """The settings in force.
+
+    Attributes:
+        values: The settings.
+        origins: Where each came from, by name.
+    """
+
+    values: Settings
+    origins: Mapping[str, Origin]
+
+
+def environment_names(name: str) -> tuple[str, ...]:
+    """The environment variables of a setting; the first that is set counts."""
+    alias = Settings.model_fields[name].validation_alias
+    return tuple(str(choice) for choice in alias.choices) if isinstance(alias, AliasChoices) else ()
+
+
+def log_folder() -> Path:
+    """Where the log of a failure goes."""
+    return user_log_path("aevorium", appauthor=False)
+
+
+def load_settings(flags: Mapping[str, object] | None = None) -> SettingsWithOrigin:
+    """Reads the settings.
+
+    Args:
+        flags: Values given on the command line, by the name of the setting; None means not given.
+
+    Raises:
+        ConfigError: CONFIG_INVALID, naming the flag, variable or entry; CONFIG_CONFLICT for a fixed noise together
+            with a chosen ε; FEATURE_UNAVAILABLE for a recipe or trust of another version.
+    """
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    file = _read_file()
+    origins = {name: _origin(name, given=given, file=file) for name in Settings.model_fields}
+    try:
+        values = Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise _invalid(error, origins) from error
+    if values.dp_noise_multiplier is not None and origins["epsilon"].kind != "default":
+        raise ConfigError(
+            "CONFIG_CONFLICT",
+            f"ε ({origins['epsilon'].text}) and the noise multiplier ({origins['dp_noise_multiplier'].text}) are both "
+            "given. Each determines the other.",
+        )
+    return SettingsWithOrigin(values=values, origins=origins)
+
+
+def _read_file() -> dict[str, Any]:
+    try:
+        with SETTINGS_FILE.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        reason = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "It cannot be read as UTF-8 text"
+        raise ConfigError(
+            "CONFIG_INVALID", f"The settings file {str(SETTINGS_FILE)!r} is not valid TOML. {reason}."
+        ) from error
+
+
+def _origin(name: str, *, given: Mapping[str, object], file: Mapping[str, Any]) -> Origin:
+    if name in given:
+        return Origin("flag", f"--{_FLAGS.get(name, name.replace('_', '-'))}")
+    # Names of variables compare without regard to case, as pydantic-settings does.
+    variables = {variable.upper(): value for variable, value in os.environ.items()}
+    for variable in environment_names(name):
+        if variables.get(variable):
+            return Origin("environment", variable)
+    for entry in (*environment_names(name), name):
+        if entry in file:
+            return Origin("file", f"{entry} in {SETTINGS_FILE}")
+    return Origin("default", "default")
+
+
+_FLAGS: Mapping[str, str] = {
+    "num_rounds": "rounds",
+    "training_epochs": "epochs",
+    "dp_noise_multiplier": "noise-multiplier",
+}
+"""Flags that are not named like their setting."""
+
+
+def _invalid(error: ValidationError, origins: Mapping[str, Origin]) -> ConfigError:
+    problem = error.errors(include_url=False)[0]
+    where = str(problem["loc"][0]) if problem["loc"] else ""
+    name = next((name for name in origins if where in (name, *environment_names(name))), None)
+    if name is None:
+        return ConfigError(
+            "CONFIG_INVALID",
+            f"The settings file {str(SETTINGS_FILE)!r} holds {where!r}. There is no such setting.",
+            hint="Type: aevorium config show",
+        )
+    value, origin = problem["input"], origins[name].text
+    if value in _LATER.get(name, ()):
+        default = Settings.model_fields[name].default
+        return ConfigError(
+            "FEATURE_UNAVAILABLE",
+            f"The {name} {value!r} ({origin}) is not in this version. It knows {default!r} only.",
+            hint=f"Leave it out, or give --{name} {default}.",
+        )
+    reason = str(problem["msg"]).removeprefix("Value error, ").replace("Input should be", "It should be")
+    return ConfigError("CONFIG_INVALID", f"{origin} = {value!r} is not possible. {reason}.")
