@@ -95,7 +95,7 @@ class RunOptions:
         noise_multiplier: DP-SGD's noise, as it is; None calibrates it from ε.
         records: Declared number of records of all nodes; None plans from a noisy count.
         seed: Fixes initialisation and generated rows; never the privacy noise.
-        device: Where models are trained.
+        device: Where models are trained; this version knows the CPU alone.
         min_nodes: Valid replies without which the run fails; None asks for all.
         purpose: What the result is for.
     """
@@ -260,6 +260,12 @@ def run_federation(
         AevoriumError: RUN_INTERRUPTED after Ctrl-C; what was released stays charged.
     """
     started = time.monotonic()
+    if options.device == "cuda":
+        raise ConfigError(
+            "FEATURE_UNAVAILABLE",
+            "device = 'cuda' is not possible. This version trains on the CPU.",
+            hint="Use --device cpu, or leave the option out.",
+        )
     workspace.create()
     key = load_or_create_key(key_file)
     sessions = {

@@ -104,7 +104,7 @@ class TrainingSettings(_Body):
     """How the model is trained; none of it touches the privacy accounting."""
 
     clip_norm: float = Field(default=1.0, gt=0, description="Largest norm of a record's gradient.")
-    learning_rate: float = Field(default=1e-3, gt=0, description="Step size.")
+    learning_rate: float = Field(default=3e-3, gt=0, description="Step size of Adam at the start of a round.")
     draws: int = Field(default=8, ge=1, description="Noise draws per record, averaged before the clip.")
     ema_decay: float = Field(default=0.99, ge=0, lt=1, description="Decay of the running average of the weights.")
 

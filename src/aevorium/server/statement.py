@@ -138,7 +138,7 @@ def _assumptions(record: StudyRecord, schema: TableSchema) -> list[str]:
             " deviates are floating-point numbers, not reals: the guarantee for training is that of the ideal"
             " mechanism.",
             "Whether a node answers at all, and when, is not counted. A node whose table does not fit the schema says"
-            " only that it is not ready.",
+            " only that it is not ready. Whether all patients of a table are marked as simulated is public.",
         ]
     if plan.records is not None:
         lines.append(f"The number of records, {plan.records}, was declared as public knowledge.")
