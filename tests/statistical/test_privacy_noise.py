@@ -57,7 +57,7 @@ def test_cells_get_independent_noise():
     assert max(abs(np.corrcoef(noise[:-lag], noise[lag:])[0, 1]) for lag in lags) < 1.1 * limit
 
 
-@pytest.mark.parametrize(("epsilon", "reach"), [(1.0, 5), (0.15, 30)])
+@pytest.mark.parametrize(("epsilon", "reach"), [(1.0, 5), (0.15, 25)])
 def test_count_noise_is_two_sided_geometric(epsilon, reach):
     source = OsNoise()
     draws = np.array([noisy_count(1000, epsilon=epsilon, noise=source) - 1000 for _ in range(5_000)])
