@@ -131,7 +131,7 @@ def _hash(content: Mapping[str, Any]) -> str:
 
 
 def _plain(value: object) -> Any:  # noqa: ANN401 - JSON
-    """A value that canonical JSON can hold: no infinities, no whole numbers beyond 2^53, no stray surrogates."""
+    """A value that canonical JSON can hold: no infinities, no numbers beyond 2^53, no stray surrogates."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -143,7 +143,8 @@ def _plain(value: object) -> Any:  # noqa: ANN401 - JSON
             return "NaN"
         if math.isinf(value):
             return "Infinity" if value > 0 else "-Infinity"
-        return value
+        # Canonical JSON writes a large whole float without a point: it would be read as a whole number too large.
+        return value if abs(value) <= _LARGEST_INTEGER else repr(value)
     if isinstance(value, Mapping):
         return {str(_plain(str(key))): _plain(item) for key, item in value.items()}
     if isinstance(value, Sequence):
