@@ -6,7 +6,6 @@ A `MarginalTable` holds k-way counts. The counts may come from records (exact), 
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ __all__ = [
     "Discretiser",
     "MarginalTable",
     "cramers_v",
+    "format_number",
     "kolmogorov_smirnov",
     "merge_tables",
     "project_to_simplex",
@@ -113,10 +113,23 @@ class Axis:
         if self.cuts is None:
             named = tuple(self.categories or ())
         else:
-            low, high = self.bounds or (-math.inf, math.inf)
-            edges = (low, *self.cuts, high)
-            named = tuple(f"{a:.4g} to {b:.4g}" for a, b in itertools.pairwise(edges))
+            named = tuple(self.interval_label(state, state + 1) for state in range(self.present_states))
         return (*named, _MISSING_LABEL) if self.missing else named
+
+    def interval_label(self, first: int, last: int) -> str:
+        """A short text for the states from `first` to just before `last` of a continuous column.
+
+        Where every cut lies half way between two whole numbers, only whole numbers are named.
+        """
+        cuts = self.cuts or ()
+        low, high = self.bounds or (-math.inf, math.inf)
+        edges = (low, *cuts, high)
+        left, right = edges[first], edges[last]
+        if cuts and all(cut % 1 == 0.5 for cut in cuts) and math.isfinite(left) and math.isfinite(right):
+            left, right = math.ceil(left), math.floor(right)
+        if left == right or right == np.nextafter(left, math.inf):
+            return format_number(left)
+        return f"{format_number(left)} to {format_number(right)}"
 
     def encode(self, values: pd.Series) -> Codes:
         """The state of each cell, shape (rows,). Reads patient records if the values are real.
@@ -266,6 +279,13 @@ class MarginalTable:
             for axis in self.axes
         )
         return MarginalTable(axes=axes, counts=self.counts[keep], noise_sd=self.noise_sd)
+
+
+def format_number(value: float) -> str:
+    """A short text for an axis label: four digits, thousands grouped."""
+    if abs(value) < 1e-300:
+        return "0"
+    return f"{value:,.0f}" if 1000 <= abs(value) < math.inf else f"{value:.4g}"
 
 
 def merge_tables(tables: Iterable[MarginalTable]) -> MarginalTable:
