@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from aevorium.evaluation.score import Scorecard
 from aevorium.governance.keys import Key
 from aevorium.progress import Report, RoundFinished
 from aevorium.schema.table import TableSchema
@@ -18,7 +19,7 @@ from aevorium.server.record import StudyRecord
 from aevorium.server.statement import privacy_statement
 from aevorium.workspace import Workspace, write_atomically
 
-__all__ = ["write_results"]
+__all__ = ["write_local_report", "write_results"]
 
 
 def write_results(
@@ -41,6 +42,19 @@ def write_results(
     _write(workspace.privacy_statement, privacy_statement(journal.record, schema))
     journal.note("results_written", {"files": [path.name for path in _outputs(workspace)]})
     return _outputs(workspace)
+
+
+def write_local_report(workspace: Workspace, *, record: StudyRecord, card: Scorecard) -> tuple[Path, ...]:
+    """Writes what a comparison with real rows found. Exact statistics of real records: not to be shared.
+
+    Args:
+        workspace: The workspace of the run.
+        record: The run.
+        card: The scores.
+    """
+    content = {"run_id": record.run_id, "epsilon": _finite(record.plan.epsilon), **card.to_json()}
+    _write(workspace.local_report_json, json.dumps(content, indent=2) + "\n")
+    return (workspace.local_report_json,)
 
 
 def _outputs(workspace: Workspace) -> tuple[Path, ...]:

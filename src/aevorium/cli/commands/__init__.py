@@ -1,0 +1,1 @@
+"""One module for each group of commands; every command imports what it runs only when it is called."""

@@ -1,0 +1,88 @@
+"""`aevorium audit`: the audit log of a workspace, and whether everything in it agrees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aevorium.cli.console import console_of
+from aevorium.cli.options import WorkspaceFolder
+
+__all__ = ["app"]
+
+app = typer.Typer(help="The audit log: who did what, and whether it can be believed.", no_args_is_help=True)
+
+NodeName = Annotated[
+    str | None, typer.Option("--node", help="The chain of this node instead of the server's.", show_default=False)
+]
+
+
+def _chain_file(context: typer.Context, workspace: Path | None, node: str | None) -> Path:
+    from aevorium.cli.workspaces import existing_workspace
+    from aevorium.errors import ArtefactError
+    from aevorium.settings import load_settings
+
+    root = load_settings({"workspace": workspace}).values.workspace
+    folder = existing_workspace(root, console=console_of(context))
+    path = folder.database if node is None else folder.node_home(node) / "audit.db"
+    if not path.is_file():
+        raise ArtefactError("ARTEFACT_NOT_FOUND", f"No audit chain {str(path)!r}. No run was started there.")
+    return path
+
+
+@app.command("show")
+def show(context: typer.Context, workspace: WorkspaceFolder = None, node: NodeName = None) -> dict[str, object]:
+    """Shows the entries, oldest first."""
+    path = _chain_file(context, workspace, node)
+    from aevorium.governance.chain import AuditChain
+
+    entries = AuditChain(path).entries()
+    rows = [(str(entry.seq), entry.time, entry.actor, entry.action, entry.hash[:12]) for entry in entries]
+    console_of(context).table(("entry", "time (UTC)", "actor", "action", "hash"), rows, numbers=("entry",))
+    return {"entries": [entry.model_dump() for entry in entries]}
+
+
+@app.command("export")
+def export(
+    context: typer.Context,
+    output: Annotated[Path, typer.Option("--output", help="The file to write.")],
+    workspace: WorkspaceFolder = None,
+    node: NodeName = None,
+) -> dict[str, object]:
+    """Writes the chain to a file that `audit verify FILE` checks anywhere."""
+    path = _chain_file(context, workspace, node)
+    from aevorium.governance.chain import AuditChain
+
+    AuditChain(path).write_view(output)
+    console_of(context).say(f"Written: {output}")
+    return {"path": str(output)}
+
+
+@app.command("verify")
+def verify(
+    context: typer.Context,
+    file: Annotated[Path | None, typer.Argument(help="An exported audit log; the workspace if absent.")] = None,
+    workspace: WorkspaceFolder = None,
+) -> dict[str, object]:
+    """Checks chains, ledgers, budget and statement against each other, or an exported log by itself."""
+    from aevorium.errors import ArtefactError
+    from aevorium.verification import verify_export, verify_workspace
+
+    console = console_of(context)
+    if file is not None:
+        result = verify_export(file)
+    else:
+        from aevorium.cli.workspaces import existing_workspace
+        from aevorium.settings import load_settings
+
+        root = load_settings({"workspace": workspace}).values.workspace
+        result = verify_workspace(existing_workspace(root, console=console))
+    for line in result.findings:
+        console.say(line)
+    if not result.is_sound:
+        broken = next(check for check in result.checks if not check.is_sound)
+        raise ArtefactError("AUDIT_BROKEN", f"{broken.subject} does not verify. {broken.text}")
+    console.say("Everything agrees.")
+    return {"is_sound": True, "checks": [vars(check) for check in result.checks]}

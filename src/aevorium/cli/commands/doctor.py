@@ -1,0 +1,81 @@
+"""`aevorium doctor`: does this installation work?"""
+
+from __future__ import annotations
+
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aevorium.cli.console import console_of
+
+__all__ = ["doctor"]
+
+_LIBRARIES = ("numpy", "pandas", "pyarrow", "torch", "opacus", "opendp", "dp-accounting", "flwr", "scikit-learn")
+
+
+def doctor(
+    context: typer.Context,
+    with_round: Annotated[
+        bool, typer.Option("--with-round", help="Also run one tiny round in this process, on simulated patients.")
+    ] = False,
+) -> dict[str, object]:
+    """Checks libraries, schema, disk, and on request one whole tiny federation."""
+    from aevorium.errors import ConfigError
+    from aevorium.schema.table import load_schema
+    from aevorium.settings import load_settings
+    from aevorium.workspace import Workspace
+
+    console = console_of(context)
+    settings = load_settings().values
+    versions = {}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError as error:
+            raise ConfigError(
+                "DEPENDENCY_MISSING", f"The library {name!r} is not installed.", hint="Type: python start.py install"
+            ) from error
+    console.say("ok: libraries: " + ", ".join(f"{name} {version}" for name, version in versions.items()))
+    schema = load_schema("synthea")
+    console.say(f"ok: schema {schema.name!r}, {len(schema.columns)} columns, hash {schema.content_hash[:12]}")
+    with tempfile.TemporaryDirectory() as folder:
+        Workspace(Path(folder)).create()
+        console.say(f"ok: disk; workspace would be {settings.workspace.resolve()}")
+        if with_round:
+            _tiny_round(Path(folder), context)
+    console.say("Everything works.")
+    return {"versions": versions, "schema": schema.content_hash, "with_round": with_round}
+
+
+def _tiny_round(folder: Path, context: typer.Context) -> None:
+    from aevorium.cli.progress_view import ProgressView
+    from aevorium.demo import make_tables
+    from aevorium.errors import InternalError
+    from aevorium.inputs import read_schema
+    from aevorium.pipeline import NodeSource, RunOptions, generate_table, plan_study, run_federation, verify_workspace
+    from aevorium.workspace import Workspace
+
+    console = console_of(context)
+    schema, text = read_schema("synthea")
+    options = RunOptions(epsilon=3.0, rounds=1, epochs=1, batch_size=64)
+    workspace = Workspace(folder / "workspace")
+    with ProgressView(console) as view:
+        tables = make_tables(folder / "data", seed=0, report=view, adults=(200, 150), holdout=50)
+        run_federation(
+            schema,
+            schema_text=text,
+            plan=plan_study(schema, list(tables.nodes), options),
+            nodes=[NodeSource(name, path) for name, path in tables.nodes.items()],
+            workspace=workspace,
+            key_file=folder / "key",
+            options=options,
+            report=view,
+        )
+        generate_table(workspace=workspace, key_file=folder / "key", output=workspace.synthetic, rows=50, report=view)
+    result = verify_workspace(workspace)
+    if not result.is_sound:
+        raise InternalError("The tiny round's own audit does not verify: " + " ".join(result.findings))
+    console.say("ok: one round of two simulated nodes, 50 rows, and the audit verifies")

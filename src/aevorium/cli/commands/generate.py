@@ -1,0 +1,69 @@
+"""`aevorium generate`: a table from the newest checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from aevorium.cli.console import console_of
+from aevorium.cli.options import Seed, WorkspaceFolder
+
+__all__ = ["generate"]
+
+
+def generate(
+    context: typer.Context,
+    workspace: WorkspaceFolder = None,
+    rows: Annotated[
+        int | None,
+        typer.Option("--rows", min=1, help="How many rows; as many as the noisy total if absent.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", help="A .csv or .parquet file; synthetic_data.csv if absent.", show_default=False),
+    ] = None,
+    seed: Seed = None,
+    sampler: Annotated[str, typer.Option("--sampler", help="ddim (deterministic) or ddpm (ancestral).")] = "ddim",
+    steps: Annotated[int, typer.Option("--steps", min=2, max=1000, help="Noise levels of the sampler.")] = 30,
+) -> dict[str, object]:
+    """Generates synthetic rows from the newest checkpoint of a workspace."""
+    from aevorium.cli.workspaces import existing_workspace
+    from aevorium.errors import ConfigError
+    from aevorium.settings import load_settings
+
+    if sampler not in ("ddim", "ddpm"):
+        raise ConfigError("CONFIG_INVALID", f"--sampler = {sampler!r} is not possible. It should be ddim or ddpm.")
+    chosen: Literal["ddim", "ddpm"] = "ddpm" if sampler == "ddpm" else "ddim"
+    settings = load_settings({"workspace": workspace, "seed": seed}).values
+    console = console_of(context)
+    folder = existing_workspace(settings.workspace, console=console)
+    from aevorium.cli.progress_view import ProgressView, duration
+    from aevorium.cli.summaries import tell_simulated
+    from aevorium.pipeline import generate_table
+
+    with ProgressView(console) as view:
+        result = generate_table(
+            workspace=folder,
+            key_file=settings.key_file,
+            output=output or folder.synthetic,
+            rows=rows,
+            seed=settings.seed,
+            sampler=chosen,
+            steps=steps,
+            report=view,
+        )
+    if not result.is_private:
+        console.warn("NO PRIVACY: the model of these rows was trained with ε = ∞.")
+    tell_simulated(is_simulated=result.is_simulated, console=console)
+    refused = f", {result.rejected:,} more turned away by constraints" if result.rejected else ""
+    console.say(f"{result.rows:,} rows in {result.path}{refused}, in {duration(result.seconds)}.")
+    return {
+        "path": str(result.path),
+        "rows": result.rows,
+        "rejected": result.rejected,
+        "seconds": result.seconds,
+        "is_simulated": result.is_simulated,
+        "is_private": result.is_private,
+    }

@@ -1,0 +1,97 @@
+"""Options that several commands share; their text is written once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "BatchSize",
+    "Delta",
+    "Epochs",
+    "Epsilon",
+    "NoiseMultiplier",
+    "Recipe",
+    "Records",
+    "Rounds",
+    "SchemaSource",
+    "Seed",
+    "Trust",
+    "WorkspaceFolder",
+]
+
+Epsilon = Annotated[
+    float | None,
+    typer.Option(
+        "--epsilon",
+        help="Target ε, end to end; 'inf' trains without privacy (env AEVORIUM_EPSILON, default 3).",
+        show_default=False,
+    ),
+]
+Delta = Annotated[
+    float | None,
+    typer.Option("--delta", help="Target δ (env AEVORIUM_DELTA, default 1e-05).", show_default=False),
+]
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe", help="How the model is trained: dp-sgd (env AEVORIUM_RECIPE, default dp-sgd).", show_default=False
+    ),
+]
+Trust = Annotated[
+    str | None,
+    typer.Option(
+        "--trust", help="Who may see what a node sends: local (env AEVORIUM_TRUST, default local).", show_default=False
+    ),
+]
+Rounds = Annotated[
+    int | None,
+    typer.Option("--rounds", help="Rounds of training (env NUM_ROUNDS, default 5).", show_default=False),
+]
+Epochs = Annotated[
+    int | None,
+    typer.Option(
+        "--epochs",
+        help="Passes over a node's records in each round (env TRAINING_EPOCHS, default 20).",
+        show_default=False,
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", help="Expected records in a step (env BATCH_SIZE, default 32).", show_default=False),
+]
+NoiseMultiplier = Annotated[
+    float | None,
+    typer.Option(
+        "--noise-multiplier",
+        help="DP-SGD's noise, as it is, instead of --epsilon; needs --records (env DP_NOISE_MULTIPLIER, unset).",
+        show_default=False,
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed",
+        help="Fixes initialisation and generated rows, never the privacy noise (env AEVORIUM_SEED, default 0).",
+        show_default=False,
+    ),
+]
+WorkspaceFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--workspace",
+        help="Folder of results (env AEVORIUM_WORKSPACE, default workspace).",
+        show_default=False,
+    ),
+]
+SchemaSource = Annotated[str, typer.Option("--schema", help="A schema file, or the name of a bundled schema: synthea.")]
+Records = Annotated[
+    int | None,
+    typer.Option(
+        "--records",
+        help="Number of records of all nodes, where it is public; otherwise a noisy count is taken.",
+        show_default=False,
+    ),
+]

@@ -1,0 +1,123 @@
+"""Shows the progress of a run: a line for each phase, a row for each round, a bar for what has a known end."""
+
+from __future__ import annotations
+
+import math
+from types import TracebackType
+from typing import Self
+
+import rich.progress
+
+from aevorium.cli.console import Console
+from aevorium.progress import NodeNotice, PhaseStarted, ProgressEvent, RoundFinished, StepProgress
+
+__all__ = ["ProgressView", "duration", "number"]
+
+_PHASES = {
+    "sample": "Simulating hospitals",
+    "prepare": "Preparing tables",
+    "plan": "Plan: asking {nodes} to agree, before any record is read",
+    "count": "Count: noisy numbers of records from {nodes}",
+    "statistics": "Statistics: noisy histograms from {nodes}, then the encoder",
+    "training": "Training: {nodes}",
+    "report": "Writing statement, budget and report",
+    "validate": "Comparing synthetic with real rows",
+}
+_ROUND = "{:>7}  {:>8}  {:>15}  {:>8}  {:>8}  {:>8}  {:>8}"
+
+
+class ProgressView:
+    """A `progress.Report` for a terminal, or for a log.
+
+    Args:
+        console: Where to show it.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._has_heading = False
+        self._bar: rich.progress.Progress | None = None
+        self._task: rich.progress.TaskID | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop_bar()
+
+    def __call__(self, event: ProgressEvent) -> None:
+        """Shows one event."""
+        if self._console.is_quiet:
+            return
+        if isinstance(event, StepProgress):
+            self._show_step(event)
+            return
+        self._stop_bar()
+        if isinstance(event, PhaseStarted):
+            self._show_phase(event)
+        elif isinstance(event, RoundFinished):
+            self._show_round(event)
+        elif isinstance(event, NodeNotice):
+            self._console.note(f"  [{event.node}, for its steward only] {event.text}")
+
+    def _show_phase(self, event: PhaseStarted) -> None:
+        nodes = f"{event.nodes} node{'' if event.nodes == 1 else 's'}"
+        self._console.note(_PHASES.get(event.phase, event.phase.capitalize()).format(nodes=nodes))
+
+    def _show_round(self, event: RoundFinished) -> None:
+        nodes = f"{event.nodes_ok}/{event.nodes_asked}"
+        loss = f"{event.loss:.3f} ± {event.loss_noise:.3f}"
+        eta = duration(event.remaining)
+        if not self._console.is_terminal:
+            self._console.note(
+                f"round {event.round}/{event.rounds}: nodes {nodes}, loss (noisy) {loss}, "
+                f"ε spent {number(event.spent)}, ε left (lowest node) {number(event.left)}, {duration(event.seconds)}, ETA {eta}"
+            )
+            return
+        if not self._has_heading:
+            heading = _ROUND.format("round", "nodes ok", "loss (noisy)", "ε spent", "ε left*", "time", "ETA")
+            self._console.note(heading, style="bold")
+            self._has_heading = True
+        row = (f"{event.round}/{event.rounds}", nodes, loss, number(event.spent), number(event.left))
+        self._console.note(_ROUND.format(*row, duration(event.seconds), eta))
+        if event.round == event.rounds:
+            self._console.note("* of this run's plan, at the node with the least")
+
+    def _show_step(self, event: StepProgress) -> None:
+        if not self._console.is_terminal:
+            if event.total and event.done >= event.total:
+                self._console.note(f"{event.label.capitalize()}: {event.done:,} of {event.total:,}")
+            return
+        if self._bar is None:
+            self._bar = rich.progress.Progress(
+                "{task.description}",
+                rich.progress.BarColumn(),
+                rich.progress.MofNCompleteColumn(),
+                rich.progress.TimeRemainingColumn(),
+                console=self._console.notes,
+                transient=True,
+            )
+            self._task = self._bar.add_task(event.label.capitalize(), total=event.total or None)
+            self._bar.start()
+        if self._task is not None:
+            self._bar.update(self._task, description=event.label.capitalize(), completed=event.done)
+
+    def _stop_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar = self._task = None
+
+
+def number(value: float) -> str:
+    """A number of ε for people."""
+    return "∞" if math.isinf(value) else f"{value:.3f}"
+
+
+def duration(seconds: float) -> str:
+    """A length of time for people."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s"

@@ -1,0 +1,36 @@
+"""From settings to the options of a run."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from aevorium.pipeline import RunOptions
+from aevorium.settings import Settings
+
+__all__ = ["run_options"]
+
+
+def run_options(
+    settings: Settings,
+    *,
+    records: int | None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    min_nodes: int | None = None,
+    purpose: str = "synthetic data",
+) -> RunOptions:
+    """What a run takes from the settings, and what only its command line says."""
+    return RunOptions(
+        epsilon=settings.epsilon,
+        delta=settings.delta,
+        recipe=settings.recipe,
+        trust=settings.trust,
+        rounds=settings.num_rounds,
+        epochs=settings.training_epochs,
+        batch_size=settings.batch_size,
+        noise_multiplier=settings.dp_noise_multiplier,
+        records=records,
+        seed=settings.seed,
+        device=device,
+        min_nodes=min_nodes,
+        purpose=purpose,
+    )

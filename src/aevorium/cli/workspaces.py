@@ -1,0 +1,30 @@
+"""Which workspace a command means."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from aevorium.cli.console import Console
+from aevorium.workspace import Workspace
+
+__all__ = ["DEMO_PREFIX", "existing_workspace", "new_demo_folder"]
+
+DEMO_PREFIX = "demo-"
+"""How the folder of a demo begins."""
+
+
+def existing_workspace(root: Path, *, console: Console) -> Workspace:
+    """The workspace at `root`, or the newest demo in it if no run was made in `root` itself; says so then."""
+    demos = sorted(path for path in root.glob(f"{DEMO_PREFIX}*") if Workspace(path).database.is_file())
+    if Workspace(root).database.is_file() or not demos:
+        return Workspace(root)
+    console.note(f"No run was made in {str(root)!r} itself: using the newest demo, {str(demos[-1])!r}.")
+    return Workspace(demos[-1])
+
+
+def new_demo_folder(root: Path, *, now: datetime) -> Path:
+    """A folder under `root` that no demo had before."""
+    name = f"{DEMO_PREFIX}{now:%Y%m%d-%H%M%S}"
+    taken = {path.name for path in root.glob(f"{name}*")}
+    return root / next(choice for choice in (name, *(f"{name}-{n}" for n in range(2, 100))) if choice not in taken)
