@@ -25,7 +25,7 @@ from aevorium.schema.table import TableSchema
 __all__ = [
     "CARD_COLUMNS",
     "EXACT_MARKING",
-    "Evidence",
+    "Evaluation",
     "ReleasedTable",
     "Score",
     "Scorecard",
@@ -44,10 +44,11 @@ _NO_HOLDOUT = (
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What a card's charts are drawn from. Exact statistics of real records: not for release.
+class Evaluation:
+    """A card and what its charts are drawn from. Exact statistics of real records: not for release.
 
     Attributes:
+        card: The scores.
         overlays: One a column.
         pairs: One a pair of columns.
         tstr: Trained on synthetic, tested on real; None if there is no target.
@@ -55,6 +56,7 @@ class Evidence:
         closest: Distances to closest records; None without a holdout or with too few rows.
     """
 
+    card: Scorecard
     overlays: tuple[MarginalOverlay, ...]
     pairs: tuple[fidelity.PairTrend, ...]
     tstr: utility.ModelScore | None = None
@@ -99,7 +101,7 @@ def score_tables(
     Raises:
         DataError: DATA_COLUMN_MISSING or DATA_EMPTY, naming the table.
     """
-    card, _ = evaluate_tables(
+    return evaluate_tables(
         synthetic=synthetic,
         real=real,
         holdout=holdout,
@@ -107,8 +109,7 @@ def score_tables(
         seed=seed,
         simulated=simulated,
         progress=progress,
-    )
-    return card
+    ).card
 
 
 def evaluate_tables(
@@ -120,7 +121,7 @@ def evaluate_tables(
     seed: int = 0,
     simulated: bool = False,
     progress: Progress = lambda step: None,
-) -> tuple[Scorecard, Evidence]:
+) -> Evaluation:
     """As `score_tables`, together with what the report draws. Reads patient records; nothing of it is for release."""
     tables = _prepare(synthetic, real, holdout, schema=schema, rng=seeded(seed, 0))
     progress("columns and pairs")
@@ -139,7 +140,6 @@ def evaluate_tables(
     )
     scores += closeness
     progress("charts")
-    evidence = Evidence(overlay_frames(tables.reference, tables.synthetic), pairs, tstr, trtr, closest)
     rows = f"{len(tables.reference):,}"
     card = Scorecard(
         scores=tuple(scores),
@@ -148,7 +148,7 @@ def evaluate_tables(
         simulated=simulated,
         notes=() if holdout is not None else (_NO_HOLDOUT,),
     )
-    return card, evidence
+    return Evaluation(card, overlay_frames(tables.reference, tables.synthetic), pairs, tstr, trtr, closest)
 
 
 def _prepare(
