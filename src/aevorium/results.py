@@ -10,16 +10,33 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
+from aevorium.encoding.grid import table_grids
+from aevorium.encoding.statistics import TableStatistics
+from aevorium.evaluation.overlays import MarginalOverlay
+from aevorium.evaluation.released import ReleasedTable, card_of_released, compare_released
+from aevorium.evaluation.report.model import LocalReport, NodeSpend, RoundFacts, RunReport, StudyFacts
+from aevorium.evaluation.report.render import (
+    local_report_html,
+    local_report_json,
+    run_report_html,
+    run_report_json,
+)
 from aevorium.evaluation.score import Scorecard
 from aevorium.governance.keys import Key
-from aevorium.progress import Report, RoundFinished
+from aevorium.progress import Report, RoundFinished, StepProgress
 from aevorium.schema.table import TableSchema
 from aevorium.server.journal import Journal
 from aevorium.server.record import StudyRecord
 from aevorium.server.statement import privacy_statement
+from aevorium.server.synthesis import open_synthesis
 from aevorium.workspace import Workspace, write_atomically
 
 __all__ = ["write_local_report", "write_results"]
+
+_REPORT_ROWS = 5000
+"""Rows that the run's own report is made from, at most."""
 
 
 def write_results(
@@ -40,21 +57,112 @@ def write_results(
     workspace = journal.workspace
     _write(workspace.privacy_budget, json.dumps(_budget_view(journal.record, workspace), indent=2) + "\n")
     _write(workspace.privacy_statement, privacy_statement(journal.record, schema))
+    _write_run_report(journal.record, schema, workspace=workspace, key=key, rounds=rounds, report=report)
     journal.note("results_written", {"files": [path.name for path in _outputs(workspace)]})
     return _outputs(workspace)
 
 
-def write_local_report(workspace: Workspace, *, record: StudyRecord, card: Scorecard) -> tuple[Path, ...]:
+def write_local_report(
+    workspace: Workspace,
+    *,
+    record: StudyRecord,
+    schema: TableSchema,
+    card: Scorecard,
+    overlays: tuple[MarginalOverlay, ...],
+    rows: int,
+) -> tuple[Path, ...]:
     """Writes what a comparison with real rows found. Exact statistics of real records: not to be shared.
 
     Args:
         workspace: The workspace of the run.
         record: The run.
+        schema: Its schema.
         card: The scores.
+        overlays: The columns of the real rows against those of the synthetic table.
+        rows: Rows of the synthetic table.
     """
-    content = {"run_id": record.run_id, "epsilon": _finite(record.plan.epsilon), **card.to_json()}
-    _write(workspace.local_report_json, json.dumps(content, indent=2) + "\n")
-    return (workspace.local_report_json,)
+    content = LocalReport(study=_facts(record, schema, rows=rows), card=card, overlays=overlays)
+    _write(workspace.local_report_json, local_report_json(content))
+    _write(workspace.local_report_html, local_report_html(content))
+    return (workspace.local_report_html, workspace.local_report_json)
+
+
+def _write_run_report(
+    record: StudyRecord,
+    schema: TableSchema,
+    *,
+    workspace: Workspace,
+    key: Key,
+    rounds: Sequence[RoundFinished],
+    report: Report,
+) -> None:
+    synthesis = open_synthesis(workspace, schema=schema, cipher=key, seed=record.seed)
+    rows = min(_REPORT_ROWS, max(200, round(record.total or 0)))
+    frames = synthesis.frames(rows, advance=lambda done: report(StepProgress("rows for the report", done, rows)))
+    synthetic = pd.concat(list(frames), ignore_index=True)
+    released = _released(TableStatistics.from_json(workspace.statistics.read_text(encoding="utf-8")), schema)
+    compared = compare_released(synthetic=synthetic, released=released, seed=record.seed)
+    content = RunReport(
+        study=_facts(record, schema, rows=rows),
+        nodes=tuple(
+            NodeSpend(node=node.name, epsilon=node.spent, limit=node.limit, records=node.count) for node in record.nodes
+        ),
+        rounds=tuple(
+            RoundFacts(
+                number=entry.round,
+                nodes_replied=entry.nodes_ok,
+                nodes_asked=entry.nodes_asked,
+                epsilon=entry.spent,
+                seconds=entry.seconds,
+                loss=entry.loss,
+            )
+            for entry in rounds
+        ),
+        card=card_of_released(compared, simulated=record.is_simulated_data),
+        overlays=tuple(column.overlay for column in compared),
+    )
+    _write(workspace.report_json, run_report_json(content))
+    _write(workspace.report_html, run_report_html(content))
+
+
+def _released(statistics: TableStatistics, schema: TableSchema) -> list[ReleasedTable]:
+    """The released histograms as the evaluation takes them."""
+    return [
+        ReleasedTable.from_cells(
+            name,
+            counts=statistics.counts[name],
+            noise_sd=statistics.noise,
+            low=grid.low,
+            high=grid.high,
+            categories=grid.categories,
+            missing=grid.missing,
+        )
+        for name, grid in table_grids(schema, bins=statistics.bins).items()
+        if grid.categories or grid.high[-1] > grid.low[0]
+    ]
+
+
+def _facts(record: StudyRecord, schema: TableSchema, *, rows: int) -> StudyFacts:
+    plan = record.plan
+    derived = tuple(name for name, column in schema.columns.items() if column.derived is not None)
+    limits = (f"{', '.join(derived)}: computed by the schema's rule, not learnt.",) if derived else ()
+    return StudyFacts(
+        name=schema.name,
+        schema_name=schema.name,
+        schema_hash=plan.schema_hash,
+        unit=schema.unit,
+        recipe=plan.recipe,
+        trust=plan.trust,
+        epsilon=plan.epsilon if plan.is_private else math.inf,
+        delta=plan.delta,
+        created=record.finished_at or record.started_at,
+        version=record.versions.get("aevorium", "unknown"),
+        synthetic_rows=rows,
+        target=schema.target,
+        derived=derived,
+        simulated=record.is_simulated_data,
+        limits=limits,
+    )
 
 
 def _outputs(workspace: Workspace) -> tuple[Path, ...]:

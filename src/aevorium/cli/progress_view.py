@@ -73,7 +73,8 @@ class ProgressView:
         if not self._console.is_terminal:
             self._console.note(
                 f"round {event.round}/{event.rounds}: nodes {nodes}, loss (noisy) {loss}, "
-                f"ε spent {number(event.spent)}, ε left (lowest node) {number(event.left)}, {duration(event.seconds)}, ETA {eta}"
+                f"ε spent {number(event.spent)}, ε left (lowest node) {number(event.left)}, "
+                f"{duration(event.seconds)}, ETA {eta}"
             )
             return
         if not self._has_heading:

@@ -73,17 +73,20 @@ def compare(
     """Scores a table, prints the scores and writes the local report. Reads patient records."""
     import pandas as pd
 
+    from aevorium.evaluation.overlays import overlay_frames
     from aevorium.evaluation.score import CARD_COLUMNS
     from aevorium.evaluation.scorecard import score_tables
     from aevorium.pipeline import load_study
     from aevorium.results import write_local_report
 
     record, schema = load_study(folder)
-    tables = [_read(path, schema, console=console) for path in real]
+    rows = _read(synthetic, schema, console=console)
+    trained = pd.concat([_read(path, schema, console=console) for path in real], ignore_index=True)
+    held = None if holdout is None else _read(holdout, schema, console=console)
     card = score_tables(
-        synthetic=_read(synthetic, schema, console=console),
-        real=pd.concat(tables, ignore_index=True),
-        holdout=None if holdout is None else _read(holdout, schema, console=console),
+        synthetic=rows,
+        real=trained,
+        holdout=held,
         schema=schema,
         seed=seed,
         simulated=record.is_simulated_data,
@@ -94,7 +97,8 @@ def compare(
     for note in card.notes:
         console.note(note)
     console.table(CARD_COLUMNS[:-1], [row[:-1] for row in card.rows()], numbers=CARD_COLUMNS[1:2])
-    paths = write_local_report(folder, record=record, card=card)
+    overlays = overlay_frames(trained if held is None else held, rows)
+    paths = write_local_report(folder, record=record, schema=schema, card=card, overlays=overlays, rows=len(rows))
     console.say("Report: " + ", ".join(str(path) for path in paths))
     return {
         "scores": {score.name: score.value for score in card.scores},
