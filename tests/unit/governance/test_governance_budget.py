@@ -1,0 +1,210 @@
+"""How the runs of a period add up. Each test says what could be released in all, and that it is within the limit."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from aevorium.errors import BudgetExceeded
+from aevorium.governance.budget import PeriodBudget
+from aevorium.governance.policy import Budget
+from aevorium.privacy.accountant import epsilon, spent
+from aevorium.privacy.events import DiscreteGaussian, DiscreteLaplace, NonPrivate
+from aevorium.privacy.ledger import LedgerRelease, LedgerRun
+from aevorium.privacy.renyi import RenyiFilter
+
+DELTA = 1e-5
+LIMIT = Budget(max_epsilon=10.0, max_delta=DELTA, period="2026")
+
+
+def tables(sigma: float) -> DiscreteGaussian:
+    return DiscreteGaussian(purpose="tables", sigma=sigma, count=14)
+
+
+def run(
+    run_id: str,
+    *,
+    planned=None,
+    released=(),
+    closed: bool = False,
+    target: float = 3.0,
+    delta: float = DELTA,
+    fixed=None,
+) -> LedgerRun:
+    release = LedgerRelease(
+        id=1,
+        run_id=run_id,
+        phase="x",
+        round=0,
+        events=tuple(released),
+        state="committed",
+        reserved_at="",
+        committed_at="",
+    )
+    return LedgerRun(
+        run_id=run_id,
+        plan_json="{}",
+        plan_hash="",
+        epsilon=target,
+        delta=delta,
+        period="2026",
+        agreed_events=planned,
+        fixed_events=fixed,
+        agreed_at="",
+        closed_at="later" if closed else None,
+        releases=(release,) if released else (),
+    )
+
+
+def period(*runs: LedgerRun, limit: Budget = LIMIT) -> PeriodBudget:
+    return PeriodBudget(limit, {run.run_id: run for run in runs})
+
+
+def admits(budget: PeriodBudget, *, planned, target: float = 3.0, delta: float = DELTA) -> bool:
+    try:
+        budget.admit_plan("new", epsilon=target, delta=delta, planned=planned)
+    except BudgetExceeded:
+        return False
+    return True
+
+
+# tables(5.0) costs ε = 3.14 at δ = 10⁻⁵; its Rényi cost at the order of the limit 10 is 0.84 of a capacity of 5.2.
+PLAN = (tables(5.0),)
+
+
+def test_the_first_plan_settles_how_costs_add_up():
+    assert period().composition is None
+    assert period(run("a", planned=PLAN)).composition == "renyi"
+    assert period(run("a", planned=None)).composition == "basic"
+    assert period(run("a", planned=(tables(1.8),))).composition == "basic"
+    assert period(run("a", planned=None), run("b", planned=PLAN)).composition == "basic"
+
+
+def test_fixing_events_after_the_count_does_not_change_it():
+    """The choice must not depend on output, so it may not depend on events that were fixed by a noisy count."""
+    assert period(run("a", planned=PLAN, fixed=(tables(1.8),))).composition == "renyi"
+    assert period(run("a", planned=(tables(1.8),), fixed=PLAN)).composition == "basic"
+
+
+def test_plans_are_taken_until_the_filter_is_full_and_the_whole_period_is_then_within_the_limit():
+    runs: list[LedgerRun] = []
+    while admits(period(*runs), planned=PLAN):
+        runs.append(run(f"r{len(runs)}", planned=PLAN, released=PLAN, closed=True))
+    assert len(runs) == 6
+    events = {each.run_id: each.events for each in runs}
+    assert spent(events, limit_epsilon=10.0, limit_delta=DELTA) <= 10.0
+    assert epsilon([event for each in runs for event in each.events], DELTA) <= 10.0
+    assert sum(each.epsilon for each in runs) > 10.0, "adding up the targets would have stopped earlier"
+
+
+def test_an_open_run_counts_with_all_it_plans_and_a_closed_one_with_what_it_released():
+    open_runs = [run(f"r{number}", planned=PLAN) for number in range(6)]
+    assert not admits(period(*open_runs), planned=PLAN)
+    closed = [run("r0", planned=PLAN, released=(tables(50.0),), closed=True), *open_runs[1:]]
+    assert admits(period(*closed), planned=PLAN)
+    unclosed = [run("r0", planned=PLAN, released=(tables(50.0),)), *open_runs[1:]]
+    assert not admits(period(*unclosed), planned=PLAN)
+
+
+def test_fixed_events_replace_the_estimate_in_the_sum():
+    others = [run(f"r{number}", planned=PLAN) for number in range(5)]
+    assert admits(period(*others, run("x", planned=PLAN, fixed=(tables(50.0),))), planned=PLAN)
+    assert not admits(period(*others, run("x", planned=(tables(50.0),), fixed=PLAN)), planned=PLAN)
+
+
+def test_a_plan_that_does_not_say_what_it_needs_can_only_be_the_first():
+    assert admits(period(), planned=None)
+    assert not admits(period(run("a", planned=PLAN)), planned=None)
+
+
+def test_basic_composition_adds_targets_used_or_not():
+    first = run("a", planned=None, target=4.0, delta=4e-6, closed=True)
+    assert admits(period(first), planned=PLAN, target=6.0, delta=6e-6)
+    assert not admits(period(first), planned=PLAN, target=6.001, delta=6e-6)
+    assert not admits(period(first), planned=PLAN, target=6.0, delta=6.001e-6)
+    assert not admits(period(first), planned=PLAN, target=3.0, delta=DELTA)
+
+
+def test_sums_of_targets_are_those_of_the_decimals():
+    """As floating-point numbers 0.1 + 0.2 is above 0.3, which would refuse what fits."""
+    limit = Budget(max_epsilon=0.3, max_delta=3e-6, period="2026")
+    assert admits(period(run("a", target=0.1, delta=1e-6), limit=limit), planned=None, target=0.2, delta=2e-6)
+
+
+def test_a_plan_equal_to_the_limit_fits_once():
+    limit = Budget(max_epsilon=3.0, max_delta=DELTA, period="2026")
+    exact = (tables(5.3),)
+    assert 2.9 < epsilon(exact, DELTA) <= 3.0
+    assert RenyiFilter(epsilon=3.0, delta=DELTA).cost(exact) > RenyiFilter(epsilon=3.0, delta=DELTA).capacity
+    assert admits(period(limit=limit), planned=exact, target=3.0)
+    assert not admits(period(run("a", planned=exact), limit=limit), planned=(tables(500.0),), target=0.1)
+    assert not admits(period(run("a", planned=exact, closed=True), limit=limit), planned=(tables(500.0),), target=0.1)
+
+
+def test_a_target_above_the_limit_is_refused_even_if_the_events_would_fit():
+    assert not admits(period(), planned=PLAN, target=10.01)
+    assert admits(period(), planned=PLAN, target=10.0)
+
+
+def test_releases_are_checked_against_the_limit_of_the_day():
+    agreed = run("a", planned=PLAN, target=3.2)
+    period(agreed).admit_events("a", planned=PLAN)
+    lowered = Budget(max_epsilon=2.0, max_delta=DELTA, period="2026")
+    with pytest.raises(BudgetExceeded):
+        period(agreed, limit=lowered).admit_events("a", planned=PLAN)
+    basic = run("a", planned=None, target=3.2)
+    period(basic).admit_events("a", planned=PLAN)
+    with pytest.raises(BudgetExceeded):
+        period(basic, limit=lowered).admit_events("a", planned=PLAN)
+
+
+def test_a_run_is_not_counted_against_itself():
+    full = [run(f"r{number}", planned=PLAN) for number in range(6)]
+    period(*full).admit_events("r0", planned=PLAN)
+    with pytest.raises(BudgetExceeded):
+        period(*full).admit_events("r0", planned=PLAN * 2)
+
+
+def test_without_a_limit_everything_passes():
+    limit = Budget(max_epsilon=math.inf, max_delta=DELTA, period="2026")
+    unprotected = (NonPrivate(purpose="x"),)
+    assert admits(period(limit=limit), planned=unprotected, target=math.inf)
+    assert admits(period(run("a", planned=PLAN), limit=limit), planned=None, target=math.inf)
+    period(run("a", planned=PLAN), limit=limit).admit_events("a", planned=unprotected)
+
+
+def test_a_run_without_privacy_fills_a_period_whose_limit_is_set_later():
+    assert not admits(period(run("a", planned=None, target=math.inf)), planned=PLAN, target=0.1, delta=1e-9)
+
+
+def test_the_view_of_a_period_before_its_first_run():
+    view = period().view(node="n")
+    assert (view.spent, view.committed, view.left, view.composition) == (0, 0, 10.0, None)
+    assert view.runs == ()
+
+
+def test_the_view_shows_what_is_released_and_what_is_promised():
+    view = period(run("a", planned=(DiscreteLaplace(purpose="count", epsilon=0.1), tables(5.3)), released=())).view(
+        node="n"
+    )
+    assert view.spent == 0
+    assert view.committed == pytest.approx(epsilon([tables(5.3)], DELTA) + 0.1)
+    assert view.left == pytest.approx(10 - view.committed, abs=1e-4)
+    half = run("a", planned=(tables(5.3), tables(9.0)), released=(tables(9.0),))
+    view = period(half, run("b", planned=(tables(9.0),), released=(tables(9.0),), closed=True)).view(node="n")
+    bound = RenyiFilter(epsilon=10.0, delta=DELTA)
+    assert view.spent == pytest.approx(bound.to_epsilon(2 * bound.cost([tables(9.0)])), abs=1e-4)
+    assert view.committed > view.spent
+    assert [each.run_id for each in view.runs] == ["a", "b"]
+    assert view.runs[0].releases[0].events == (tables(9.0),)
+
+
+def test_the_view_of_a_basic_period_adds_targets():
+    view = period(run("a", target=3.0, delta=5e-6, released=(tables(9.0),)), run("b", target=2.0, delta=5e-6)).view(
+        node="n"
+    )
+    assert view.composition == "basic"
+    assert view.committed == 5.0
+    assert view.left == 5.0
+    assert view.spent == epsilon([tables(9.0)], 5e-6)

@@ -1,0 +1,416 @@
+from __future__ import annotations
+
+import json
+import math
+import threading
+
+import pytest
+
+from aevorium.errors import AevoriumError, BudgetExceeded, ConfigError, ExitStatus, PolicyRefused
+from aevorium.governance.chain import AuditChain
+from aevorium.governance.gate import AgreedPlan, ReleaseGate
+from aevorium.governance.policy import Allowance, Budget, NodePolicy, simulated_policy
+from aevorium.privacy.accountant import epsilon
+from aevorium.privacy.events import DiscreteGaussian, DiscreteLaplace, NonPrivate, SampledGaussian
+from aevorium.privacy.ledger import SqliteLedger
+
+DELTA = 1e-5
+COUNT = DiscreteLaplace(purpose="count", epsilon=0.1)
+TABLES = DiscreteGaussian(purpose="tables", sigma=15.0, count=14)
+ROUND = SampledGaussian(purpose="training", sampling_rate=0.1, noise_multiplier=4.0, steps=20)
+EVENTS = (COUNT, TABLES, ROUND, ROUND)
+TARGET = epsilon(EVENTS, DELTA)
+
+
+class Node:
+    """A gate with everything around it, on disk."""
+
+    def __init__(self, home, policy: NodePolicy) -> None:
+        self.ledger = SqliteLedger(home / "ledger.db")
+        self.chain = AuditChain(home / "audit.db")
+        self.gate = ReleaseGate(node="st-mary", policy=policy, ledger=self.ledger, chain=self.chain)
+
+    @property
+    def actions(self) -> list[str]:
+        return [entry.action for entry in self.chain.entries()]
+
+    @property
+    def last(self):
+        return self.chain.entries()[-1]
+
+
+@pytest.fixture
+def make(tmp_path):
+    def make_node(policy: NodePolicy | None = None) -> Node:
+        return Node(tmp_path, policy or NodePolicy(budget=Budget(max_epsilon=10.0, max_delta=DELTA, period="2026")))
+
+    return make_node
+
+
+def plan(run_id: str = "r1", **changes) -> AgreedPlan:
+    facts = {
+        "plan_json": '{"study":"x"}',
+        "schema_hash": "abc",
+        "purpose": "synthetic data",
+        "server": "server-1",
+        "epsilon": TARGET,
+        "delta": DELTA,
+        "planned_events": EVENTS,
+    }
+    return AgreedPlan(run_id=run_id, **{**facts, **changes})
+
+
+def must_not_run() -> None:
+    raise AssertionError("records were read")
+
+
+def refused(code: str, attempt) -> AevoriumError:
+    with pytest.raises((PolicyRefused, BudgetExceeded)) as caught:
+        attempt()
+    assert caught.value.code == code
+    assert caught.value.exit_status == ExitStatus.REFUSED
+    return caught.value
+
+
+def test_a_run_from_plan_to_end(make):
+    node = make()
+    node.gate.agree(plan())
+    assert node.gate.release("r1", phase="count", round=0, events=[COUNT], produce=lambda: 812) == 812
+    assert node.gate.release("r1", phase="tables", round=0, events=[TABLES], produce=lambda: [1, 2]) == [1, 2]
+    for number in (1, 2):
+        node.gate.release("r1", phase="training", round=number, events=[ROUND], produce=lambda: "model")
+    node.gate.close("r1")
+    assert node.ledger.run("r1").events == EVENTS
+    assert {release.state for release in node.ledger.run("r1").releases} == {"committed"}
+    assert node.actions == ["plan_agreed", *["release"] * 4, "run_closed"]
+    assert node.chain.verify().is_sound
+    view = node.gate.spend()
+    assert view.spent == view.runs[0].spent == TARGET
+    assert view.left == pytest.approx(10.0 - TARGET)
+
+
+def test_the_audit_log_has_events_and_purposes_but_no_values(make):
+    node = make()
+    node.gate.agree(plan())
+    node.gate.release("r1", phase="count", round=0, events=[COUNT], produce=lambda: 918273)
+    assert node.last.actor == "st-mary"
+    assert node.last.detail["phase"] == "count"
+    assert node.last.detail["events"] == [{"purpose": "count", "kind": "discrete_laplace", "epsilon": 0.1}]
+    assert "918273" not in json.dumps(node.chain.export())
+
+
+def test_the_reservation_is_on_disk_before_records_are_read(make):
+    node = make()
+    node.gate.agree(plan())
+    seen = []
+    node.gate.release("r1", phase="count", round=0, events=[COUNT], produce=lambda: seen.append(node.ledger.run("r1")))
+    assert seen[0].events == (COUNT,)
+    assert seen[0].releases[0].state == "reserved"
+
+
+class Damaged(Exception):
+    pass
+
+
+@pytest.mark.parametrize("error", [Damaged("patient Jane Doe, 47"), KeyboardInterrupt()])
+def test_what_fails_while_records_are_read_stays_spent(make, error):
+    node = make()
+    node.gate.agree(plan())
+
+    def produce():
+        raise error
+
+    with pytest.raises(type(error)):
+        node.gate.release("r1", phase="count", round=0, events=[COUNT], produce=produce)
+    assert node.ledger.run("r1").events == (COUNT,)
+    assert node.last.action == "release_failed"
+    assert node.last.detail["spent"] is True
+    assert node.last.detail["error"] == type(error).__name__
+    assert "Jane" not in json.dumps(node.chain.export())
+    refused(
+        "RELEASE_OUTSIDE_PLAN",
+        lambda: node.gate.release("r1", phase="count", round=0, events=[COUNT], produce=must_not_run),
+    )
+
+
+@pytest.mark.parametrize(
+    ("policy", "code"),
+    [
+        (Allowance(schemas=("other",)), "POLICY_SCHEMA_REFUSED"),
+        (Allowance(purposes=("billing",)), "POLICY_PURPOSE_REFUSED"),
+        (Allowance(servers=("server-2",)), "POLICY_SERVER_REFUSED"),
+    ],
+)
+def test_a_plan_that_the_steward_does_not_allow_leaves_only_an_audit_entry(make, policy, code):
+    node = make(NodePolicy(budget=Budget(period="2026"), allow=policy))
+    error = refused(code, lambda: node.gate.agree(plan()))
+    assert "'r1'" in error.message
+    assert node.ledger.periods() == ()
+    assert node.actions == ["plan_refused"]
+    assert node.last.detail["code"] == code
+    assert node.last.detail["plan_hash"] == plan().plan_hash
+
+
+def test_lists_that_name_the_plan_s_facts_allow_it(make):
+    allowed = Allowance(schemas=("x", "abc"), purposes=("synthetic data",), servers=("server-1",))
+    node = make(NodePolicy(budget=Budget(period="2026"), allow=allowed))
+    node.gate.agree(plan())
+    assert node.actions == ["plan_agreed"]
+
+
+def test_a_plan_with_a_larger_delta_is_refused(make):
+    node = make()
+    refused("POLICY_DELTA_REFUSED", lambda: node.gate.agree(plan(delta=2e-5)))
+    assert node.ledger.periods() == ()
+
+
+def test_refusals_come_in_a_fixed_order(make):
+    strict = Allowance(schemas=("o",), purposes=("o",), servers=("o",), consent="ask")
+    node = make(NodePolicy(budget=Budget(max_epsilon=0.1), allow=strict))
+    refused("POLICY_SCHEMA_REFUSED", lambda: node.gate.agree(plan(delta=1e-3)))
+    node = make(NodePolicy(budget=Budget(max_epsilon=0.1), allow=Allowance(consent="ask")))
+    refused("POLICY_DELTA_REFUSED", lambda: node.gate.agree(plan(delta=1e-3)))
+
+
+def test_asking_the_steward_is_not_silently_taken_for_consent(make):
+    node = make(NodePolicy(allow=Allowance(consent="ask")))
+    with pytest.raises(ConfigError) as caught:
+        node.gate.agree(plan())
+    assert caught.value.code == "FEATURE_UNAVAILABLE"
+    assert node.ledger.periods() == ()
+    assert node.actions == ["plan_refused"]
+
+
+def test_a_plan_beyond_the_budget_leaves_only_an_audit_entry(make):
+    node = make(NodePolicy(budget=Budget(max_epsilon=1.0, period="2026")))
+    error = refused("BUDGET_EXCEEDED", lambda: node.gate.agree(plan()))
+    assert "max_epsilon = 1 " in error.message
+    assert "'2026'" in error.message
+    assert node.ledger.periods() == ()
+    assert node.actions == ["plan_refused"]
+    refused(
+        "RELEASE_OUTSIDE_PLAN",
+        lambda: node.gate.release("r1", phase="count", round=0, events=[COUNT], produce=must_not_run),
+    )
+
+
+def test_a_plan_whose_events_cost_more_than_it_says_is_refused(make):
+    node = make()
+    refused("BUDGET_EXCEEDED", lambda: node.gate.agree(plan(epsilon=TARGET - 0.01)))
+    assert node.ledger.periods() == ()
+
+
+def test_the_same_plan_again_changes_nothing_and_another_under_its_name_is_refused(make):
+    node = make()
+    node.gate.agree(plan())
+    node.gate.agree(plan())
+    assert node.actions == ["plan_agreed"]
+    refused("RELEASE_OUTSIDE_PLAN", lambda: node.gate.agree(plan(plan_json="{}")))
+    node.gate.close("r1")
+    refused("RELEASE_OUTSIDE_PLAN", lambda: node.gate.agree(plan()))
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        (COUNT, COUNT),
+        (DiscreteLaplace(purpose="count", epsilon=0.2),),
+        (TABLES.model_copy(update={"sigma": 14.9}),),
+        (TABLES.model_copy(update={"count": 15}),),
+        (ROUND.model_copy(update={"steps": 41}),),
+        (ROUND.model_copy(update={"sampling_rate": 0.11}),),
+        (ROUND.model_copy(update={"noise_multiplier": 8.0}),),
+        (NonPrivate(purpose="debugging"),),
+    ],
+)
+def test_events_that_the_plan_does_not_hold_are_refused_even_if_they_are_cheaper(make, events):
+    node = make()
+    node.gate.agree(plan())
+    refused(
+        "RELEASE_OUTSIDE_PLAN",
+        lambda: node.gate.release("r1", phase="x", round=0, events=events, produce=must_not_run),
+    )
+    assert node.ledger.run("r1").events == ()
+    assert node.last.action == "release_refused"
+
+
+def test_more_rounds_than_planned_are_refused(make):
+    node = make()
+    node.gate.agree(plan())
+    for number in (1, 2):
+        node.gate.release("r1", phase="training", round=number, events=[ROUND], produce=lambda: None)
+    refused(
+        "RELEASE_OUTSIDE_PLAN",
+        lambda: node.gate.release("r1", phase="training", round=3, events=[ROUND], produce=must_not_run),
+    )
+
+
+def test_unknown_and_closed_runs_release_nothing(make):
+    node = make()
+    node.gate.agree(plan())
+    node.gate.close("r1")
+    for run_id in ("r1", "r9"):
+        refused(
+            "RELEASE_OUTSIDE_PLAN",
+            lambda run_id=run_id: node.gate.release(
+                run_id, phase="count", round=0, events=[COUNT], produce=must_not_run
+            ),
+        )
+    refused("RELEASE_OUTSIDE_PLAN", lambda: node.gate.close("r9"))
+
+
+def test_a_replay_is_refused_by_a_gate_that_was_started_anew(make):
+    node = make()
+    node.gate.agree(plan())
+    node.gate.release("r1", phase="training", round=1, events=[ROUND], produce=lambda: None)
+    refused(
+        "RELEASE_OUTSIDE_PLAN",
+        lambda: make().gate.release("r1", phase="training", round=1, events=[ROUND], produce=must_not_run),
+    )
+
+
+def test_before_events_are_fixed_only_noisy_counts_pass(make):
+    node = make()
+    node.gate.agree(plan(planned_events=None))
+    node.gate.release("r1", phase="count", round=0, events=[COUNT], produce=lambda: 1)
+    refused(
+        "RELEASE_OUTSIDE_PLAN",
+        lambda: node.gate.release("r1", phase="tables", round=0, events=[TABLES], produce=must_not_run),
+    )
+    node.gate.fix_events("r1", EVENTS)
+    node.gate.release("r1", phase="tables", round=0, events=[TABLES], produce=lambda: 1)
+    assert node.actions[-3:] == ["release_refused", "events_fixed", "release"]
+
+
+def test_counts_before_the_fixing_stay_within_the_target(make):
+    node = make()
+    node.gate.agree(plan(planned_events=None, epsilon=0.25))
+    for number in (1, 2):
+        node.gate.release("r1", phase="count", round=number, events=[COUNT], produce=lambda: 1)
+    refused(
+        "BUDGET_EXCEEDED",
+        lambda: node.gate.release("r1", phase="count", round=3, events=[COUNT], produce=must_not_run),
+    )
+
+
+def test_events_that_leave_out_the_count_or_cost_too_much_cannot_be_fixed(make):
+    node = make()
+    node.gate.agree(plan(planned_events=None))
+    node.gate.release("r1", phase="count", round=0, events=[COUNT], produce=lambda: 1)
+    refused("RELEASE_OUTSIDE_PLAN", lambda: node.gate.fix_events("r1", [TABLES, ROUND]))
+    refused("BUDGET_EXCEEDED", lambda: node.gate.fix_events("r1", [*EVENTS, ROUND]))
+    refused("RELEASE_OUTSIDE_PLAN", lambda: node.gate.fix_events("r9", EVENTS))
+    assert node.actions[-3:] == ["events_refused"] * 3
+    node.gate.fix_events("r1", EVENTS)
+    refused("RELEASE_OUTSIDE_PLAN", lambda: node.gate.fix_events("r1", EVENTS))
+
+
+def test_events_cannot_be_fixed_after_gaussian_output_was_seen(make):
+    node = make()
+    node.gate.agree(plan())
+    node.gate.release("r1", phase="tables", round=0, events=[TABLES], produce=lambda: 1)
+    error = refused("RELEASE_OUTSIDE_PLAN", lambda: node.gate.fix_events("r1", EVENTS))
+    assert "noisy counts" in error.message
+
+
+def test_an_estimate_can_be_replaced_after_the_count(make):
+    node = make()
+    node.gate.agree(plan())
+    node.gate.release("r1", phase="count", round=0, events=[COUNT], produce=lambda: 1)
+    larger = ROUND.model_copy(update={"sampling_rate": 0.12, "noise_multiplier": 5.0, "steps": 40})
+    node.gate.fix_events("r1", (COUNT, TABLES, larger))
+    refused(
+        "RELEASE_OUTSIDE_PLAN",
+        lambda: node.gate.release("r1", phase="training", round=1, events=[ROUND], produce=must_not_run),
+    )
+    node.gate.release("r1", phase="training", round=1, events=[larger], produce=lambda: None)
+
+
+def test_a_limit_lowered_during_a_run_stops_it(make):
+    node = make()
+    node.gate.agree(plan())
+    node.gate.release("r1", phase="count", round=0, events=[COUNT], produce=lambda: 1)
+    stricter = make(NodePolicy(budget=Budget(max_epsilon=0.5, max_delta=DELTA, period="2026")))
+    refused(
+        "BUDGET_EXCEEDED",
+        lambda: stricter.gate.release("r1", phase="tables", round=0, events=[TABLES], produce=must_not_run),
+    )
+
+
+def test_a_new_period_neither_frees_nor_stops_the_runs_of_the_old_one(make):
+    node = make()
+    node.gate.agree(plan())
+    node.gate.release("r1", phase="training", round=1, events=[ROUND], produce=lambda: None)
+    later = make(NodePolicy(budget=Budget(max_epsilon=10.0, max_delta=DELTA, period="2027")))
+    later.gate.release("r1", phase="training", round=2, events=[ROUND], produce=lambda: None)
+    refused(
+        "RELEASE_OUTSIDE_PLAN",
+        lambda: later.gate.release("r1", phase="training", round=3, events=[ROUND], produce=must_not_run),
+    )
+    assert later.gate.spend().spent == 0
+    assert node.gate.spend().spent > 0
+
+
+def test_a_run_without_privacy_needs_a_policy_without_a_limit(make):
+    unprotected = plan(epsilon=math.inf, planned_events=None)
+    refused("BUDGET_EXCEEDED", lambda: make().gate.agree(unprotected))
+    node = make(simulated_policy(epsilon=math.inf, delta=DELTA))
+    node.gate.agree(unprotected)
+    none = NonPrivate(purpose="count")
+    node.gate.release("r1", phase="count", round=0, events=[none], produce=lambda: 1)
+    node.gate.fix_events("r1", [none, none])
+    node.gate.release("r1", phase="tables", round=0, events=[none], produce=lambda: 1)
+    view = node.gate.spend()
+    assert view.spent == view.left == math.inf
+    assert json.loads(view.model_dump_json())["spent"] == "Infinity"
+    assert node.chain.verify().is_sound
+
+
+def test_an_unprotected_release_is_not_in_any_private_plan(make):
+    node = make()
+    refused("BUDGET_EXCEEDED", lambda: node.gate.agree(plan(planned_events=(NonPrivate(purpose="x"),))))
+    node.gate.agree(plan(planned_events=None))
+    refused(
+        "RELEASE_OUTSIDE_PLAN",
+        lambda: node.gate.release("r1", phase="x", round=0, events=[NonPrivate(purpose="x")], produce=must_not_run),
+    )
+
+
+@pytest.mark.parametrize("noisy", [20, 21, 4000])
+def test_enough_patients(make, noisy):
+    node = make()
+    node.gate.require_patients("r1", noisy_count=noisy)
+    assert node.actions == []
+
+
+@pytest.mark.parametrize("noisy", [19, 0, -7])
+def test_too_few_patients(make, noisy):
+    node = make()
+    error = refused("POLICY_MIN_PATIENTS", lambda: node.gate.require_patients("r1", noisy_count=noisy))
+    assert "below the 20" in error.message
+    assert node.last.detail["code"] == "POLICY_MIN_PATIENTS"
+
+
+@pytest.mark.parametrize("planned", [EVENTS, None])
+def test_two_plans_at_the_same_time_cannot_both_have_the_last_of_the_budget(tmp_path, planned):
+    policy = simulated_policy(epsilon=1.2 * TARGET, delta=DELTA)
+    nodes = [Node(tmp_path, policy) for _ in range(4)]
+    barrier = threading.Barrier(len(nodes))
+    agreed: list[str] = []
+
+    def attempt(node: Node, run_id: str):
+        barrier.wait()
+        try:
+            node.gate.agree(plan(run_id, planned_events=planned))
+        except BudgetExceeded:
+            return
+        agreed.append(run_id)
+
+    threads = [threading.Thread(target=attempt, args=(node, f"r{number}")) for number, node in enumerate(nodes)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(agreed) == 1
+    assert list(nodes[0].ledger.runs("simulated")) == agreed
+    assert sorted(nodes[0].actions) == ["plan_agreed", *["plan_refused"] * 3]
