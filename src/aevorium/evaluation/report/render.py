@@ -105,7 +105,7 @@ def _render(
         loader=PackageLoader("aevorium.evaluation.report", "templates"), autoescape=True, undefined=StrictUndefined
     )
     figures = [charts.marginal(overlay, reference_name=reference) for overlay in overlays]
-    return environment.get_template("report.html.j2").render(
+    return environment.get_template("page.html.j2").render(
         title=title,
         subtitle=f"{study.unit.capitalize()} records, schema {study.schema_name}, recipe {study.recipe}, "
         f"trust {study.trust}, made {study.created} by Aevorium {study.version}",
