@@ -199,6 +199,11 @@ def _pearson(pair: pd.DataFrame) -> float:
     if len(values) < 2 or (values == values[0]).all(axis=0).any():
         return math.nan
     centred = values - values.mean(axis=0)
+    spread = np.abs(centred).max(axis=0)
+    if not spread.all():
+        return math.nan
+    # squares of very small numbers would vanish
+    centred /= spread
     covariance = float(centred[:, 0] @ centred[:, 1])
     return covariance / math.sqrt(float(centred[:, 0] @ centred[:, 0]) * float(centred[:, 1] @ centred[:, 1]))
 
