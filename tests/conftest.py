@@ -1,0 +1,37 @@
+"""Markers by folder, and a home of its own for every test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--run-e2e", action="store_true", help="also run tests with real processes")
+    parser.addoption("--run-slow", action="store_true", help="also run tests that take minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        folder = item.path.relative_to(_ROOT).parts[0]
+        if folder == "e2e":
+            item.add_marker(pytest.mark.e2e)
+        for name in ("e2e", "slow"):
+            if item.get_closest_marker(name) and not config.getoption(f"--run-{name}"):
+                item.add_marker(pytest.mark.skip(reason=f"needs --run-{name}"))
+
+
+@pytest.fixture(autouse=True)
+def _home_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test reads a person's settings, writes a person's key, or sees variables of the machine."""
+    for name in (
+        "EPSILON", "DELTA", "RECIPE", "TRUST", "WORKSPACE", "SEED", "NUM_ROUNDS", "TRAINING_EPOCHS", "BATCH_SIZE",
+        "DP_NOISE_MULTIPLIER", "SERVER_PORT",
+    ):  # fmt: skip
+        monkeypatch.delenv(f"AEVORIUM_{name}", raising=False)
+        monkeypatch.delenv(name, raising=False)
+    home = tmp_path_factory.getbasetemp()
+    monkeypatch.setenv("AEVORIUM_KEY_FILE", str(home / "checkpoint.key"))
