@@ -155,6 +155,7 @@ def _train_plainly(
             (loss.mean(dim=1).sum() / plan.expected_batch).backward()
             optimizer.step()
         average.update(step)
+    _forget_gradients(model)
     average.store()
 
 
@@ -214,7 +215,7 @@ def _set_rate(optimizer: torch.optim.Optimizer, plan: TrainingPlan, step: int) -
 
 
 def _forget_gradients(model: TabularDiffusion) -> None:
-    """Removes what Opacus left on the parameters: single records' gradients must not outlive the training."""
+    """Removes gradients and what Opacus left on the parameters: nothing of single records outlives the training."""
     for parameter in model.parameters():
         parameter.grad = None
         for name in ("grad_sample", "_norm_sample", "summed_grad", "_forward_counter"):
