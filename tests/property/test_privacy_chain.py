@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from aevorium.governance.chain import AuditChain, verify_entries
 
 quick = settings(max_examples=150, deadline=None)
-slow = settings(max_examples=40, deadline=None)
+slow = settings(max_examples=20, deadline=None)
 
 
 def exported(length: int = 6) -> list:

@@ -40,7 +40,7 @@ training = st.builds(
 )
 event = pure | tables | training
 few = st.lists(event, max_size=4)
-slow = settings(max_examples=8, deadline=None)
+slow = settings(max_examples=5, deadline=None)
 quick = settings(max_examples=100, deadline=None)
 
 

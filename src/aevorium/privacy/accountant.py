@@ -54,7 +54,7 @@ _COARSE = 1e-3
 _SLACK = 1e-15
 """Floating-point error of δ, per composed mechanism, taken off δ before ε is read."""
 
-_NOISE_RANGE = (0.02, 1e6)
+_NOISE_RANGE = (0.1, 1e6)
 """Noise multipliers that `calibrate` considers."""
 
 
@@ -104,19 +104,23 @@ def _composed_epsilon(events: tuple[PrivacyEvent, ...], delta: float, grid: floa
             f"delta = {delta!r} is too small. ε cannot be computed reliably at it.",
             hint="Use a delta of at least 1e-12, or fewer steps.",
         )
-    interval = grid * _widening(renyi_epsilon(events, delta=delta))
+    interval = grid * _widening(events, delta)
     total = _distribution(events[0], interval)
     for event in events[1:]:
         total = total.compose(_distribution(event, interval))
     return float(total.get_epsilon_for_delta(delta - slack))
 
 
-def _widening(estimate: float) -> float:
+def _widening(events: tuple[PrivacyEvent, ...], delta: float) -> float:
     """How much wider the grid becomes for a large ε, in powers of two, so that time and memory stay bounded.
 
-    The result is still never below the truth; at ε = 300 it is about 0.2 % above it.
+    It grows with an estimate of ε and with the range of one training step's loss, (10 + 1/2σ)/σ. The result is still
+    never below the truth; at ε = 300 it is about 0.2 % above it.
     """
-    return 2.0 ** math.ceil(math.log2(max(1.0, math.sqrt(estimate / 16), estimate / 200)))
+    estimate = renyi_epsilon(events, delta=delta)
+    noises = [event.noise_multiplier for event in events if isinstance(event, SampledGaussian)]
+    reach = max(((10 + 0.5 / noise) / noise for noise in noises), default=0.0)
+    return 2.0 ** math.ceil(math.log2(max(1.0, math.sqrt(estimate / 16), estimate / 200, reach / 30)))
 
 
 def _amount(event: PrivacyEvent) -> int:

@@ -147,5 +147,5 @@ def test_calibration_refuses_impossible_targets(target, delta):
 
 
 def test_calibration_stops_at_the_smallest_noise_when_almost_none_is_needed():
-    found = calibrate(lambda s: [training(0.001, s, 1)], epsilon=1e6, delta=0.5)
-    assert found == pytest.approx(0.02)
+    found = calibrate(lambda s: [training(1.0, s, 1)], epsilon=1e6, delta=0.5)
+    assert found == pytest.approx(0.1)
