@@ -9,15 +9,18 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from aevorium.evaluation.fidelity import PairTrend
 from aevorium.evaluation.overlays import MarginalOverlay
 from aevorium.evaluation.report.model import NodeSpend, RoundFacts
-from aevorium.evaluation.risk import DistanceHistogram
-from aevorium.evaluation.utility import ModelScore
+
+if TYPE_CHECKING:
+    from aevorium.evaluation.fidelity import PairTrend
+    from aevorium.evaluation.risk import DistanceHistogram
+    from aevorium.evaluation.utility import ModelScore
 
 __all__ = [
     "closest_records",

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from aevorium.evaluation.overlays import MarginalOverlay
 from aevorium.evaluation.score import Scorecard
+
+if TYPE_CHECKING:
+    from aevorium.evaluation.fidelity import PairTrend
+    from aevorium.evaluation.risk import ClosestRecords
+    from aevorium.evaluation.utility import ModelScore
 
 __all__ = ["LocalReport", "NodeSpend", "PhaseSpend", "RoundFacts", "RunReport", "StudyFacts"]
 
@@ -146,8 +152,16 @@ class LocalReport:
         study: What was run.
         card: Scores against real rows.
         overlays: Columns of the real rows against those of the synthetic table.
+        pairs: Associations of pairs of columns; no chart if empty.
+        tstr: Trained on synthetic, tested on real; no chart if None.
+        trtr: Trained on real, tested on real; no chart if None.
+        closest: Distances to closest records; no chart if None.
     """
 
     study: StudyFacts
     card: Scorecard
     overlays: tuple[MarginalOverlay, ...]
+    pairs: tuple[PairTrend, ...] = ()
+    tstr: ModelScore | None = None
+    trtr: ModelScore | None = None
+    closest: ClosestRecords | None = None
