@@ -26,7 +26,7 @@ class ConvertedColumn:
         missing: Empty cells.
         not_numeric: Cells of a continuous column that hold something else than a finite number; NaN in `values`.
         unknown: Cells of a categorical column outside its categories; NaN in `values`.
-        nearly_known: Those of `unknown` that differ from a category only in letter case or surrounding spaces.
+        nearly_known: Those of `unknown` that differ from a category only in letter case, spaces or a final ".0".
         clipped: Values that lay outside the bounds.
         rounded: Values of an integer column that were not whole.
         other: Unknown categories that became `other`.
@@ -105,6 +105,10 @@ def _convert_categories(text: pa.Array, empty: pa.Array, column: Categorical, *,
 
 
 def _count_nearly_known(text: pa.Array, is_unknown: NDArray[np.bool_], column: Categorical) -> int:
-    unknown = pc.utf8_lower(pc.utf8_trim_whitespace(text.filter(pa.array(is_unknown))))
-    known = pa.array({category.strip().lower() for category in column.categories}, pa.large_string())
+    unknown = _simplified(text.filter(pa.array(is_unknown)))
+    known = _simplified(pa.array(column.categories, pa.large_string()))
     return int(pc.sum(pc.is_in(unknown, value_set=known)).as_py())
+
+
+def _simplified(text: pa.Array) -> pa.Array:
+    return pc.replace_substring_regex(pc.utf8_lower(pc.utf8_trim_whitespace(text)), r"\.0+$", "")

@@ -185,15 +185,12 @@ class _Builder(Transformer[Token, Term]):
     @staticmethod
     @v_args(inline=True)
     def number(token: Token) -> Literal:
-        value = float(token)
-        if not math.isfinite(value):
-            raise KindError(_at(token), "the number is too large")
-        return Literal(_at(token), value)
+        return Literal(_at(token), _finite(token))
 
     @staticmethod
     @v_args(inline=True)
     def negative_number(sign: Token, token: Token) -> Literal:
-        return Literal(_at(sign), -float(token))
+        return Literal(_at(sign), -_finite(token))
 
     @staticmethod
     @v_args(inline=True)
@@ -280,6 +277,13 @@ def _parser() -> Lark:
 def _at(token: Token) -> int:
     assert token.start_pos is not None
     return token.start_pos
+
+
+def _finite(token: Token) -> float:
+    value = float(token)
+    if not math.isfinite(value):
+        raise KindError(_at(token), "the number is too large")
+    return value
 
 
 def _unquoted(token: Token) -> str:

@@ -181,7 +181,7 @@ def _first_problem(error: ValidationError) -> str:
     ]
     where = ".".join(str(part) for part in place)
     reason = str(problem["msg"]).removeprefix("Value error, ")
-    return f"{where}: {reason}" if where else reason[0].upper() + reason[1:]
+    return f"{where}: {reason}" if where else reason
 
 
 def load_schema(source: str | Path) -> TableSchema:
