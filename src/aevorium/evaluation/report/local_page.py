@@ -78,8 +78,8 @@ def _sections(report: LocalReport) -> list[Section | None]:
     columns = Section(
         "columns",
         "Columns",
-        "Shares of each column's values: real rows filled, synthetic rows as a line or hatched. Missing cells stand in "
-        "a panel of their own.",
+        "Shares of each column's values: real rows filled, synthetic rows a line or diamonds; missing cells in a panel "
+        "of their own.",
         charts=overlay_charts(report.overlays, reference_name="real"),
     )
     return [
@@ -100,23 +100,25 @@ def _pairs(pairs: tuple[PairTrend, ...]) -> Section | None:
     widest, table = order[0], _pair_table(order[:_MOST_PAIRS])
     strong = sum(pair.is_associated for pair in known)
     told = {
-        "real": (
-            "Associations, real",
-            f"{strong} of {len(pairs)} pairs have an association above the thresholds of the trends score.",
-        ),
-        "synthetic": ("Associations, synthetic", "The same for the synthetic table."),
         "difference": (
             "Difference, synthetic − real",
             f"The largest is {widest.first} × {widest.second}: {widest.real:.2f} real, {widest.synthetic:.2f} "
             "synthetic.",
         ),
+        "real": (
+            "Associations, real",
+            f"{strong} of {len(pairs)} pairs have an association above the thresholds of the trends score.",
+        ),
+        "synthetic": ("Associations, synthetic", "The same for the synthetic table."),
     }
-    limits = {"difference": max(0.1, abs(widest.synthetic - widest.real))}
     shown = []
     for value, (title, summary) in told.items():
+        is_difference = value == "difference"
         names, cells = charts.matrix_of(pairs, value=value)
-        figure = charts.heatmap(names, cells, limit=limits.get(value, 1.0))
-        shown.append(Chart(f"pairs-{value}", title, summary, figure, table, "medium"))
+        limit = max(0.1, abs(widest.synthetic - widest.real)) if is_difference else 1.0
+        figure = charts.heatmap(names, cells, limit=limit)
+        size = "large" if is_difference else "medium"
+        shown.append(Chart(f"pairs-{value}", title, summary, figure, table, size))
     lead = "Pearson's r for two continuous columns, Cramér's V (never negative) for every other pair."
     return Section("pairs", "Pairs of columns", lead, charts=tuple(shown))
 

@@ -35,10 +35,11 @@ _NOT_FOR = (
 def run_page(report: RunReport) -> Page:
     """Lays the report out."""
     study = report.study
+    told = " Every number here was charged to a privacy budget, or computed from such numbers."
+    charged = told if study.is_private else ""
     return Page(
         title=study.name,
-        subtitle=f"A synthetic table from {plural(len(report.nodes), 'node')}, recipe {study.recipe}. Every number "
-        "here was charged to a privacy budget or computed from such numbers.",
+        subtitle=f"A synthetic table from {plural(len(report.nodes), 'node')}, recipe {study.recipe}.{charged}",
         kind="Run report",
         created=study.created,
         version=study.version,
@@ -62,7 +63,7 @@ def _cards(report: RunReport) -> tuple[Card, ...]:
     if report.rounds:
         seconds = sum(one.seconds for one in report.rounds)
         cards.append(Card("Rounds", f"{len(report.rounds)}", f"{seconds:,.0f} s of training", "", "training"))
-    labels = {"released_1way": "Columns, mean distance", "released_worst": "Columns, largest"}
+    labels = {"released_1way": "Columns, mean", "released_worst": "Columns, worst"}
     cards += [score_card(score, label=labels[score.name]) for score in report.card.scores if score.name in labels]
     return tuple(cards)
 
@@ -166,7 +167,7 @@ def _columns(report: RunReport) -> Section | None:
     if not report.overlays:
         return None
     lead = (
-        "What the nodes released (filled, with the 95% band of its noise) and the synthetic table (line or hatched). "
+        "What the nodes released (filled, with the 95% band of its noise) and the synthetic table (line or diamonds). "
         "Where the two differ by less than the band, nothing can be said."
     )
     return Section("columns", "Columns", lead, charts=overlay_charts(report.overlays, reference_name="released"))

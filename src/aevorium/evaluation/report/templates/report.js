@@ -16,8 +16,7 @@
     layout.font = { ...layout.font, color: colour("--muted"), family: getComputedStyle(document.body).fontFamily };
     layout.hoverlabel = { bgcolor: colour("--surface"), bordercolor: colour("--line"), font: { color: colour("--text") } };
     for (const key of Object.keys(layout).filter((name) => /^[xy]axis\d*$/.test(name))) {
-      const isValue = layout[key].type !== "category" && hasGrid;
-      layout[key] = { ...layout[key], gridcolor: colour("--grid"), linecolor: colour("--line"), showgrid: isValue, showline: hasGrid, ticks: "" };
+      layout[key] = { ...layout[key], gridcolor: colour("--grid"), linecolor: colour("--line"), showgrid: hasGrid && layout[key].showgrid !== false, showline: hasGrid, ticks: "" };
     }
     return layout;
   };
