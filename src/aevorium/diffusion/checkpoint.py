@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,27 +159,45 @@ def load_checkpoint(
 def _decrypt(
     payload: bytes, text: bytes, header: CheckpointHeader, *, cipher: Cipher, path: Path
 ) -> dict[str, NDArray[np.float32]]:
+    changed = "Its contents were changed since it was written"
     try:
-        with np.load(io.BytesIO(cipher.decrypt(payload)), allow_pickle=False) as inner:
-            seal = inner["seal"].tobytes()
-            arrays = {name: inner[f"a{n}"] for n, name in enumerate(header.arrays)}
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise _damaged(path, "Its contents were changed since it was written") from error
+        inner = cipher.decrypt(payload)
+    except ValueError as error:
+        raise _damaged(path, changed) from error
+    members = _parse_npz(inner, path=path, otherwise=changed)
+    try:
+        seal = members["seal"].tobytes()
+        arrays = {name: members[f"a{number}"] for number, name in enumerate(header.arrays)}
+    except KeyError as error:
+        raise _damaged(path, changed) from error
     if seal != hashlib.sha256(text).digest():
         raise _damaged(path, "Its header is not the one that it was written with")
-    if any(arrays[name].shape != shape for name, shape in header.arrays.items()):
-        raise _damaged(path, "Its arrays do not have the shapes that its header says")
+    if any(arrays[name].shape != shape or arrays[name].dtype != np.float32 for name, shape in header.arrays.items()):
+        raise _damaged(path, "Its arrays are not those that its header says")
     return arrays
 
 
 def _members(path: Path) -> tuple[bytes, bytes]:
     try:
-        with np.load(path, allow_pickle=False) as outer:
-            return outer["header"].tobytes(), outer["payload"].tobytes()
+        data = path.read_bytes()
     except FileNotFoundError as error:
         raise ArtefactError("ARTEFACT_NOT_FOUND", f"No checkpoint {str(path)!r}.") from error
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise _damaged(path, "It is cut short, or no checkpoint at all") from error
+    except OSError as error:
+        raise _damaged(path, f"It cannot be read: {error.strerror or type(error).__name__}") from error
+    otherwise = "It is cut short, or no checkpoint at all"
+    members = _parse_npz(data, path=path, otherwise=otherwise)
+    if not {"header", "payload"} <= members.keys():
+        raise _damaged(path, otherwise)
+    return members["header"].tobytes(), members["payload"].tobytes()
+
+
+def _parse_npz(data: bytes, *, path: Path, otherwise: str) -> dict[str, NDArray[Any]]:
+    """The arrays of an npz, from memory: of a file that is no zip, NumPy would leave the handle open."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except Exception as error:  # zipfile, zlib, tokenize and NumPy raise a dozen kinds on damaged bytes
+        raise _damaged(path, otherwise) from error
 
 
 def _parse_header(text: bytes, path: Path) -> CheckpointHeader:
