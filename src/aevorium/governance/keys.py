@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +50,7 @@ class Key:
 def load_or_create_key(path: Path) -> Key:
     """Reads a key file, or makes one that only its owner can read.
 
-    Of two processes that make it at the same time, one does and both use its key.
+    Of two threads or processes that make it at the same time, one does and both use its key.
 
     Raises:
         ArtefactError: KEY_INVALID.
@@ -58,15 +59,16 @@ def load_or_create_key(path: Path) -> Key:
     if not path.exists():
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            # Written under another name and linked into place: nobody ever reads half a key.
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-            descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            # Written under a name of its own and linked into place: nobody ever reads half a key. Only the owner can
+            # read what mkstemp makes.
+            descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+            temporary = Path(name)
             try:
                 with os.fdopen(descriptor, "wb") as file:
                     file.write(Fernet.generate_key() + b"\n")
                     file.flush()
                     os.fsync(file.fileno())
-                # A link, unlike a rename, never takes the place of a key that another process made meanwhile.
+                # A link, unlike a rename, never takes the place of a key that was made meanwhile.
                 with suppress(FileExistsError):
                     os.link(temporary, path)
             finally:
