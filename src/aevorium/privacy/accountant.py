@@ -120,7 +120,7 @@ def _widening(events: tuple[PrivacyEvent, ...], delta: float) -> float:
     estimate = renyi_epsilon(events, delta=delta)
     noises = [event.noise_multiplier for event in events if isinstance(event, SampledGaussian)]
     reach = max(((10 + 0.5 / noise) / noise for noise in noises), default=0.0)
-    return 2.0 ** math.ceil(math.log2(max(1.0, math.sqrt(estimate / 16), estimate / 200, reach / 30)))
+    return 2.0 ** math.ceil(math.log2(max(1.0, math.sqrt(estimate / 4), estimate / 200, reach / 30)))
 
 
 def _amount(event: PrivacyEvent) -> int:
@@ -213,24 +213,40 @@ def calibrate(
     if not 0 < epsilon < math.inf or not 0 < delta < 1:
         raise ConfigError("CONFIG_INVALID", f"No noise has ε = {epsilon!r} at δ = {delta!r}. Both must be positive.")
     low, high = _bracket(make_events, excess, epsilon=epsilon, delta=delta)
-    root = low if low == high else float(brentq(excess, low, high, xtol=4e-4, rtol=1e-12))
-    return _refine(make_events, math.exp(root), epsilon=epsilon, delta=delta)
+    if low == high:
+        return _refine(make_events, _NOISE_RANGE[0], slope=1.0, epsilon=epsilon, delta=delta)
+    root = float(brentq(excess, low, high, xtol=4e-4, rtol=1e-12))
+    slope = (excess(root) - excess(root + 0.02)) / 0.02
+    return _refine(make_events, math.exp(root), slope=slope, epsilon=epsilon, delta=delta)
 
 
 def _refine(
-    make_events: Callable[[float], Sequence[PrivacyEvent]], start: float, *, epsilon: float, delta: float
+    make_events: Callable[[float], Sequence[PrivacyEvent]],
+    start: float,
+    *,
+    slope: float,
+    epsilon: float,
+    delta: float,
 ) -> float:
-    """From a noise multiplier near the target to one that the fine accountant confirms, in few evaluations."""
+    """From a noise multiplier near the target to one that the fine accountant confirms, in few evaluations.
+
+    Args:
+        make_events: The run's events for a noise multiplier.
+        start: Where the search by the coarse grid ended.
+        slope: Relative fall of ε per relative rise of the noise there.
+        epsilon: Target ε.
+        delta: Target δ.
+    """
     noise, safe = start, math.inf
     for attempt in range(100):
         found = _epsilon(merge_events(make_events(noise)), delta, _FINE)
         if found <= epsilon:
             safe = min(safe, noise)
-        is_close = epsilon * (1 - 5e-4) <= found <= epsilon
-        if safe < math.inf and (is_close or noise <= _NOISE_RANGE[0] or attempt >= 3):
+        is_close = epsilon * (1 - 1e-3) <= found <= epsilon
+        if safe < math.inf and (is_close or safe <= _NOISE_RANGE[0] or attempt >= 3):
             return safe
-        ratio = found / epsilon
-        noise = max(_NOISE_RANGE[0], noise * (max(ratio, 1.0003) if ratio > 1 else ratio))
+        step = (found / epsilon * (1 + 2e-4)) ** (1 / min(max(slope, 0.2), 10.0))
+        noise *= max(step, 1.0002) if found > epsilon else step
     raise _unattainable(epsilon, delta)
 
 
