@@ -192,7 +192,7 @@ def _cell_problems(name: str, entry: Continuous | Categorical, column: Converted
     if column.unknown:
         text = f"Column {name!r} holds a category that is not listed in {_counted(column.unknown, 'cell')}"
         if column.nearly_known:
-            text += f" ({column.nearly_known:,} only by letter case, spaces or a final '.0')"
+            text += f" ({column.nearly_known:,} would match but for letter case, spaces or a final '.0')"
         problems.append(_Problem("DATA_CATEGORY_UNKNOWN", text))
     if column.missing and not entry.missing:
         is_empty = column.missing == len(column.values)

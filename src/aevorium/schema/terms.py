@@ -211,5 +211,5 @@ def _check_membership(term: Membership, kinds: list[Kind]) -> None:
         raise KindError(term.at, "the list mixes numbers and texts")
     if operand not in (Kind.CELL, listed[0]):
         raise KindError(term.at, f"{operand.value} is looked for in a list of another kind")
-    if isinstance(term.operand, Literal):
-        raise KindError(term.at, "a fixed value is looked for in a list; a column's name takes no quotes")
+    if operand is Kind.TEXT and isinstance(term.operand, Literal):
+        raise KindError(term.at, "a fixed text is looked for in a list; a column's name takes no quotes")
