@@ -36,6 +36,7 @@ from aevorium.governance.policy import NodePolicy
 from aevorium.node.training import train_round
 from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.entropy import os_generator
+from aevorium.privacy.events import PrivacyEvent
 from aevorium.privacy.ledger import SqliteLedger
 from aevorium.privacy.mechanisms import NoiseSource, noisy_count, noisy_histogram
 from aevorium.privacy.plan import PhaseBudget, StudyPlan, TrainingSchedule, plan_budget
@@ -140,6 +141,7 @@ class NodeSession:
                 server=request.server,
                 epsilon=plan.epsilon,
                 delta=plan.delta,
+                planned_events=_estimate(plan),
             )
         )
         self._runs[request.run_id] = _Run(plan=plan, plan_hash=plan.content_hash, budget=plan_budget(plan))
@@ -274,6 +276,16 @@ class NodeSession:
             run.encoded = EncodedTable.from_arrays(arrays.values, codes=arrays.codes, observed=arrays.observed)
             run.encoder = encoder
         return run.encoded
+
+
+def _estimate(plan: StudyPlan) -> tuple[PrivacyEvent, ...] | None:
+    """About what the run will release, announced so that runs of a period compose by their events, not by targets.
+
+    The true events are fixed after the count. What they cost hardly depends on the size, which is a guess here.
+    """
+    if not plan.is_private:
+        return None
+    return plan_budget(plan).events(plan.declared_size or 10.0 * plan.batch_size)
 
 
 def _out_of_order(run_id: str) -> PolicyRefused:

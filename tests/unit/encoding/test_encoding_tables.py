@@ -125,9 +125,7 @@ def test_merging_adds_counts_and_noise() -> None:
 
 
 def test_total_weighs_sums_by_their_precision() -> None:
-    TableSchema.model_validate(
-        {"name": "s", "columns": {"x": {"kind": "categorical", "categories": ["a", "b"]}}}
-    )
+    TableSchema.model_validate({"name": "s", "columns": {"x": {"kind": "categorical", "categories": ["a", "b"]}}})
     statistics = TableStatistics(bins=10, counts={"x": np.array([40, 60])}, noise=5.0)
     # The sum of two cells has variance 50; a count of variance 50 weighs the same.
     assert statistics.total(count=120, count_variance=50) == pytest.approx(110)
