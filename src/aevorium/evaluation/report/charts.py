@@ -114,8 +114,9 @@ def _share_traces(
     if is_line:
         form = {"mode": "lines", "line": {"shape": "hvh", "width": 2.5, "color": _SYNTHETIC}}
     else:
-        form = {"mode": "markers", "marker": {"symbol": "diamond", "size": 12, "color": _SYNTHETIC}}
-    return filled, go.Scatter(x=places, y=overlay.synthetic[part], name="synthetic", **form, **shared)
+        edge = {"width": 1.5, "color": "var(--surface)"}
+        form = {"mode": "markers", "marker": {"symbol": "diamond", "size": 13, "color": _SYNTHETIC, "line": edge}}
+    return filled, go.Scatter(x=places, y=overlay.synthetic[part], name="synthetic", cliponaxis=False, **form, **shared)
 
 
 def _share_ticks(labels: Sequence[str], *, is_dense: bool) -> dict[str, object]:
