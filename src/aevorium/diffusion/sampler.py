@@ -40,7 +40,7 @@ def ddim(model: TabularDiffusion, *, rows: int, levels: Tensor, generator: torch
 
     Args:
         model: The model, in evaluation mode.
-        rows: How many rows; callers batch.
+        rows: How many rows, at least 1; callers batch.
         levels: Descending noise levels, [steps].
         generator: Source of randomness, on the model's device.
     """
@@ -58,7 +58,7 @@ def ddpm(model: TabularDiffusion, *, rows: int, levels: Tensor, generator: torch
 
     Args:
         model: The model, in evaluation mode.
-        rows: How many rows; callers batch.
+        rows: How many rows, at least 1; callers batch.
         levels: Descending noise levels, [steps].
         generator: Source of randomness, on the model's device.
     """
