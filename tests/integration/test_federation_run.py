@@ -149,7 +149,7 @@ def test_every_node_spends_at_most_epsilon(finished: tuple[Path, RunResult, list
 def test_no_file_of_the_run_holds_an_identifier_or_the_exact_counts(
     finished: tuple[Path, RunResult, list[ProgressEvent]],
 ) -> None:
-    folder, result, _ = finished
+    _, result, _ = finished
     for path in result.outputs:
         if path.suffix != ".npz":
             content = path.read_text(encoding="utf-8", errors="replace")
