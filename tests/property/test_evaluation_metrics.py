@@ -36,14 +36,14 @@ def scores(reference, synthetic):
     return np.array([*shapes, *pairs, *distances])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(tables(), tables())
 def test_scores_lie_between_zero_and_one(first, second):
     found = scores(first, second)
     assert ((found >= -1e-9) & (found <= 1 + 1e-9))[~np.isnan(found)].all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(tables())
 def test_a_table_is_at_no_distance_from_itself(table):
     found = scores(table, table)
@@ -54,7 +54,7 @@ def test_a_table_is_at_no_distance_from_itself(table):
     assert all(rate.error == 0 for rate in missing_rates(table, table))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(tables(), tables(), st.randoms(use_true_random=False))
 def test_the_order_of_rows_says_nothing(first, second, random):
     order = list(range(len(second)))
@@ -63,7 +63,7 @@ def test_the_order_of_rows_says_nothing(first, second, random):
     assert scores(first, shuffled) == pytest.approx(scores(first, second), abs=1e-9, nan_ok=True)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(tables(), tables())
 def test_shapes_and_trends_do_not_depend_on_which_table_is_the_reference(first, second):
     there, back = column_shapes(first, second), column_shapes(second, first)
