@@ -9,8 +9,9 @@ a record is read:
   order (`RenyiFilter`), plans count with everything they announce until they are closed, and with what they really
   released from then on. This is the usual case, and by far the better bound over many runs.
 - **"basic"** otherwise: a first plan so close to the limit that only its own exact accounting shows that it fits, or
-  one whose events are not known beforehand. Then the targets (ε, δ) of the runs add up, used or not (basic
-  composition, valid for adaptive choices: Rogers et al. 2016).
+  one whose events are not known beforehand. Then the targets (ε, δ) of the runs add up, used up or not (basic
+  composition, valid for adaptive choices: Rogers et al. 2016). Only a run that was closed before it reserved anything
+  counts nothing: no record was read for it, so it tells nothing. It still settles the period if it was the first.
 """
 
 from __future__ import annotations
@@ -140,8 +141,8 @@ class PeriodBudget:
             self._admit_basic(run_id, epsilon=0.0, delta=0.0)
 
     def _admit_basic(self, run_id: str, *, epsilon: float, delta: float) -> None:
-        total_epsilon = _exact_sum([*(run.epsilon for run in self.runs.values()), epsilon])
-        total_delta = _exact_sum([*(run.delta for run in self.runs.values()), delta])
+        total_epsilon = _exact_sum([*(run.epsilon for run in self._bound()), epsilon])
+        total_delta = _exact_sum([*(run.delta for run in self._bound()), delta])
         if total_epsilon > self.limit.max_epsilon:
             raise self._exceeded(run_id, f"With it, the targets of the period's runs add up to ε = {total_epsilon:g}")
         if total_delta > self.limit.max_delta:
@@ -173,6 +174,10 @@ class PeriodBudget:
             name: run.events if run.closed_at else run.planned_events or run.events for name, run in self.runs.items()
         }
 
+    def _bound(self) -> tuple[LedgerRun, ...]:
+        """The runs whose targets count under basic composition: all but those that ended without a reservation."""
+        return tuple(run for run in self.runs.values() if run.releases or not run.closed_at)
+
     def view(self, *, node: str) -> BudgetView:
         """The period as the budget file shows it. Takes about a second when many events are new."""
         composition = self.composition
@@ -184,7 +189,7 @@ class PeriodBudget:
             )
         else:
             used = round_up(_exact_decimal([view.spent for view in views]))
-            committed = round_up(_exact_decimal([view.epsilon for view in views]))
+            committed = round_up(_exact_decimal([run.epsilon for run in self._bound()]))
         committed = max(used, committed)
         left = math.inf if self.limit.max_epsilon == math.inf else max(0.0, self.limit.max_epsilon - committed)
         return BudgetView(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -15,6 +16,7 @@ from aevorium.privacy.ledger import LedgerRelease, LedgerRun
 from aevorium.privacy.renyi import RenyiFilter
 
 DELTA = 1e-5
+COUNT = DiscreteLaplace(purpose="count", epsilon=0.1)
 LIMIT = Budget(max_epsilon=10.0, max_delta=DELTA, period="2026")
 
 
@@ -118,12 +120,26 @@ def test_a_plan_that_does_not_say_what_it_needs_can_only_be_the_first():
     assert not admits(period(run("a", planned=PLAN)), planned=None)
 
 
-def test_basic_composition_adds_targets_used_or_not():
-    first = run("a", planned=None, target=4.0, delta=4e-6, closed=True)
+def test_basic_composition_adds_targets_used_up_or_not():
+    first = run("a", planned=None, released=(COUNT,), target=4.0, delta=4e-6, closed=True)
     assert admits(period(first), planned=PLAN, target=6.0, delta=6e-6)
     assert not admits(period(first), planned=PLAN, target=6.001, delta=6e-6)
     assert not admits(period(first), planned=PLAN, target=6.0, delta=6.001e-6)
     assert not admits(period(first), planned=PLAN, target=3.0, delta=DELTA)
+
+
+def test_a_run_that_ended_before_it_released_anything_gives_its_budget_back():
+    """When one node of a federation refuses, the others' runs are closed unused: they may be repeated."""
+    limit = Budget(max_epsilon=3.0, max_delta=DELTA, period="2026")
+    unused = run("a", planned=None, closed=True)
+    assert admits(period(unused, limit=limit), planned=None)
+    assert period(unused, limit=limit).composition == "basic"
+    assert period(unused, limit=limit).view(node="n").committed == 0
+    assert period(unused, limit=limit).view(node="n").left == 3.0
+    assert not admits(period(run("a", planned=None), limit=limit), planned=None), "an open one may still release"
+    assert not admits(period(run("a", released=(COUNT,), closed=True), limit=limit), planned=None)
+    reserved = replace(unused, releases=(replace(run("a", released=(COUNT,)).releases[0], state="reserved"),))
+    assert not admits(period(reserved, limit=limit), planned=None), "what was reserved was perhaps released"
 
 
 def test_sums_of_targets_are_those_of_the_decimals():
@@ -139,7 +155,8 @@ def test_a_plan_equal_to_the_limit_fits_once():
     assert RenyiFilter(epsilon=3.0, delta=DELTA).cost(exact) > RenyiFilter(epsilon=3.0, delta=DELTA).capacity
     assert admits(period(limit=limit), planned=exact, target=3.0)
     assert not admits(period(run("a", planned=exact), limit=limit), planned=(tables(500.0),), target=0.1)
-    assert not admits(period(run("a", planned=exact, closed=True), limit=limit), planned=(tables(500.0),), target=0.1)
+    used = run("a", planned=exact, released=exact, closed=True)
+    assert not admits(period(used, limit=limit), planned=(tables(500.0),), target=0.1)
 
 
 def test_a_target_above_the_limit_is_refused_even_if_the_events_would_fit():
