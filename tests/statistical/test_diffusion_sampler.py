@@ -1,8 +1,8 @@
 """Samplers give back the table that their denoiser knows.
 
 A correct sampler fails a test with probability 10⁻⁶ at most (seeds are fixed besides); there are seven tests of chance.
-By Hoeffding's inequality an empirical share of 20,000 rows is off by 0.02 with probability 2·exp(-16) = 2·10⁻⁷; what the
-discrete steps add is measured to be below 0.01 at the number of levels used, and both fit into `SHARE`.
+By Hoeffding's inequality a share of 20,000 rows is off by 0.02 with probability 2·exp(-16) = 2·10⁻⁷; what the discrete
+steps add is measured to be below 0.01 at the number of levels used, and both fit into `SHARE`.
 """
 
 from __future__ import annotations
