@@ -14,7 +14,6 @@ import pandas as pd
 
 from aevorium.encoding.grid import table_grids
 from aevorium.encoding.statistics import TableStatistics
-from aevorium.evaluation.overlays import MarginalOverlay
 from aevorium.evaluation.released import ReleasedTable, card_of_released, compare_released
 from aevorium.evaluation.report.model import LocalReport, NodeSpend, RoundFacts, RunReport, StudyFacts
 from aevorium.evaluation.report.render import (
@@ -23,7 +22,7 @@ from aevorium.evaluation.report.render import (
     run_report_html,
     run_report_json,
 )
-from aevorium.evaluation.score import Scorecard
+from aevorium.evaluation.scorecard import Evaluation
 from aevorium.governance.keys import Key
 from aevorium.progress import Report, RoundFinished, StepProgress
 from aevorium.schema.table import TableSchema
@@ -67,8 +66,7 @@ def write_local_report(
     *,
     record: StudyRecord,
     schema: TableSchema,
-    card: Scorecard,
-    overlays: tuple[MarginalOverlay, ...],
+    evaluation: Evaluation,
     rows: int,
 ) -> tuple[Path, ...]:
     """Writes what a comparison with real rows found. Exact statistics of real records: not to be shared.
@@ -77,11 +75,18 @@ def write_local_report(
         workspace: The workspace of the run.
         record: The run.
         schema: Its schema.
-        card: The scores.
-        overlays: The columns of the real rows against those of the synthetic table.
+        evaluation: The scores, and what their charts are drawn from.
         rows: Rows of the synthetic table.
     """
-    content = LocalReport(study=_facts(record, schema, rows=rows), card=card, overlays=overlays)
+    content = LocalReport(
+        study=_facts(record, schema, rows=rows),
+        card=evaluation.card,
+        overlays=evaluation.overlays,
+        pairs=evaluation.pairs,
+        tstr=evaluation.tstr,
+        trtr=evaluation.trtr,
+        closest=evaluation.closest,
+    )
     _write(workspace.local_report_json, local_report_json(content))
     _write(workspace.local_report_html, local_report_html(content))
     return (workspace.local_report_html, workspace.local_report_json)

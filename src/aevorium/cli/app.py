@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, redirect_stdout
 from typing import Annotated
 
 import click
@@ -85,24 +86,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(is_json="--json" in flags, is_quiet="--quiet" in flags, is_verbose="--verbose" in flags)
     with recording(show=console.is_verbose) as log:
         try:
-            answer = typer.main.get_command(app)(
-                [*flags, *rest], prog_name="aevorium", standalone_mode=False, obj=console
-            )
+            answer = _run([*flags, *rest], console=console)
         except click.exceptions.NoArgsIsHelpError as error:
-            error.show()
-            return ExitStatus.USAGE
+            if not console.is_json:
+                error.show()
+                return ExitStatus.USAGE
+            return _fail(error, console=console, log=log)
         except Exception as error:  # the process's edge: whatever happened becomes a sentence and a status
             return _fail(error, console=console, log=log)
         if answer == _INTERRUPTED:
             return _fail(KeyboardInterrupt(), console=console, log=log)
     if isinstance(answer, Mapping):
         console.envelope(answer)
-        return ExitStatus.OK
-    return int(answer or 0)
+    return answer if isinstance(answer, int) else ExitStatus.OK
 
 
 _INTERRUPTED = 130
 """What Typer answers after Ctrl-C."""
+
+
+def _run(arguments: Sequence[str], *, console: Console) -> object:
+    """What the command answers: data for the envelope, an exit status, or nothing."""
+    command = typer.main.get_command(app)
+    # For a program, help and whatever a library prints must not get between it and the envelope.
+    with redirect_stdout(sys.stderr) if console.is_json else nullcontext():
+        return command(list(arguments), prog_name="aevorium", standalone_mode=False, obj=console)
 
 
 def _take_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -126,6 +134,8 @@ def _told(error: BaseException) -> AevoriumError:
     """The error of the catalogue that says what happened."""
     if isinstance(error, AevoriumError):
         return error
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return ConfigError("CONFIG_INVALID", "No command was given.", hint="Type: aevorium --help")
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx is not None else "aevorium"
         return ConfigError("CONFIG_INVALID", error.format_message(), hint=f"Type: {command} --help")

@@ -39,7 +39,7 @@ def show(context: typer.Context, workspace: WorkspaceFolder = None, node: NodeNa
     from aevorium.governance.chain import AuditChain
 
     entries = AuditChain(path).entries()
-    rows = [(str(entry.seq), entry.time, entry.actor, entry.action, entry.hash[:12]) for entry in entries]
+    rows = [(str(entry.seq), entry.time[:19], entry.actor, entry.action, entry.hash[:12]) for entry in entries]
     console_of(context).table(("entry", "time (UTC)", "actor", "action", "hash"), rows, numbers=("entry",))
     return {"entries": [entry.model_dump() for entry in entries]}
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
-from aevorium.cli.console import console_of
+from aevorium.cli.console import Console, console_of
 from aevorium.cli.options import WorkspaceFolder
+
+if TYPE_CHECKING:
+    from aevorium.workspace import Workspace
 
 __all__ = ["app"]
 
@@ -18,18 +23,54 @@ def _group() -> None:
 
 
 @app.command("show")
-def show(context: typer.Context, workspace: WorkspaceFolder = None) -> dict[str, object]:
+def show(
+    context: typer.Context,
+    workspace: WorkspaceFolder = None,
+    node: Annotated[
+        str | None, typer.Option("--node", help="The ledger of this node, release by release.", show_default=False)
+    ] = None,
+) -> dict[str, object]:
     """Shows what each node of a workspace spent in its run, and what is left of its limit."""
     from aevorium.cli.workspaces import existing_workspace
     from aevorium.settings import load_settings
 
     console = console_of(context)
     folder = existing_workspace(load_settings({"workspace": workspace}).values.workspace, console=console)
+    if node is not None:
+        return _show_node(folder, node, console=console)
     from aevorium.cli.summaries import spend_data, tell_privacy, tell_simulated, tell_spend
-    from aevorium.pipeline import load_study
+    from aevorium.server.record import load_study
 
     record, _ = load_study(folder)
     tell_simulated(is_simulated=record.is_simulated_data, console=console)
     tell_spend(record, console=console)
     tell_privacy(record.plan, console=console)
     return {"epsilon": record.plan.epsilon, "delta": record.plan.delta, "nodes": spend_data(record)}
+
+
+def _show_node(folder: Workspace, node: str, *, console: Console) -> dict[str, object]:
+    from pydantic import ValidationError
+
+    from aevorium.cli.progress_view import number
+    from aevorium.errors import ArtefactError
+    from aevorium.governance.budget import BudgetView
+    from aevorium.server.statement import describe_event
+
+    path = folder.node_home(node) / "privacy_budget.json"
+    try:
+        view = BudgetView.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = "It is damaged" if isinstance(error, ValidationError) else "There is no such node, or it never ran"
+        raise ArtefactError("ARTEFACT_NOT_FOUND", f"Cannot read the budget {str(path)!r}. {reason}.") from error
+    rows = [
+        (run.run_id[:8], release.phase, str(release.round), release.time[:19], release.state, *describe_event(event))
+        for run in view.runs
+        for release in run.releases
+        for event in release.events
+    ]
+    console.table(("run", "phase", "round", "time (UTC)", "state", "mechanism", "parameters"), rows, numbers=("round",))
+    console.say(
+        f"Period {view.period!r}: ε = {number(view.spent)} spent at δ = {view.max_delta:g}, "
+        f"limit {number(view.max_epsilon)}, left {number(view.left)}."
+    )
+    return view.model_dump(mode="json")

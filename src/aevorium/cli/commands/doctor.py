@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import tempfile
 from importlib import metadata
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from aevorium import __version__
 from aevorium.cli.console import console_of
 
 __all__ = ["doctor"]
@@ -24,6 +26,7 @@ def doctor(
 ) -> dict[str, object]:
     """Checks libraries, schema, disk, and on request one whole tiny federation."""
     from aevorium.errors import ConfigError
+    from aevorium.governance.keys import load_key
     from aevorium.schema.table import load_schema
     from aevorium.settings import load_settings
     from aevorium.workspace import Workspace
@@ -38,16 +41,29 @@ def doctor(
             raise ConfigError(
                 "DEPENDENCY_MISSING", f"The library {name!r} is not installed.", hint="Type: python start.py install"
             ) from error
+    console.say(f"ok: aevorium {__version__}, Python {platform.python_version()} on {platform.system()}")
     console.say("ok: libraries: " + ", ".join(f"{name} {version}" for name, version in versions.items()))
     schema = load_schema("synthea")
     console.say(f"ok: schema {schema.name!r}, {len(schema.columns)} columns, hash {schema.content_hash[:12]}")
-    with tempfile.TemporaryDirectory() as folder:
-        Workspace(Path(folder)).create()
-        console.say(f"ok: disk; workspace would be {settings.workspace.resolve()}")
-        if with_round:
-            _tiny_round(Path(folder), context)
+    if settings.key_file.exists():
+        console.say(f"ok: key {load_key(settings.key_file).key_id} in {settings.key_file}")
+    else:
+        console.say(f"ok: no key yet; the first run makes {settings.key_file}")
+    folder = settings.workspace
+    if folder.exists():
+        Workspace(folder).create()
+    console.say(f"ok: workspace {folder.resolve()}, {'writable' if folder.exists() else 'made by the first run'}")
+    if with_round:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+            _tiny_round(Path(scratch), context)
     console.say("Everything works.")
-    return {"versions": versions, "schema": schema.content_hash, "with_round": with_round}
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "versions": versions,
+        "schema": schema.content_hash,
+        "with_round": with_round,
+    }
 
 
 def _tiny_round(folder: Path, context: typer.Context) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import webbrowser
+from typing import Annotated
+
 import typer
 
 from aevorium.cli.console import console_of
@@ -10,7 +13,11 @@ from aevorium.cli.options import WorkspaceFolder
 __all__ = ["report"]
 
 
-def report(context: typer.Context, workspace: WorkspaceFolder = None) -> dict[str, object]:
+def report(
+    context: typer.Context,
+    workspace: WorkspaceFolder = None,
+    open_it: Annotated[bool, typer.Option("--open", help="Also open the run's report in the browser.")] = False,
+) -> dict[str, object]:
     """Names the reports and the privacy statement of a workspace."""
     from aevorium.cli.workspaces import existing_workspace
     from aevorium.errors import ArtefactError
@@ -29,4 +36,6 @@ def report(context: typer.Context, workspace: WorkspaceFolder = None) -> dict[st
         console.say("Do not share (exact statistics of real records):")
         for path in local:
             console.say(f"  {path}")
+    if open_it:
+        webbrowser.open(folder.report_html.resolve().as_uri())
     return {"shared": [str(path) for path in shared], "local": [str(path) for path in local]}

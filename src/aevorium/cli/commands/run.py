@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -45,6 +46,15 @@ def run(
     policy: Annotated[
         list[str] | None, typer.Option("--policy", help="FILE for every node, or NAME=FILE for one; repeat it.")
     ] = None,
+    min_nodes: Annotated[
+        int | None,
+        typer.Option(
+            "--min-nodes", min=1, help="Nodes without which a round fails; all if absent.", show_default=False
+        ),
+    ] = None,
+    purpose: Annotated[
+        str, typer.Option("--purpose", help="What the result is for; a node's policy may ask.")
+    ] = "synthetic data",
 ) -> dict[str, object]:
     """Runs a federation of simulated nodes on this machine and leaves its results in the workspace."""
     if device not in ("auto", "cpu", "cuda"):
@@ -75,7 +85,13 @@ def run(
     from aevorium.workspace import Workspace
 
     console = console_of(context)
-    options = run_options(settings, records=records, device="cuda" if device == "cuda" else "auto")
+    options = run_options(
+        settings,
+        records=records,
+        device="cuda" if device == "cuda" else "auto",
+        min_nodes=min_nodes,
+        purpose=purpose,
+    )
     plan = plan_study(table, list(files), options)
     tell_privacy(plan, console=console)
     target = Workspace(settings.workspace)
@@ -95,7 +111,8 @@ def run(
     tell_spend(result.record, console=console)
     tell_files(result.outputs, folder=target.root, console=console)
     console.say(f"Done in {duration(result.seconds)}. What to type next:")
-    console.say(f"  aevorium generate --workspace {target.root} --output {target.synthetic}")
+    console.say(f"  aevorium generate --workspace {target.root}")
+    console.say(f"  aevorium validate --workspace {target.root}")
     console.say(f"  aevorium audit verify --workspace {target.root}")
     tell_privacy(plan, console=console)
     return {
@@ -107,6 +124,7 @@ def run(
         "is_simulated": result.record.is_simulated_data,
         "total": result.record.total,
         "nodes": spend_data(result.record),
+        "rounds": [asdict(finished) for finished in result.rounds],
         "seconds": result.seconds,
         "outputs": [str(path) for path in result.outputs],
     }

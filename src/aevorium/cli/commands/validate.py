@@ -73,9 +73,8 @@ def compare(
     """Scores a table, prints the scores and writes the local report. Reads patient records."""
     import pandas as pd
 
-    from aevorium.evaluation.overlays import overlay_frames
     from aevorium.evaluation.score import CARD_COLUMNS
-    from aevorium.evaluation.scorecard import score_tables
+    from aevorium.evaluation.scorecard import evaluate_tables
     from aevorium.pipeline import load_study
     from aevorium.results import write_local_report
 
@@ -83,23 +82,25 @@ def compare(
     rows = _read(synthetic, schema, console=console)
     trained = pd.concat([_read(path, schema, console=console) for path in real], ignore_index=True)
     held = None if holdout is None else _read(holdout, schema, console=console)
-    card = score_tables(
+    found = evaluate_tables(
         synthetic=rows,
         real=trained,
         holdout=held,
         schema=schema,
         seed=seed,
         simulated=record.is_simulated_data,
-        progress=console.note,
+        progress=lambda step: console.note(f"Comparing: {step}"),
     )
-    if card.marking:
-        console.warn(card.marking)
+    card = found.card
     for note in card.notes:
         console.note(note)
+    console.say(f"Synthetic rows compared with {card.compared_with}:")
+    # The last column, a sentence for each score, is in the report.
     console.table(CARD_COLUMNS[:-1], [row[:-1] for row in card.rows()], numbers=CARD_COLUMNS[1:2])
-    overlays = overlay_frames(trained if held is None else held, rows)
-    paths = write_local_report(folder, record=record, schema=schema, card=card, overlays=overlays, rows=len(rows))
+    paths = write_local_report(folder, record=record, schema=schema, evaluation=found, rows=len(rows))
     console.say("Report: " + ", ".join(str(path) for path in paths))
+    if card.marking:
+        console.warn(f"That report holds {card.marking}.")
     return {
         "scores": {score.name: score.value for score in card.scores},
         "card": card.to_json(),
