@@ -53,6 +53,15 @@ _TABLES = (
     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
     """CREATE TRIGGER releases_stay BEFORE DELETE ON releases
     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
+    """CREATE TRIGGER agreements_stay BEFORE UPDATE OF
+        position, run_id, plan, plan_hash, epsilon, delta, period, agreed_events, agreed_at ON runs
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
+    """CREATE TRIGGER fixed_events_stay BEFORE UPDATE OF fixed_events ON runs WHEN OLD.fixed_events IS NOT NULL
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
+    """CREATE TRIGGER ends_stay BEFORE UPDATE OF closed_at ON runs WHEN OLD.closed_at IS NOT NULL
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
+    """CREATE TRIGGER commits_stay BEFORE UPDATE OF state, committed_at ON releases WHEN OLD.state = 'committed'
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
     """CREATE TRIGGER events_stay BEFORE UPDATE OF run_id, phase, round, events ON releases
     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
 )

@@ -414,3 +414,18 @@ def test_two_plans_at_the_same_time_cannot_both_have_the_last_of_the_budget(tmp_
     assert len(agreed) == 1
     assert list(nodes[0].ledger.runs("simulated")) == agreed
     assert sorted(nodes[0].actions) == ["plan_agreed", *["plan_refused"] * 3]
+
+
+@pytest.mark.parametrize("planned", [EVENTS, None])
+def test_a_run_that_another_node_refused_costs_nothing_and_can_be_repeated(make, planned):
+    """The server closes it at the nodes that had agreed; the limit is that of one run."""
+    node = make(simulated_policy(epsilon=TARGET, delta=DELTA))
+    for number in range(3):
+        node.gate.agree(plan(f"refused{number}", planned_events=planned))
+        node.gate.close(f"refused{number}")
+        view = node.gate.spend()
+        assert (view.spent, view.committed, view.left) == (0, 0, TARGET)
+    node.gate.agree(plan("r1", planned_events=planned))
+    node.gate.release("r1", phase="count", round=0, events=[COUNT], produce=lambda: 812)
+    node.gate.close("r1")
+    refused("BUDGET_EXCEEDED", lambda: node.gate.agree(plan("r2", planned_events=planned)))

@@ -340,13 +340,21 @@ def test_only_the_owner_can_read_a_ledger(tmp_path):
         "DELETE FROM runs",
         "UPDATE releases SET events = '[]'",
         "UPDATE releases SET round = 99",
+        "UPDATE releases SET state = 'reserved'",
+        "UPDATE runs SET epsilon = 0.001",
+        "UPDATE runs SET period = 'another'",
+        "UPDATE runs SET agreed_events = '[]'",
+        "UPDATE runs SET fixed_events = '[]'",
+        "UPDATE runs SET closed_at = NULL",
     ],
 )
 def test_the_file_itself_refuses_to_forget(tmp_path, statement):
     path = tmp_path / "ledger.db"
     ledger = SqliteLedger(path)
     open_run(ledger)
-    ledger.reserve("r1", phase="count", round=0, events=[COUNT])
+    ledger.fix_events("r1", [COUNT])
+    ledger.commit(ledger.reserve("r1", phase="count", round=0, events=[COUNT]))
+    ledger.close_run("r1")
     connection = sqlite3.connect(path)
     try:
         with pytest.raises(sqlite3.IntegrityError, match="append-only"):

@@ -1,0 +1,125 @@
+"""Settings: which source wins, what each value says of its origin, and what is refused by name."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from aevorium.errors import ConfigError
+from aevorium.settings import Settings, environment_names, load_settings
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder without a settings file."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_defaults_are_those_of_the_contract() -> None:
+    values = load_settings().values
+    assert (values.epsilon, values.delta, values.recipe, values.trust) == (3.0, 1e-5, "dp-sgd", "local")
+    assert (values.num_rounds, values.training_epochs, values.batch_size) == (5, 20, 32)
+    assert values.dp_noise_multiplier is None
+    assert values.workspace == Path("workspace")
+
+
+def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = [load_settings()]
+    (folder / "aevorium.toml").write_text("num_rounds = 2\n", encoding="utf-8")
+    seen.append(load_settings())
+    monkeypatch.setenv("NUM_ROUNDS", "3")
+    seen.append(load_settings())
+    monkeypatch.setenv("AEVORIUM_NUM_ROUNDS", "4")
+    seen.append(load_settings())
+    seen.append(load_settings({"num_rounds": 6, "epsilon": None}))
+    assert [found.values.num_rounds for found in seen] == [5, 2, 3, 4, 6]
+    assert [found.origins["num_rounds"].kind for found in seen] == [
+        "default", "file", "environment", "environment", "flag",
+    ]  # fmt: skip
+    assert [found.origins["num_rounds"].text for found in seen[2:]] == ["NUM_ROUNDS", "AEVORIUM_NUM_ROUNDS", "--rounds"]
+    assert seen[-1].origins["epsilon"].kind == "default"
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_every_setting_can_be_set_by_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"epsilon": "0.5", "delta": "1e-6", "recipe": "dp-sgd", "trust": "local", "dp_noise_multiplier": "1.5"}
+    for variable in environment_names(name):
+        with monkeypatch.context() as only:
+            for other in environment_names(name):
+                only.delenv(other, raising=False)
+            only.setenv(variable, values.get(name, "7"))
+            found = load_settings()
+            assert found.origins[name].text == variable
+            assert getattr(found.values, name) == type(getattr(found.values, name))(values.get(name, "7"))
+
+
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AEVORIUM_EPSILON", "")
+    found = load_settings()
+    assert (found.values.epsilon, found.origins["epsilon"].kind) == (3.0, "default")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("NUM_ROUNDS", "abc"),
+        ("NUM_ROUNDS", "0"),
+        ("NUM_ROUNDS", "-1"),
+        ("TRAINING_EPOCHS", "0"),
+        ("BATCH_SIZE", "1.5"),
+        ("DP_NOISE_MULTIPLIER", "-0.1"),
+        ("DP_NOISE_MULTIPLIER", "inf"),
+        ("AEVORIUM_EPSILON", "0"),
+        ("AEVORIUM_EPSILON", "nan"),
+        ("AEVORIUM_DELTA", "1"),
+        ("AEVORIUM_DELTA", "0"),
+    ],
+)
+def test_a_wrong_variable_is_named(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=variable) as caught:
+        load_settings()
+    assert caught.value.code == "CONFIG_INVALID"
+
+
+def test_an_infinite_epsilon_is_a_choice() -> None:
+    assert load_settings({"epsilon": math.inf}).values.epsilon == math.inf
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("rouns = 2", "rouns"), ("rounds = = 2", "TOML"), ("epsilon = 'x'", "epsilon"), ("num_rounds = 0", "num_rounds")],
+)
+def test_a_wrong_settings_file_is_explained(folder: Path, text: str, reason: str) -> None:
+    (folder / "aevorium.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=reason) as caught:
+        load_settings()
+    assert caught.value.code == "CONFIG_INVALID"
+
+
+def test_noise_and_epsilon_together_are_refused_wherever_each_comes_from(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DP_NOISE_MULTIPLIER", "0.3")
+    assert load_settings().values.dp_noise_multiplier == 0.3
+    with pytest.raises(ConfigError, match=r"--epsilon.*DP_NOISE_MULTIPLIER") as caught:
+        load_settings({"epsilon": 3.0})
+    assert caught.value.code == "CONFIG_CONFLICT"
+    (folder / "aevorium.toml").write_text("epsilon = 2\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"aevorium\.toml"):
+        load_settings()
+
+
+@pytest.mark.parametrize(("name", "value"), [("recipe", "warm-start"), ("trust", "secure-aggregation")])
+def test_what_a_later_version_has_is_said_to_be_absent(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=value) as caught:
+        load_settings({name: value})
+    assert caught.value.code == "FEATURE_UNAVAILABLE"
+    with pytest.raises(ConfigError, match="nonsense") as caught:
+        load_settings({name: "nonsense"})
+    assert caught.value.code == "CONFIG_INVALID"
