@@ -192,3 +192,10 @@ def test_control_c_in_the_middle(
     assert list(tmp_path.rglob("*.part")) == []
     budget = json.loads((tmp_path / "workspace" / "nodes" / "a" / "privacy_budget.json").read_text(encoding="utf-8"))
     assert budget["spent"] > 0
+    capsys.readouterr()
+    assert main(["budget", "show", "--workspace", str(tmp_path / "workspace"), "--json"]) == 0
+    captured = capsys.readouterr()
+    shown = json.loads(captured.out)["data"]
+    assert shown["status"] == "failed"
+    assert shown["nodes"][0]["spent"] == budget["runs"][0]["spent"] > 0
+    assert "did not finish" in captured.err

@@ -7,10 +7,21 @@ from pathlib import Path
 
 from aevorium.cli.console import Console
 from aevorium.cli.progress_view import number
+from aevorium.errors import ArtefactError
+from aevorium.governance.budget import BudgetView
 from aevorium.privacy.plan import StudyPlan
-from aevorium.server.record import StudyRecord
+from aevorium.server.record import NodeRecord, StudyRecord
+from aevorium.workspace import Workspace
 
-__all__ = ["spend_data", "tell_files", "tell_privacy", "tell_simulated", "tell_spend"]
+__all__ = [
+    "spend_data",
+    "tell_files",
+    "tell_privacy",
+    "tell_simulated",
+    "tell_spend",
+    "tell_unfinished",
+    "with_ledgers",
+]
 
 
 def tell_privacy(plan: StudyPlan, *, console: Console) -> None:
@@ -28,6 +39,40 @@ def tell_simulated(*, is_simulated: bool, console: Console) -> None:
     """Says when all patients are made up."""
     if is_simulated:
         console.say("Simulated: every patient of this run was made by a generator.", style="bold")
+
+
+def tell_unfinished(record: StudyRecord, *, console: Console) -> None:
+    """Says when a run did not reach its end."""
+    if record.status != "finished":
+        console.warn("This run did not finish. What its nodes had released stays spent.")
+
+
+def with_ledgers(record: StudyRecord, folder: Workspace) -> StudyRecord:
+    """The record of a run that did not finish, with what its nodes' own ledgers say was spent.
+
+    Nodes tell their spend at the end of a run; before that the server's record holds none of it, and would show zero.
+
+    Raises:
+        ArtefactError: ARTEFACT_NOT_FOUND, if a node's budget cannot be read: nothing is shown then, rather than zero.
+    """
+    if record.status == "finished":
+        return record
+    known = {node.name: node for node in record.nodes}
+    nodes = [_of_ledger(known.get(name, NodeRecord(name=name)), record, folder) for name in record.plan.nodes]
+    return record.model_copy(update={"nodes": tuple(nodes)})
+
+
+def _of_ledger(node: NodeRecord, record: StudyRecord, folder: Workspace) -> NodeRecord:
+    path = folder.node_home(node.name) / "privacy_budget.json"
+    try:
+        view = BudgetView.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtefactError(
+            "ARTEFACT_NOT_FOUND",
+            f"Cannot read the budget {str(path)!r}. The run did not finish, so only the node knows what it spent.",
+        ) from error
+    spent = sum(run.spent for run in view.runs if run.run_id == record.run_id)
+    return node.model_copy(update={"spent": spent, "limit": view.max_epsilon, "left": view.left})
 
 
 def tell_spend(record: StudyRecord, *, console: Console) -> None:

@@ -38,14 +38,27 @@ def show(
     folder = existing_workspace(load_settings({"workspace": workspace}).values.workspace, console=console)
     if node is not None:
         return _show_node(folder, node, console=console)
-    from aevorium.cli.summaries import spend_data, tell_privacy, tell_simulated, tell_spend
+    from aevorium.cli.summaries import (
+        spend_data,
+        tell_privacy,
+        tell_simulated,
+        tell_spend,
+        tell_unfinished,
+        with_ledgers,
+    )
     from aevorium.server.record import load_study
 
-    record, _ = load_study(folder)
+    record = with_ledgers(load_study(folder)[0], folder)
+    tell_unfinished(record, console=console)
     tell_simulated(is_simulated=record.is_simulated_data, console=console)
     tell_spend(record, console=console)
     tell_privacy(record.plan, console=console)
-    return {"epsilon": record.plan.epsilon, "delta": record.plan.delta, "nodes": spend_data(record)}
+    return {
+        "status": record.status,
+        "epsilon": record.plan.epsilon,
+        "delta": record.plan.delta,
+        "nodes": spend_data(record),
+    }
 
 
 def _show_node(folder: Workspace, node: str, *, console: Console) -> dict[str, object]:
