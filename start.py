@@ -46,13 +46,31 @@ def wanted_stamp() -> str:
     return hashlib.sha256(content + sys.version.encode()).hexdigest()
 
 
+def has_pip() -> bool:
+    """Whether the environment is whole: an interrupted start leaves one without pip."""
+    if not PYTHON.is_file():
+        return False
+    command = [str(PYTHON), "-m", "pip", "--version"]
+    return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def make_environment() -> None:
+    """Makes an empty environment with pip."""
+    say(f"Making {ENVIRONMENT.name} with Python {sys.version.split()[0]}")
+    try:
+        venv.create(ENVIRONMENT, with_pip=True, clear=ENVIRONMENT.exists())
+    except (OSError, subprocess.CalledProcessError) as error:
+        say(f"The environment cannot be made: {error}")
+        say("Check that the disk can be written. On Debian and Ubuntu, type: sudo apt install python3-venv")
+        sys.exit(1)
+
+
 def install(*, cpu: bool) -> None:
     """Makes the environment, unless it is there already."""
     if STAMP.is_file() and STAMP.read_text() == wanted_stamp():
         return
-    if not PYTHON.is_file():
-        say(f"Making {ENVIRONMENT.name} with Python {sys.version.split()[0]}")
-        venv.create(ENVIRONMENT, with_pip=True, clear=ENVIRONMENT.exists())
+    if not has_pip():
+        make_environment()
     command = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", "-r", "requirements.txt"]
     if cpu:
         command += ["--extra-index-url", CPU_INDEX]
@@ -115,4 +133,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        say("Stopped. Type the command again to go on.")
+        sys.exit(1)
