@@ -6,11 +6,13 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from aevorium.cli.reference import pages
+from aevorium.errors import CATALOGUE, AevoriumError
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,10 +36,61 @@ def test_start_needs_the_standard_library_alone() -> None:
     assert {name.split(".")[0] for name in names} <= set(sys.stdlib_module_names)
 
 
-def test_nothing_is_unpickled_or_evaluated() -> None:
-    banned = re.compile(r"pickle\.load|joblib\.load|torch\.load\(|allow_pickle=True|(?<![\w.])(eval|exec)\(|shell=True")
-    for path in (ROOT / "src").rglob("*.py"):
-        assert not banned.search(path.read_text(encoding="utf-8")), path.name
+_UNSAFE_MODULES = {"pickle", "dill", "cloudpickle", "shelve", "marshal"}
+_UNSAFE_CALLS = {"joblib.load", "torch.load", "eval", "exec", "os.system", "read_pickle"}
+
+
+def _called(node: ast.Call) -> str:
+    parts: list[str] = []
+    target: ast.expr = node.func
+    while isinstance(target, ast.Attribute):
+        parts.insert(0, target.attr)
+        target = target.value
+    return ".".join([target.id, *parts]) if isinstance(target, ast.Name) else ".".join(parts)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "src").rglob("*.py")), ids=lambda path: path.stem)
+def test_nothing_is_unpickled_or_evaluated(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            assert not {alias.name.split(".")[0] for alias in node.names} & _UNSAFE_MODULES
+        elif isinstance(node, ast.ImportFrom):
+            assert (node.module or "").split(".")[0] not in _UNSAFE_MODULES
+            assert (node.module or "") not in ("joblib", "torch") or "load" not in {a.name for a in node.names}
+        elif isinstance(node, ast.Call):
+            assert _called(node) not in _UNSAFE_CALLS
+            unsafe = {"allow_pickle", "shell"}
+            assert not [word for word in node.keywords if word.arg in unsafe and ast.unparse(word.value) != "False"]
+
+
+def test_every_error_code_has_its_anchor() -> None:
+    text = (ROOT / "docs" / "ERRORS.md").read_text(encoding="utf-8")
+    anchors = [line.removeprefix("## ").lower() for line in text.splitlines() if line.startswith("## ")]
+    assert anchors == [AevoriumError(code, "x").docs.partition("#")[2] for code in CATALOGUE]
+    assert AevoriumError("INTERNAL", "x").docs.partition("#")[0] == "docs/ERRORS.md"
+
+
+def test_every_dependency_is_accounted_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [
+        *project["dependencies"],
+        *(line for extra in project["optional-dependencies"].values() for line in extra),
+    ]
+    names = {re.split(r"[\[<>=!~ ]", line)[0] for line in wanted} - {"aevorium"}
+    text = (ROOT / "docs" / "DEPENDENCIES.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("|")]
+    listed = {name.strip() for row in rows for name in row.split(",")}
+    assert names - listed == set()
+    assert listed - names - {"package", "---", "hatchling"} == set(), "listed, and not a dependency"
+
+
+def test_imports_go_one_way() -> None:
+    code = "from importlinter.cli import lint_imports_command; lint_imports_command(['--no-cache'])"
+    finished = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stdout
+    named = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    for contract in named:
+        assert f"{contract['name']} KEPT" in finished.stdout
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:
