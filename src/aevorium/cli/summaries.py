@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from aevorium.cli.console import Console
 from aevorium.cli.progress_view import number
 from aevorium.errors import ArtefactError
-from aevorium.governance.budget import BudgetView
+from aevorium.governance.budget import BudgetView, PeriodBudget
+from aevorium.governance.policy import Budget
+from aevorium.privacy.ledger import SqliteLedger
 from aevorium.privacy.plan import StudyPlan
 from aevorium.server.record import NodeRecord, StudyRecord
 from aevorium.workspace import Workspace
 
 __all__ = [
+    "node_budget",
     "spend_data",
     "tell_files",
     "tell_privacy",
@@ -63,16 +68,28 @@ def with_ledgers(record: StudyRecord, folder: Workspace) -> StudyRecord:
 
 
 def _of_ledger(node: NodeRecord, record: StudyRecord, folder: Workspace) -> NodeRecord:
-    path = folder.node_home(node.name) / "privacy_budget.json"
+    view = node_budget(folder, node.name)
+    spent = sum(run.spent for run in view.runs if run.run_id == record.run_id)
+    return node.model_copy(update={"spent": spent, "limit": view.max_epsilon, "left": view.left})
+
+
+def node_budget(folder: Workspace, name: str) -> BudgetView:
+    """A simulated node's budget, computed again from its ledger: its file may be older, after a crash.
+
+    Raises:
+        ArtefactError: ARTEFACT_NOT_FOUND, if there is no such node or its budget cannot be read.
+    """
+    home = folder.node_home(name)
+    path = home / "privacy_budget.json"
     try:
         view = BudgetView.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ArtefactError(
-            "ARTEFACT_NOT_FOUND",
-            f"Cannot read the budget {str(path)!r}. The run did not finish, so only the node knows what it spent.",
-        ) from error
-    spent = sum(run.spent for run in view.runs if run.run_id == record.run_id)
-    return node.model_copy(update={"spent": spent, "limit": view.max_epsilon, "left": view.left})
+        reason = "It is damaged" if isinstance(error, ValidationError) else "There is no such node, or it never ran"
+        raise ArtefactError("ARTEFACT_NOT_FOUND", f"Cannot read the budget {str(path)!r}. {reason}.") from error
+    if not (home / "ledger.db").is_file():
+        raise ArtefactError("ARTEFACT_NOT_FOUND", f"No ledger in {str(home)!r}. What was spent is not known.")
+    limit = Budget(max_epsilon=view.max_epsilon, max_delta=view.max_delta, period=view.period)
+    return PeriodBudget(limit=limit, runs=SqliteLedger(home / "ledger.db").runs(view.period)).view(node=name)
 
 
 def tell_spend(record: StudyRecord, *, console: Console) -> None:

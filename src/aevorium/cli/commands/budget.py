@@ -62,19 +62,11 @@ def show(
 
 
 def _show_node(folder: Workspace, node: str, *, console: Console) -> dict[str, object]:
-    from pydantic import ValidationError
-
     from aevorium.cli.progress_view import number
-    from aevorium.errors import ArtefactError
-    from aevorium.governance.budget import BudgetView
+    from aevorium.cli.summaries import node_budget
     from aevorium.server.statement import describe_event
 
-    path = folder.node_home(node) / "privacy_budget.json"
-    try:
-        view = BudgetView.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = "It is damaged" if isinstance(error, ValidationError) else "There is no such node, or it never ran"
-        raise ArtefactError("ARTEFACT_NOT_FOUND", f"Cannot read the budget {str(path)!r}. {reason}.") from error
+    view = node_budget(folder, node)
     rows = [
         (run.run_id[:8], release.phase, str(release.round), release.time[:19], release.state, *describe_event(event))
         for run in view.runs
