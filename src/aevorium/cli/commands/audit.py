@@ -28,7 +28,11 @@ def _chain_file(context: typer.Context, workspace: Path | None, node: str | None
     folder = existing_workspace(root, console=console_of(context))
     path = folder.database if node is None else folder.node_home(node) / "audit.db"
     if not path.is_file():
-        raise ArtefactError("ARTEFACT_NOT_FOUND", f"No audit chain {str(path)!r}. No run was started there.")
+        raise ArtefactError(
+            "ARTEFACT_NOT_FOUND",
+            f"No audit chain {str(path)!r}. No run was started there.",
+            hint="Run 'aevorium run' or 'aevorium demo' first, or give --workspace.",
+        )
     return path
 
 

@@ -15,12 +15,19 @@ __all__ = ["demo"]
 def demo(context: typer.Context, workspace: WorkspaceFolder = None, seed: Seed = None) -> dict[str, object]:
     """Trains across three simulated hospitals at ε = 3, generates a table and scores it on patients kept aside."""
     from aevorium.cli.workspaces import new_demo_folder
+    from aevorium.errors import ConfigError
     from aevorium.settings import load_settings
     from aevorium.workspace import Workspace
 
     settings = load_settings({"workspace": workspace, "seed": seed}).values
     console = console_of(context)
     root = settings.workspace if workspace else new_demo_folder(settings.workspace, now=datetime.now().astimezone())
+    if Workspace(root).database.exists():
+        raise ConfigError(
+            "CONFIG_INVALID",
+            f"--workspace {str(root)!r} is not possible. It holds a run, and every demo needs a new workspace.",
+            hint="Give another folder, or leave --workspace out.",
+        )
     folder = Workspace(root).create()
     from aevorium.cli.commands.validate import compare
     from aevorium.cli.progress_view import ProgressView

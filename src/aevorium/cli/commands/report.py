@@ -28,7 +28,11 @@ def report(
     shared = [path for path in (folder.report_html, folder.report_json, folder.privacy_statement) if path.is_file()]
     local = [path for path in (folder.local_report_html, folder.local_report_json) if path.is_file()]
     if not shared:
-        raise ArtefactError("ARTEFACT_NOT_FOUND", f"No report in {str(folder.root)!r}. No run was finished there.")
+        raise ArtefactError(
+            "ARTEFACT_NOT_FOUND",
+            f"No report in {str(folder.root)!r}. No run was finished there.",
+            hint="Run 'aevorium run' or 'aevorium demo' first, or give --workspace.",
+        )
     console.say("May be shared (released numbers only):")
     for path in shared:
         console.say(f"  {path}")
