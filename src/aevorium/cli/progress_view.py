@@ -118,7 +118,7 @@ def number(value: float) -> str:
 
 def duration(seconds: float) -> str:
     """A length of time for people."""
-    if seconds < 60:
+    if round(seconds) < 60:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s"
