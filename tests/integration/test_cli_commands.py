@@ -1,0 +1,142 @@
+"""Commands that need no federation: schemas, sample, preparation, plan, key, doctor."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aevorium.cli.app import main
+from aevorium.governance.keys import load_or_create_key
+from aevorium.schema.table import TableSchema
+
+
+def _answer(capsys: pytest.CaptureFixture[str], *arguments: str | Path, status: int = 0) -> Any:
+    assert main([*map(str, arguments), "--json", "--quiet"]) == status
+    answer = json.loads(capsys.readouterr().out)
+    return answer["data"] if status == 0 else answer["error"]
+
+
+def test_schemas_are_listed_shown_and_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (listed,) = _answer(capsys, "schema", "list")["schemas"]
+    assert (listed["name"], listed["columns"], listed["measured"]) == ("synthea", 14, 13)
+    assert main(["schema", "show", "synthea", "--toml"]) == 0
+    own = tmp_path / "own.toml"
+    own.write_text(capsys.readouterr().out, encoding="utf-8")
+    assert TableSchema.from_toml(own.read_text(encoding="utf-8"), source="own").name == "synthea"
+    assert _answer(capsys, "schema", "check", own)["content_hash"] == listed["content_hash"]
+    shown = _answer(capsys, "schema", "show", own)["schema"]
+    assert shown["columns"]["Age"]["max"] == 90
+    assert main(["schema", "show"]) == 0
+    assert "18 to 90" in capsys.readouterr().out
+    own.write_text(own.read_text(encoding="utf-8").replace("max = 90", "max = 9", 1), encoding="utf-8")
+    assert _answer(capsys, "schema", "check", own, status=2)["code"] == "SCHEMA_INVALID"
+    assert _answer(capsys, "schema", "check", tmp_path / "none.toml", status=2)["code"] == "SCHEMA_NOT_FOUND"
+
+
+def test_from_sample_to_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = _answer(
+        capsys, "data", "sample", "--output-dir", tmp_path, "--hospitals", 2, "--patients", 60, "--holdout", 20
+    )
+    assert [(entry["adults"], entry["is_holdout"]) for entry in made["exports"]] == [
+        (60, False),
+        (60, False),
+        (20, True),
+    ]
+    export = Path(made["exports"][0]["path"])
+    output = tmp_path / "a.csv"
+    answer = _answer(capsys, "data", "prepare", "--synthea", export, "--output", output)
+    assert answer["is_simulated"] is True
+    with output.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == answer["tables"][0]["rows"] == 60
+    checked = _answer(capsys, "schema", "check", "synthea", "--data", output)
+    assert any("60 rows read" in line for line in checked["findings"])
+    parts = _answer(capsys, "data", "prepare", "--synthea", export, "--split", 2, "--output-dir", tmp_path / "parts")
+    assert [Path(part["path"]).name for part in parts["tables"]] == ["part_1.csv", "part_2.csv"]
+    assert sum(part["rows"] for part in parts["tables"]) == 60
+    early = _answer(
+        capsys, "data", "prepare", "--synthea", export, "--output", output, "--reference-date", "1800-01-01", status=1
+    )
+    assert early["code"] == "DATA_EMPTY"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--output", "a.csv", "--split", "2"],
+        ["--split", "2"],
+        ["--output-dir", "parts"],
+        ["--output", "a.csv", "--output-dir", "parts"],
+        ["--output", "a.csv", "--reference-date", "yesterday"],
+    ],
+)
+def test_preparation_asks_where_to_write(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    error = _answer(capsys, "data", "prepare", "--synthea", tmp_path, *arguments, status=2)
+    assert error["code"] == "CONFIG_INVALID"
+
+
+def test_findings_are_text_for_the_owner_of_the_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _answer(capsys, "data", "sample", "--output-dir", tmp_path, "--hospitals", 1, "--patients", 30)
+    export = tmp_path / "Hospital_A"
+    assert main(["data", "prepare", "--synthea", str(export), "--output", str(tmp_path / "a.csv")]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"{tmp_path / 'a.csv'}: 30 rows\n"
+    assert "Patients kept: 30 of" in captured.err
+    (export / "allergies.csv").unlink()
+    error = _answer(capsys, "data", "prepare", "--synthea", export, "--output", tmp_path / "b.csv", status=1)
+    assert (error["code"], "allergies.csv" in error["message"]) == ("SYNTHEA_INCOMPLETE", True)
+    assert not (tmp_path / "b.csv").exists()
+
+
+def test_a_plan_costs_what_is_asked_and_reads_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    fixed = ["plan", "--schema", "synthea", "--epsilon", "3", "--delta", "1e-5", "--records", "2000", "--nodes", "2"]
+    answer = _answer(capsys, *fixed)
+    assert (answer["epsilon"], answer["delta"], answer["is_private"]) == (3.0, 1e-5, True)
+    assert max(phase["epsilon"] for phase in answer["phases"]) < 3.0 < sum(p["epsilon"] for p in answer["phases"])
+    assert main(["plan", "--records", "2000", "--nodes", "1", "--noise-multiplier", "0.3"]) == 0
+    captured = capsys.readouterr()
+    # The first specification's noise, batch, epochs and rounds: the contract names what they cost.
+    assert "ε = 33" in captured.err
+    assert "Together: ε = 33" in captured.out
+
+
+def test_a_plan_without_privacy_is_loud(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--records", "2000", "--nodes", "2", "--epsilon", "inf", "--quiet"]) == 0
+    captured = capsys.readouterr()
+    assert "NO PRIVACY" in captured.err
+    assert "ε = ∞" in captured.out
+
+
+def test_the_key_is_named_and_not_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "key"
+    monkeypatch.setenv("AEVORIUM_KEY_FILE", str(path))
+    assert _answer(capsys, "keys", "show") == {"path": str(path), "exists": False, "key_id": None}
+    key = load_or_create_key(path)
+    assert main(["keys", "show", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["data"]["key_id"] == key.key_id
+    assert path.read_text().strip() not in captured.out + captured.err
+
+
+def test_a_workspace_without_a_run_says_what_to_type(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["generate"], ["validate"], ["report"], ["budget", "show"], ["audit", "show"], ["audit", "verify"]):
+        error = _answer(capsys, *command, "--workspace", tmp_path, status=1)
+        assert error["code"] == "ARTEFACT_NOT_FOUND", command
+        assert "aevorium run" in error["hint"], command
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_doctor_runs_one_round(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = _answer(capsys, "doctor", "--with-round")
+    assert answer["with_round"] is True
+    assert list(tmp_path.iterdir()) == []
