@@ -69,6 +69,26 @@ def test_a_failed_installation_shows_its_last_lines_and_is_tried_again(
     assert "no network" in start.LOG.read_text()
 
 
+def test_an_environment_that_an_interruption_left_is_made_anew(
+    start: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[bool] = []
+    _pip(monkeypatch, output="", status=0)
+    monkeypatch.setattr(start, "has_pip", lambda: False)
+    monkeypatch.setattr(start.venv, "create", lambda folder, *, with_pip, clear: made.append(clear))
+    start.install(cpu=False)
+    assert made == [True]
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise subprocess.CalledProcessError(1, "ensurepip")
+
+    monkeypatch.setattr(start.venv, "create", fail)
+    start.STAMP.unlink()
+    with pytest.raises(SystemExit):
+        start.install(cpu=False)
+    assert "python3-venv" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("verb", "expected"),
     [
