@@ -189,8 +189,15 @@ def _not_utf8(source: str, *, at: int) -> DataError:
 def _check_header(source: str, header: Sequence[str], wanted: Sequence[str]) -> None:
     repeated = [name for name, count in Counter(header).items() if name and count > 1]
     if repeated:
-        names = ", ".join(repr(name) for name in repeated)
-        raise _unreadable(source, f"Its header names columns twice: {names}", hint="Rename or remove one of them.")
+        # Of a file without a header the first record stands here: only names that the schema knows may be shown.
+        known = [repr(name) for name in repeated if name in wanted]
+        others = len(repeated) - len(known)
+        parts = [*known, *([f"{others} that the schema does not name"] if others else [])]
+        raise _unreadable(
+            source,
+            f"Its header names columns twice: {', '.join(parts)}",
+            hint="Rename or remove one of them; a file without a header needs one.",
+        )
     if len(header) == 1 and header[0] not in wanted:
         for delimiter, plural in _DELIMITERS.items():
             if delimiter in header[0]:
