@@ -148,6 +148,10 @@ def test_a_byte_order_mark_and_values_out_of_bounds_are_fine(
     output = tmp_path / "rows.csv"
     assert main(["generate", "--workspace", str(folder), "--rows", "77", "--output", str(output)]) == 0
     assert len(output.read_text().splitlines()) == 78
+    assert _run(tmp_path, _lines(*GOOD)) == 3
+    again = capsys.readouterr().err
+    assert "(BUDGET_EXCEEDED)" in again
+    assert "new --workspace" in again
     assert main(["audit", "verify", "--workspace", str(folder)]) == 0
     assert main(["audit", "verify", str(folder / "audit_log.json")]) == 0
     assert main(["budget", "show", "--workspace", str(folder)]) == 0

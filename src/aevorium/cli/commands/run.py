@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aevorium.cli.console import console_of
+from aevorium.cli.console import Console, console_of
 from aevorium.cli.options import (
     BatchSize,
     Delta,
@@ -22,7 +24,11 @@ from aevorium.cli.options import (
     Trust,
     WorkspaceFolder,
 )
-from aevorium.errors import ConfigError
+from aevorium.errors import BudgetExceeded, ConfigError
+
+if TYPE_CHECKING:
+    from aevorium.pipeline import RunResult
+    from aevorium.workspace import Workspace
 
 __all__ = ["run"]
 
@@ -78,9 +84,9 @@ def run(
     files = parse_nodes(node)
     policies = parse_policies(policy or [], nodes=list(files))
     table, text = read_schema(schema)
-    from aevorium.cli.progress_view import ProgressView, duration
+    from aevorium.cli.progress_view import ProgressView
     from aevorium.cli.study_options import run_options
-    from aevorium.cli.summaries import spend_data, tell_files, tell_privacy, tell_simulated, tell_spend
+    from aevorium.cli.summaries import tell_privacy
     from aevorium.pipeline import NodeSource, plan_study, run_federation
     from aevorium.workspace import Workspace
 
@@ -95,7 +101,7 @@ def run(
     plan = plan_study(table, list(files), options)
     tell_privacy(plan, console=console)
     target = Workspace(settings.workspace)
-    with ProgressView(console) as view:
+    with ProgressView(console) as view, _explained(has_policies=bool(policies)):
         result = run_federation(
             table,
             schema_text=text,
@@ -107,17 +113,46 @@ def run(
             report=view,
         )
     write_node_files(target, nodes=files)
+    _tell(result, folder=target, console=console)
+    return _data(result, folder=target)
+
+
+@contextmanager
+def _explained(*, has_policies: bool) -> Iterator[None]:
+    """Says what to do where a simulated node's limit is the ε of the workspace's first run."""
+    try:
+        yield
+    except BudgetExceeded as error:
+        if has_policies:
+            raise
+        raise BudgetExceeded(
+            error.code,
+            error.message,
+            hint="A workspace of simulated nodes pays for one run. Give a new --workspace (what both runs release from "
+            "the same records then adds up, and no ledger says so), or a larger limit with --policy.",
+        ) from error
+
+
+def _tell(result: RunResult, *, folder: Workspace, console: Console) -> None:
+    from aevorium.cli.progress_view import duration
+    from aevorium.cli.summaries import tell_files, tell_privacy, tell_simulated, tell_spend
+
     tell_simulated(is_simulated=result.record.is_simulated_data, console=console)
     tell_spend(result.record, console=console)
-    tell_files(result.outputs, folder=target.root, console=console)
+    tell_files(result.outputs, folder=folder.root, console=console)
     console.say(f"Done in {duration(result.seconds)}. What to type next:")
-    console.say(f"  aevorium generate --workspace {target.root}")
-    console.say(f"  aevorium validate --workspace {target.root}")
-    console.say(f"  aevorium audit verify --workspace {target.root}")
-    tell_privacy(plan, console=console)
+    for command in ("generate", "validate", "audit verify"):
+        console.say(f"  aevorium {command} --workspace {folder.root}")
+    tell_privacy(result.record.plan, console=console)
+
+
+def _data(result: RunResult, *, folder: Workspace) -> dict[str, object]:
+    from aevorium.cli.summaries import spend_data
+
+    plan = result.record.plan
     return {
         "run_id": result.record.run_id,
-        "workspace": str(target.root),
+        "workspace": str(folder.root),
         "epsilon": plan.epsilon,
         "delta": plan.delta,
         "is_private": plan.is_private,
