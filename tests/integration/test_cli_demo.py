@@ -42,6 +42,10 @@ def test_the_demo_leaves_a_workspace_that_the_scripts_find(
     assert [release["phase"] for release in ledger["runs"][0]["releases"]] == ["count", "statistics", "training"]
     assert main(["audit", "verify"]) == 0
 
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    assert main(["report", "--open"]) == 0
+    assert opened == [(folder / "report.html").resolve().as_uri()]
     capsys.readouterr()
     assert main(["demo", "--workspace", str(folder)]) == 2
     assert "holds a run" in capsys.readouterr().err
