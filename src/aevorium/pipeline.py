@@ -167,6 +167,7 @@ class GenerationResult:
         seconds: How long it took.
         is_simulated: Whether the model was trained on simulated patients.
         is_private: Whether the run had a finite ε.
+        is_finished: Whether the run reached its end; otherwise the model is that of its last round.
     """
 
     path: Path
@@ -175,6 +176,7 @@ class GenerationResult:
     seconds: float
     is_simulated: bool
     is_private: bool
+    is_finished: bool
 
 
 def plan_study(schema: TableSchema, node_names: Sequence[str], options: RunOptions) -> StudyPlan:
@@ -374,6 +376,7 @@ def generate_table(
         seconds=time.monotonic() - started,
         is_simulated=record.is_simulated_data,
         is_private=record.plan.is_private,
+        is_finished=record.status == "finished",
     )
 
 

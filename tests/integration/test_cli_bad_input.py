@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,19 @@ def _run(tmp_path: Path, content: bytes | None, *options: str) -> int:
     arguments = ["run", "--schema", str(tmp_path / "schema.toml"), "--node", f"a={tmp_path / 'a.csv'}"]
     arguments += ["--workspace", str(tmp_path / "workspace"), "--rounds", "1", "--epochs", "1", "--batch-size", "128"]
     return main([*arguments, *options])
+
+
+class _Links(HTMLParser):
+    """What the elements of a page load or lead to; text within scripts is no element."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags = 0
+        self.targets: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags += 1
+        self.targets += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action")]
 
 
 def _left_over(tmp_path: Path) -> list[str]:
@@ -159,6 +173,10 @@ def test_a_byte_order_mark_and_values_out_of_bounds_are_fine(
     assert main(["generate", "--workspace", str(folder), "--output", str(tmp_path / "rows.xlsx")]) == 2
     html = (folder / "report.html").read_text(encoding="utf-8")
     assert 'src="http' not in html
+    links = _Links()
+    links.feed(html)
+    assert links.tags > 50
+    assert [target for target in links.targets if "//" in target] == []
     assert "Content-Security-Policy" in html
     capsys.readouterr()
     held = tmp_path / "a.csv"

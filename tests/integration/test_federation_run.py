@@ -21,11 +21,13 @@ from aevorium.pipeline import (
     RunOptions,
     RunResult,
     generate_table,
+    load_study,
     plan_cost,
     plan_study,
     run_federation,
     verify_workspace,
 )
+from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.ledger import SqliteLedger
 from aevorium.privacy.mechanisms import OsNoise
 from aevorium.progress import ProgressEvent, RoundFinished, ignore
@@ -78,7 +80,7 @@ def _table(path: Path, rows: int, seed: int) -> Path:
     glucose[rng.random(rows) < 0.4] = ""
     frame = pd.DataFrame(
         {
-            "id": [f"{seed}-{number}" for number in range(rows)],
+            "id": [f"zq-patient-{seed}-{number}" for number in range(rows)],
             "age": age,
             "cost": np.round(np.clip(rng.exponential(200, rows) * (1 + ill), 0, 1000), 2),
             "glucose": glucose,
@@ -153,8 +155,7 @@ def test_no_file_of_the_run_holds_an_identifier_or_the_exact_counts(
     for path in result.outputs:
         if path.suffix != ".npz":
             content = path.read_text(encoding="utf-8", errors="replace")
-            # Identifiers here are "<seed>-<number>"; the longest ones occur nowhere by chance.
-            assert "2-299" not in content, path.name
+            assert "zq-patient" not in content, path.name
             assert "a.csv" not in content, path.name
 
 
@@ -281,8 +282,42 @@ def test_an_interrupted_run_keeps_its_charges(tmp_path: Path) -> None:
     (run,) = SqliteLedger(Workspace(tmp_path / "workspace").node_home("a") / "ledger.db").runs("simulated").values()
     assert [release.phase for release in run.releases] == ["count", "statistics", "training"]
     assert run.closed_at is not None
+    workspace = Workspace(tmp_path / "workspace")
+    record, _ = load_study(workspace)
+    assert record.status == "failed"
+    spent = epsilon(run.events, delta=OPTIONS.delta)
+    assert 0 < spent < OPTIONS.epsilon
+    assert record.nodes[0].spent == spent
+    assert verify_workspace(workspace).is_sound, verify_workspace(workspace).findings
+    made = generate_table(workspace=workspace, key_file=tmp_path / "key", output=tmp_path / "rows.csv", rows=5)
+    assert not made.is_finished
+    text = workspace.study.read_text(encoding="utf-8")
+    workspace.study.write_text(text.replace(f'"spent": {spent}', '"spent": 0.0'), encoding="utf-8")
+    assert not verify_workspace(workspace).is_sound
+    workspace.study.write_text(text, encoding="utf-8")
+    workspace.privacy_statement.write_text("A claim that nobody made.", encoding="utf-8")
+    assert not verify_workspace(workspace).is_sound
     with pytest.raises(ArtefactError):
         verify_workspace(Workspace(tmp_path / "nothing-here"))
+
+
+def test_a_node_lost_on_the_way_is_told_to_finish_and_its_spend_is_recorded(tmp_path: Path) -> None:
+    small = NodePolicy(budget=Budget(max_epsilon=4.0), allow=Allowance(min_patients=2000))
+    nodes = [
+        NodeSource("a", _table(tmp_path / "a.csv", 300, 0)),
+        NodeSource("b", _table(tmp_path / "b.csv", 300, 1)),
+        NodeSource("small", _table(tmp_path / "small.csv", 300, 2), policy=small),
+    ]
+    options = RunOptions(epsilon=4.0, rounds=1, epochs=1, batch_size=64, min_nodes=2)
+    result = _run(tmp_path, options=options, nodes=nodes)
+    lost = result.nodes[2]
+    # It paid for its noisy count and for nothing else.
+    assert lost.spent == pytest.approx(0.2, abs=1e-3)
+    assert result.nodes[0].spent > 3.5
+    workspace = Workspace(tmp_path / "workspace")
+    (run,) = SqliteLedger(workspace.node_home("small") / "ledger.db").runs(small.budget.period).values()
+    assert run.closed_at is not None
+    assert verify_workspace(workspace).is_sound, verify_workspace(workspace).findings
 
 
 def _session(tmp_path: Path, policy: NodePolicy) -> tuple[NodeSession, PlanRequest]:

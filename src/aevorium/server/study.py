@@ -69,6 +69,7 @@ class StudyConductor:
         self._report = report
         self._plan = journal.record.plan
         self._run_id = journal.record.run_id
+        self._agreed: dict[int, str] = {}
         self._names: dict[int, str] = {}
         self._counts: dict[int, int] = {}
 
@@ -85,10 +86,10 @@ class StudyConductor:
             encoder = self._measure()
             self._train(encoder)
         except BaseException as error:
-            self._finish()
+            finished = self._finish()
             code = getattr(error, "code", type(error).__name__)
             self._journal.note("run_failed", {"code": code})
-            self._journal.update(status="failed", finished_at=_now(), nodes=self._node_records({}))
+            self._journal.update(status="failed", finished_at=_now(), nodes=self._node_records(finished))
             raise
         finished = self._finish()
         self._journal.note("run_finished", {"spent": {name: reply.spent for name, reply in finished.items()}})
@@ -103,7 +104,7 @@ class StudyConductor:
             body = read_body(message, PlanReply)
             if body.plan_hash != self._plan.content_hash or body.node not in self._plan.nodes:
                 raise FederationError("MESSAGE_INVALID", f"Node {body.node!r} agreed to another plan than the study's.")
-            self._names[node_id] = body.node
+            self._agreed[node_id] = self._names[node_id] = body.node
         self._require(replies, phase="plan")
         self._journal.note("nodes_agreed", {"nodes": sorted(self._names.values()), "refused": len(replies.codes)})
 
@@ -167,10 +168,13 @@ class StudyConductor:
         )
 
     def _finish(self) -> dict[str, FinishReply]:
-        """Ends the run at every node that agreed to it; a node that no longer answers keeps its own record."""
-        if not self._names:
+        """Ends the run at every node that agreed to it, also at those that were lost on the way.
+
+        A node that no longer answers keeps its own record.
+        """
+        if not self._agreed:
             return {}
-        contents = {node_id: pack(FinishRequest(**self._run)) for node_id in self._names}
+        contents = {node_id: pack(FinishRequest(**self._run)) for node_id in self._agreed}
         replies = ask(self._grid, contents, message_type=FINISH, timeout=_TIMEOUT)
         bodies = [read_body(message, FinishReply) for message in replies.valid.values()]
         return {body.node: body for body in bodies}
@@ -195,17 +199,15 @@ class StudyConductor:
         return {"run_id": self._run_id, "plan_hash": self._plan.content_hash}
 
     def _node_records(self, finished: Mapping[str, FinishReply]) -> tuple[NodeRecord, ...]:
-        counts = {self._names[node_id]: count for node_id, count in self._counts.items() if node_id in self._names}
-        return tuple(
-            NodeRecord(
-                name=name,
-                count=counts.get(name),
-                spent=finished[name].spent if name in finished else 0.0,
-                limit=finished[name].limit if name in finished else None,
-                left=finished[name].left if name in finished else None,
-            )
-            for name in self._plan.nodes
-        )
+        counts = {self._agreed[node_id]: count for node_id, count in self._counts.items()}
+        return tuple(self._node_record(name, finished.get(name), counts.get(name)) for name in self._plan.nodes)
+
+    def _node_record(self, name: str, reply: FinishReply | None, count: int | None) -> NodeRecord:
+        if reply is not None:
+            return NodeRecord(name=name, count=count, spent=reply.spent, limit=reply.limit, left=reply.left)
+        # A node that agreed and does not answer may have spent all that it agreed to; never less is said of it.
+        spent = self._plan.epsilon if name in self._agreed.values() else 0.0
+        return NodeRecord(name=name, count=count, spent=spent)
 
 
 def _now() -> str:

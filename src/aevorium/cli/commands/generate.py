@@ -54,6 +54,8 @@ def generate(
             steps=steps,
             report=view,
         )
+    if not result.is_finished:
+        console.warn("The run did not finish: these rows come from the model of its last round.")
     if not result.is_private:
         console.warn("NO PRIVACY: the model of these rows was trained with ε = ∞.")
     tell_simulated(is_simulated=result.is_simulated, console=console)
@@ -66,4 +68,5 @@ def generate(
         "seconds": result.seconds,
         "is_simulated": result.is_simulated,
         "is_private": result.is_private,
+        "is_finished": result.is_finished,
     }
