@@ -43,7 +43,7 @@ _LOSS_SHARE = 0.02
 
 
 def _histogram_share(epsilon: float) -> float:
-    # Set on public tables: at small ε the gradient learns next to nothing, so the marginals deserve more.
+    # A judgement, not yet tuned: at small ε the gradient learns next to nothing, so the marginals deserve more.
     return 0.5 if epsilon <= 1 else 0.3 if epsilon <= 5 else 0.2
 
 

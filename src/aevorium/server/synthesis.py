@@ -25,7 +25,7 @@ __all__ = ["SAMPLER", "STEPS", "Synthesis", "open_synthesis"]
 
 SAMPLER: Literal["ddim", "ddpm"] = "ddim"
 STEPS = 30
-"""On public tables more steps change no score by more than its standard error."""
+"""Of the second-order sampler, which `tests/statistical/test_diffusion_sampler.py` holds to exact densities."""
 
 _BATCH = 8192
 _MIN_ACCEPTED = 0.005
