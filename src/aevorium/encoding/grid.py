@@ -64,8 +64,8 @@ def number_of_bins(*, records: float, epsilon: float, nodes: int) -> int:
     """How fine the grids are, from released or declared numbers only.
 
     The finer a grid, the less of each cell stands out of its noise. The signal is n·ε; noise that every node adds by
-    itself is √nodes larger than noise added once. The square-root law goes through what worked in a proof of the recipe:
-    about 50 bins for 1,600 records and 256 for 32,561, both at ε = 1; other points are not tuned.
+    itself is √nodes larger than noise added once. The square-root law goes through what worked in a proof of the
+    recipe: about 50 bins for 1,600 records and 256 for 32,561, both at ε = 1; other points are not tuned.
 
     Args:
         records: Noisy or declared number of records of all nodes.
