@@ -13,26 +13,20 @@ import pytest
 
 from aevorium.errors import AevoriumError, ArtefactError, BudgetExceeded, DataError, PolicyRefused
 from aevorium.federation.protocol import CountRequest, FinishRequest, PlanRequest, StatisticsRequest
+from aevorium.generation import generate_table
 from aevorium.governance.chain import AuditChain
 from aevorium.governance.policy import Allowance, Budget, NodePolicy
 from aevorium.node.session import NodeConfig, NodeSession
-from aevorium.pipeline import (
-    NodeSource,
-    RunOptions,
-    RunResult,
-    generate_table,
-    load_study,
-    plan_cost,
-    plan_study,
-    run_federation,
-    verify_workspace,
-)
+from aevorium.pipeline import NodeSource, RunResult, run_federation
+from aevorium.planning import RunOptions, plan_cost, plan_study
 from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.ledger import SqliteLedger
 from aevorium.privacy.mechanisms import OsNoise
 from aevorium.progress import ProgressEvent, RoundFinished, ignore
 from aevorium.schema.frame import typed_frame, violations
 from aevorium.schema.table import TableSchema
+from aevorium.server.record import load_study
+from aevorium.verification import verify_workspace
 from aevorium.workspace import Workspace
 
 SCHEMA = """

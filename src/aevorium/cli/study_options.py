@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from aevorium.pipeline import RunOptions
+from aevorium.planning import RunOptions
 from aevorium.settings import Settings
 
 __all__ = ["run_options"]

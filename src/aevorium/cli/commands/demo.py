@@ -34,8 +34,10 @@ def demo(context: typer.Context, workspace: WorkspaceFolder = None, seed: Seed =
     from aevorium.cli.study_options import run_options
     from aevorium.cli.summaries import spend_data, tell_files, tell_simulated, tell_spend
     from aevorium.demo import make_tables
+    from aevorium.generation import generate_table
     from aevorium.inputs import read_schema, write_node_files
-    from aevorium.pipeline import NodeSource, generate_table, plan_study, run_federation
+    from aevorium.pipeline import NodeSource, run_federation
+    from aevorium.planning import plan_study
 
     tell_simulated(is_simulated=True, console=console)
     schema, text = read_schema("synthea")

@@ -70,8 +70,11 @@ def _tiny_round(folder: Path, context: typer.Context) -> None:
     from aevorium.cli.progress_view import ProgressView
     from aevorium.demo import make_tables
     from aevorium.errors import InternalError
+    from aevorium.generation import generate_table
     from aevorium.inputs import read_schema
-    from aevorium.pipeline import NodeSource, RunOptions, generate_table, plan_study, run_federation, verify_workspace
+    from aevorium.pipeline import NodeSource, run_federation
+    from aevorium.planning import RunOptions, plan_study
+    from aevorium.verification import verify_workspace
     from aevorium.workspace import Workspace
 
     console = console_of(context)

@@ -41,7 +41,7 @@ def generate(
     folder = existing_workspace(settings.workspace, console=console)
     from aevorium.cli.progress_view import ProgressView, duration
     from aevorium.cli.summaries import tell_simulated
-    from aevorium.pipeline import generate_table
+    from aevorium.generation import generate_table
 
     with ProgressView(console) as view:
         result = generate_table(

@@ -55,7 +55,7 @@ def plan(
     table, _ = read_schema(schema)
     from aevorium.cli.study_options import run_options
     from aevorium.cli.summaries import tell_privacy
-    from aevorium.pipeline import plan_cost, plan_study
+    from aevorium.planning import plan_cost, plan_study
 
     console = console_of(context)
     names = [f"node-{place}" for place in range(1, nodes + 1)]

@@ -87,7 +87,8 @@ def run(
     from aevorium.cli.progress_view import ProgressView
     from aevorium.cli.study_options import run_options
     from aevorium.cli.summaries import tell_privacy
-    from aevorium.pipeline import NodeSource, plan_study, run_federation
+    from aevorium.pipeline import NodeSource, run_federation
+    from aevorium.planning import plan_study
     from aevorium.workspace import Workspace
 
     console = console_of(context)

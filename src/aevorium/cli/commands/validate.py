@@ -45,7 +45,7 @@ def validate(
     folder = existing_workspace(settings.workspace, console=console)
     from aevorium.errors import ConfigError
     from aevorium.inputs import read_node_files
-    from aevorium.pipeline import load_study
+    from aevorium.server.record import load_study
 
     load_study(folder)
     known = read_node_files(folder)
@@ -75,8 +75,8 @@ def compare(
 
     from aevorium.evaluation.score import CARD_COLUMNS
     from aevorium.evaluation.scorecard import evaluate_tables
-    from aevorium.pipeline import load_study
     from aevorium.results import write_local_report
+    from aevorium.server.record import load_study
 
     record, schema = load_study(folder)
     rows = _read(synthetic, schema, console=console)

@@ -1,0 +1,103 @@
+"""The use case of generating: a table from the newest checkpoint of a workspace."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from aevorium.errors import ConfigError
+from aevorium.governance.chain import AuditChain
+from aevorium.governance.keys import load_key
+from aevorium.progress import Report, StepProgress, ignore
+from aevorium.schema.output import check_output_path, write_table
+from aevorium.server.record import load_study
+from aevorium.server.synthesis import SAMPLER, STEPS, open_synthesis
+from aevorium.workspace import Workspace
+
+__all__ = ["GenerationResult", "generate_table"]
+
+
+@dataclass(frozen=True)
+class GenerationResult:
+    """A generated table.
+
+    Attributes:
+        path: Where it is.
+        rows: How many rows it has.
+        rejected: How many drawn rows a constraint turned away.
+        seconds: How long it took.
+        is_simulated: Whether the model was trained on simulated patients.
+        is_private: Whether the run had a finite ε.
+        is_finished: Whether the run reached its end; otherwise the model is that of its last round.
+    """
+
+    path: Path
+    rows: int
+    rejected: int
+    seconds: float
+    is_simulated: bool
+    is_private: bool
+    is_finished: bool
+
+
+def generate_table(
+    *,
+    workspace: Workspace,
+    key_file: Path,
+    output: Path,
+    rows: int | None = None,
+    seed: int = 0,
+    sampler: Literal["ddim", "ddpm"] = SAMPLER,
+    steps: int = STEPS,
+    report: Report = ignore,
+) -> GenerationResult:
+    """Generates a table from the newest checkpoint of a workspace.
+
+    Args:
+        workspace: The workspace of a run.
+        key_file: The key of its checkpoints.
+        output: Where the table goes: .csv or .parquet.
+        rows: How many rows; None makes as many as the noisy total says.
+        seed: Fixes the rows.
+        sampler: "ddpm" (ancestral) or "ddim" (deterministic).
+        steps: Noise levels of the sampler.
+        report: Takes the progress.
+
+    Raises:
+        ArtefactError: No checkpoint, or one that cannot be used.
+        UserError: CONSTRAINT_UNSATISFIABLE.
+        ConfigError: The output cannot be written.
+    """
+    started = time.monotonic()
+    check_output_path(output)
+    record, schema = load_study(workspace)
+    count = max(1, round(record.total or 1)) if rows is None else rows
+    if count < 1:
+        raise ConfigError("CONFIG_INVALID", f"rows = {count!r} is not possible. It must be at least 1.")
+    synthesis = open_synthesis(
+        workspace, schema=schema, cipher=load_key(key_file), seed=seed, sampler=sampler, steps=steps
+    )
+
+    def advance(done: int) -> None:
+        report(StepProgress("generating rows", done, count))
+
+    written = write_table(synthesis.frames(count, advance=advance), output, schema)
+    digest = hashlib.sha256(output.read_bytes()).hexdigest()
+    AuditChain(workspace.database).append(
+        actor=record.server,
+        action="table_generated",
+        detail={"run_id": record.run_id, "file": output.name, "rows": written, "seed": seed, "sha256": digest},
+    )
+    AuditChain(workspace.database).write_view(workspace.audit_log)
+    return GenerationResult(
+        path=output,
+        rows=written,
+        rejected=synthesis.rejected,
+        seconds=time.monotonic() - started,
+        is_simulated=record.is_simulated_data,
+        is_private=record.plan.is_private,
+        is_finished=record.status == "finished",
+    )

@@ -1,0 +1,128 @@
+"""The use case of planning: what a person chooses, the plan that nodes will be asked to agree to, and what it costs.
+
+Nothing here reads a record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import ValidationError
+
+from aevorium.errors import ConfigError
+from aevorium.privacy.accountant import epsilon
+from aevorium.privacy.events import PrivacyEvent
+from aevorium.privacy.plan import StudyPlan, cost_of, plan_budget
+from aevorium.schema.table import TableSchema
+from aevorium.server.statement import describe_event
+
+__all__ = ["PhaseCost", "RunOptions", "plan_cost", "plan_study"]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a person chooses of a run; the contract's settings.
+
+    Attributes:
+        epsilon: Target ε of the whole run; infinite trains without privacy.
+        delta: Target δ.
+        recipe: How the model is trained.
+        trust: Who may see what a node sends.
+        rounds: Rounds of training.
+        epochs: Passes over a node's records in each round.
+        batch_size: Expected records in a step.
+        noise_multiplier: DP-SGD's noise, as it is; None calibrates it from ε.
+        records: Declared number of records of all nodes; None plans from a noisy count.
+        seed: Fixes initialisation and generated rows; never the privacy noise.
+        device: Where models are trained; this version knows the CPU alone.
+        min_nodes: Valid replies without which the run fails; None asks for all.
+        purpose: What the result is for.
+    """
+
+    epsilon: float = 3.0
+    delta: float = 1e-5
+    recipe: Literal["dp-sgd"] = "dp-sgd"
+    trust: Literal["local"] = "local"
+    rounds: int = 5
+    epochs: int = 20
+    batch_size: int = 32
+    noise_multiplier: float | None = None
+    records: int | None = None
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    min_nodes: int | None = None
+    purpose: str = "synthetic data"
+
+
+@dataclass(frozen=True)
+class PhaseCost:
+    """What one phase of a plan costs by itself.
+
+    Attributes:
+        phase: The phase.
+        mechanism: Its mechanism.
+        parameters: The mechanism's parameters.
+        epsilon: ε of this phase alone, at the plan's δ; phases together cost less than the sum.
+    """
+
+    phase: str
+    mechanism: str
+    parameters: str
+    epsilon: float
+
+
+def plan_study(schema: TableSchema, node_names: Sequence[str], options: RunOptions) -> StudyPlan:
+    """Makes the plan that nodes will be asked to agree to. Reads no record.
+
+    Raises:
+        ConfigError: CONFIG_INVALID, naming the option; CONFIG_CONFLICT for a fixed noise without declared records.
+    """
+    try:
+        plan = StudyPlan(
+            study=schema.name,
+            schema_hash=schema.content_hash,
+            columns=len(schema.measured),
+            purpose=options.purpose,
+            recipe=options.recipe,
+            trust=options.trust,
+            epsilon=options.epsilon,
+            delta=options.delta,
+            nodes=tuple(node_names),
+            min_nodes=options.min_nodes or len(node_names),
+            rounds=options.rounds,
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            records=options.records,
+            noise_multiplier=options.noise_multiplier,
+        )
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        name = str(problem["loc"][-1]) if problem["loc"] else "the plan"
+        reason = str(problem["msg"]).removeprefix("Value error, ")
+        raise ConfigError("CONFIG_INVALID", f"{name} = {problem['input']!r} is not possible. {reason}.") from error
+    if plan.noise_multiplier is not None:
+        plan = plan.model_copy(update={"epsilon": cost_of(plan)})
+    return plan
+
+
+def plan_cost(plan: StudyPlan, *, size: float) -> list[PhaseCost]:
+    """What each phase of a plan costs a node. Reads no record.
+
+    Args:
+        plan: The plan.
+        size: The node's declared number of records.
+    """
+    budget = plan_budget(plan)
+    schedule = budget.training(size)
+    phases: list[tuple[str, tuple[PrivacyEvent, ...]]] = [
+        ("count", (budget.count,)),
+        ("statistics", (budget.statistics,)),
+    ]
+    phases += [(f"training, {plan.rounds} rounds", (event,) * plan.rounds) for event in schedule.round_events()]
+    costs = []
+    for phase, events in phases:
+        mechanism, parameters = describe_event(events[0])
+        costs.append(PhaseCost(phase, mechanism, parameters, epsilon(events, delta=plan.delta)))
+    return costs
