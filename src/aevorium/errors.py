@@ -193,6 +193,29 @@ CATALOGUE: dict[str, CatalogueEntry] = {
     "MESSAGE_INVALID": CatalogueEntry(
         "A message between server and node cannot be read.", "Run the same version on both sides.", http_status=502
     ),
+    "SERVER_UNREACHABLE": CatalogueEntry(
+        "The server does not answer.", "Start the server, and check the address.", _AWAY, 503
+    ),
+    "PORT_UNAVAILABLE": CatalogueEntry(
+        "The port cannot be listened on.", "Stop what uses it, or choose another with SERVER_PORT.", _AWAY, 503
+    ),
+    "NODE_NAME_TAKEN": CatalogueEntry(
+        "Another node has this name.", "Choose another with --name, or stop that node.", _USAGE, 409
+    ),
+    "DATA_PART_TAKEN": CatalogueEntry(
+        "Every part of the data is held by a node already.",
+        "Give this node a table of its own with --data.",
+        _USAGE,
+        409,
+    ),
+    "REQUEST_EXPIRED": CatalogueEntry(
+        "A request reached the node after its time had passed.", "Nothing was released. Run again.", http_status=504
+    ),
+    "RUN_MISSED": CatalogueEntry(
+        "The run ended without this node: it came after the plan was agreed.",
+        "Start the node before the server has enough nodes.",
+        http_status=409,
+    ),
     "TOO_FEW_NODES": CatalogueEntry(
         "Too few nodes answered for the round to count.", "Bring the nodes back and run again.", _AWAY, 503
     ),

@@ -14,10 +14,20 @@ from aevorium.governance.policy import NodePolicy, load_policy
 from aevorium.schema.table import BUNDLED, TableSchema, load_schema
 from aevorium.workspace import Workspace, write_atomically
 
-__all__ = ["NodeFiles", "parse_nodes", "parse_policies", "read_node_files", "read_schema", "write_node_files"]
+__all__ = [
+    "NodeFiles",
+    "check_name",
+    "parse_keys",
+    "parse_nodes",
+    "parse_policies",
+    "read_node_files",
+    "read_schema",
+    "write_node_files",
+]
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _NODE_FILES = "node_files.json"
+_EXAMPLES = {"--node": "patients.csv", "--policy": "policy.toml", "--enrol": "node.pub"}
 
 
 class NodeFiles(BaseModel):
@@ -65,6 +75,32 @@ def parse_nodes(values: Sequence[str]) -> dict[str, Path]:
         if not path.exists():
             raise DataError("DATA_NOT_FOUND", f"No data file {str(path)!r}.")
     return nodes
+
+
+def parse_keys(values: Sequence[str]) -> dict[str, Path]:
+    """Reads `--enrol NAME=KEY.pub`.
+
+    Raises:
+        ConfigError: CONFIG_INVALID, if one cannot be read as that.
+    """
+    return {name: Path(file) for name, file in (_split(value, flag="--enrol") for value in values)}
+
+
+def check_name(name: str, *, flag: str) -> str:
+    """A node's name, if it is one.
+
+    Raises:
+        ConfigError: CONFIG_INVALID.
+    """
+    # The name becomes a folder's on any system: Windows drops a dot at the end.
+    if not _NAME.fullmatch(name) or name.endswith("."):
+        raise ConfigError(
+            "CONFIG_INVALID",
+            f"{flag} {name!r} is not possible. A node's name may hold letters, digits, '.', '_' and '-', 64 at most, "
+            "and not end with a dot.",
+            hint="Choose another name.",
+        )
+    return name
 
 
 def parse_policies(values: Sequence[str], *, nodes: Sequence[str]) -> dict[str, NodePolicy]:
@@ -138,14 +174,6 @@ def _split(value: str, *, flag: str) -> tuple[str, str]:
         raise ConfigError(
             "CONFIG_INVALID",
             f"{flag} {value!r} is not possible. NAME=FILE is expected.",
-            hint=f"For example: {flag} clinic={'patients.csv' if flag == '--node' else 'policy.toml'}",
+            hint=f"For example: {flag} clinic={_EXAMPLES[flag]}",
         )
-    # The name becomes a folder's on any system: Windows drops a dot at the end.
-    if not _NAME.fullmatch(name) or name.endswith("."):
-        raise ConfigError(
-            "CONFIG_INVALID",
-            f"{flag} {value!r} is not possible. A node's name may hold letters, digits, '.', '_' and '-', 64 at most, "
-            "and not end with a dot.",
-            hint="Choose another name.",
-        )
-    return name, file
+    return check_name(name, flag=flag), file

@@ -1,6 +1,6 @@
-"""The use case of a whole federation in this process.
+"""The use cases of a run, and of a whole federation in this process.
 
-Nothing here reads a record: simulated nodes do, behind their gates.
+Nothing here reads a record: nodes do, behind their gates.
 """
 
 from __future__ import annotations
@@ -9,24 +9,23 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from flwr.serverapp import Grid
+from flwr.serverapp import Grid, ServerApp
 
-from aevorium.errors import AevoriumError, ConfigError, InternalError
+from aevorium.errors import AevoriumError, InternalError
 from aevorium.federation.local import run_in_process
 from aevorium.federation.protocol import TrainingSettings
-from aevorium.governance.keys import load_or_create_key
+from aevorium.governance.keys import Key, load_or_create_key
 from aevorium.governance.policy import NodePolicy, simulated_policy
 from aevorium.node.app import create_client_app
-from aevorium.node.session import NodeConfig, NodeSession
+from aevorium.node.session import NodeConfig, NodeSession, OpenSession, open_session
 from aevorium.planning import RunOptions
-from aevorium.privacy.mechanisms import OsNoise
 from aevorium.privacy.plan import StudyPlan
 from aevorium.progress import PhaseStarted, ProgressEvent, Report, RoundFinished, ignore
 from aevorium.results import write_results
@@ -37,9 +36,9 @@ from aevorium.server.record import NodeRecord, StudyRecord, software_versions
 from aevorium.server.study import StudyConductor
 from aevorium.workspace import Workspace
 
-__all__ = ["NodeSource", "RunResult", "run_federation"]
+__all__ = ["SIMULATED", "NodeSource", "RunResult", "conduct_run", "run_federation"]
 
-_SERVER = "local"
+SIMULATED = "local"
 """Identity of the server of a federation in one process."""
 
 
@@ -82,51 +81,45 @@ class RunResult:
         return self.record.nodes
 
 
-def run_federation(
-    schema: TableSchema,
+def conduct_run(
+    carry: Callable[[ServerApp], None],
     *,
+    schema: TableSchema,
     schema_text: str,
     plan: StudyPlan,
-    nodes: Sequence[NodeSource],
     workspace: Workspace,
-    key_file: Path,
-    options: RunOptions,
-    report: Report = ignore,
+    key: Key,
+    seed: int,
+    server: str,
+    timeout: float,
+    report: Report,
+    should_stop: Callable[[], bool],
 ) -> RunResult:
-    """Runs a whole federation in this process.
+    """Conducts one run, by whatever carries its messages, and writes its results.
 
     Args:
+        carry: Runs a ServerApp to its end.
         schema: The study's schema.
         schema_text: The same as TOML, kept in the workspace.
         plan: The plan.
-        nodes: The simulated nodes; their state is kept under the workspace.
         workspace: Where the results go.
-        key_file: The key of the checkpoints; made if absent.
-        options: Seed and device; the rest is in the plan.
+        key: The key of the checkpoints.
+        seed: Fixes initialisation and the report's rows; never the privacy noise.
+        server: Identity of the server; `SIMULATED` if nodes and server are one process.
+        timeout: Seconds after which a node that has not answered a request counts as lost.
         report: Takes the progress.
+        should_stop: Asked between exchanges whether the run is to end.
 
     Raises:
-        UserError: What the person can change: data, policy, budget, workspace.
-        AevoriumError: RUN_INTERRUPTED after Ctrl-C; what was released stays charged.
+        AevoriumError: Whatever ends the run before its time.
     """
     started = time.monotonic()
-    if options.device == "cuda":
-        raise ConfigError(
-            "FEATURE_UNAVAILABLE",
-            "device = 'cuda' is not possible. This version trains on the CPU.",
-            hint="Use --device cpu, or leave the option out.",
-        )
-    workspace.create()
-    key = load_or_create_key(key_file)
-    sessions = {
-        node.name: _session(node, schema=schema, plan=plan, workspace=workspace, report=report) for node in nodes
-    }
     record = StudyRecord(
         run_id=secrets.token_hex(8),
-        server=_SERVER,
+        server=server,
         plan=plan,
-        seed=options.seed,
-        is_simulated_federation=True,
+        seed=seed,
+        is_simulated_federation=server == SIMULATED,
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=software_versions(),
     )
@@ -139,24 +132,22 @@ def run_federation(
         report(event)
 
     def conduct(grid: Grid) -> None:
-        settings = TrainingSettings()
-        StudyConductor(grid, schema=schema, journal=journal, settings=settings, report=note).conduct()
+        StudyConductor(
+            grid,
+            schema=schema,
+            journal=journal,
+            settings=TrainingSettings(),
+            report=note,
+            timeout=timeout,
+            should_stop=should_stop,
+        ).conduct()
 
-    _quiet_flower()
-    workers = min(len(nodes), os.cpu_count() or 1)
+    # Flower tells a round's story in its own log; here it is told by `progress`.
+    logging.getLogger("flwr").setLevel(logging.ERROR)
     try:
-        with _threads(max(1, (os.cpu_count() or 1) // workers)):
-            run_in_process(
-                create_server_app(conduct),
-                create_client_app(sessions),
-                nodes=[node.name for node in nodes],
-                workers=workers,
-                run_config={},
-            )
+        carry(create_server_app(conduct))
     except KeyboardInterrupt as error:
         raise AevoriumError("RUN_INTERRUPTED", "The run was stopped. What nodes had released stays charged.") from error
-    except AevoriumError as error:
-        raise _reason(error, sessions) from error
     report(PhaseStarted("report"))
     outputs = write_results(journal, schema=schema, key=key, rounds=rounds, report=report)
     return RunResult(
@@ -168,14 +159,75 @@ def run_federation(
     )
 
 
-def _session(
-    node: NodeSource, *, schema: TableSchema, plan: StudyPlan, workspace: Workspace, report: Report
-) -> NodeSession:
+def run_federation(
+    schema: TableSchema,
+    *,
+    schema_text: str,
+    plan: StudyPlan,
+    nodes: Sequence[NodeSource],
+    workspace: Workspace,
+    key_file: Path,
+    options: RunOptions,
+    report: Report = ignore,
+    should_stop: Callable[[], bool] = lambda: False,
+    open_session: OpenSession = open_session,
+) -> RunResult:
+    """Runs a whole federation in this process.
+
+    Args:
+        schema: The study's schema.
+        schema_text: The same as TOML, kept in the workspace.
+        plan: The plan.
+        nodes: The simulated nodes; their state is kept under the workspace.
+        workspace: Where the results go.
+        key_file: The key of the checkpoints; made if absent.
+        options: Seed, device and time-out; the rest is in the plan.
+        report: Takes the progress.
+        should_stop: Asked between exchanges whether the run is to end.
+        open_session: Opens a node.
+
+    Raises:
+        UserError: What the person can change: data, policy, budget, workspace.
+        AevoriumError: RUN_INTERRUPTED after Ctrl-C; what was released stays charged.
+    """
+    options.require_available()
+    workspace.create()
+    sessions = {
+        node.name: open_session(_config(node, schema=schema, plan=plan, workspace=workspace), report) for node in nodes
+    }
+    workers = min(len(nodes), os.cpu_count() or 1)
+
+    def carry(app: ServerApp) -> None:
+        with _threads(max(1, (os.cpu_count() or 1) // workers)):
+            run_in_process(
+                app,
+                create_client_app(sessions),
+                nodes=[node.name for node in nodes],
+                workers=workers,
+                run_config={},
+            )
+
+    try:
+        return conduct_run(
+            carry,
+            schema=schema,
+            schema_text=schema_text,
+            plan=plan,
+            workspace=workspace,
+            key=load_or_create_key(key_file),
+            seed=options.seed,
+            server=SIMULATED,
+            timeout=options.timeout,
+            report=report,
+            should_stop=should_stop,
+        )
+    except AevoriumError as error:
+        raise _reason(error, sessions) from error
+
+
+def _config(node: NodeSource, *, schema: TableSchema, plan: StudyPlan, workspace: Workspace) -> NodeConfig:
     policy = node.policy or simulated_policy(epsilon=plan.epsilon, delta=plan.delta)
-    config = NodeConfig(
-        name=node.name, data=node.data, schema=schema, home=workspace.node_home(node.name), policy=policy
-    )
-    return NodeSession(config, noise=OsNoise(), report=report)
+    return NodeConfig(name=node.name, data=node.data, schema=schema, home=workspace.node_home(node.name), policy=policy)
 
 
 def _reason(error: AevoriumError, sessions: Mapping[str, NodeSession]) -> AevoriumError:
@@ -200,8 +252,3 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _quiet_flower() -> None:
-    # Flower tells a round's story in its own log; here it is told by `progress`.
-    logging.getLogger("flwr").setLevel(logging.ERROR)

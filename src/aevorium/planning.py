@@ -39,6 +39,7 @@ class RunOptions:
         device: Where models are trained; this version knows the CPU alone.
         min_nodes: Valid replies without which the run fails; None asks for all.
         purpose: What the result is for.
+        timeout: Seconds after which a node that has not answered a request counts as lost.
     """
 
     epsilon: float = 3.0
@@ -54,6 +55,20 @@ class RunOptions:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     min_nodes: int | None = None
     purpose: str = "synthetic data"
+    timeout: float = 3600.0
+
+    def require_available(self) -> None:
+        """Passes if this version can do what was chosen.
+
+        Raises:
+            ConfigError: FEATURE_UNAVAILABLE.
+        """
+        if self.device == "cuda":
+            raise ConfigError(
+                "FEATURE_UNAVAILABLE",
+                "device = 'cuda' is not possible. This version trains on the CPU.",
+                hint="Use --device cpu, or leave the option out.",
+            )
 
 
 @dataclass(frozen=True)

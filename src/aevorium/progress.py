@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["NodeNotice", "PhaseStarted", "Report", "RoundFinished", "StepProgress", "ignore"]
+__all__ = [
+    "NodeAnswered",
+    "NodeAsked",
+    "NodeNotice",
+    "NodeState",
+    "NodesOnline",
+    "PhaseStarted",
+    "ProgressEvent",
+    "Report",
+    "RoundFinished",
+    "ServerListening",
+    "StepProgress",
+    "ignore",
+]
 
 
 @dataclass(frozen=True)
@@ -64,6 +77,87 @@ class NodeNotice:
 
 
 @dataclass(frozen=True)
+class NodeAsked:
+    """A server asks a node for something; for the node's own steward.
+
+    Attributes:
+        node: Name of the node.
+        phase: What is asked for.
+        detail: More about it.
+    """
+
+    node: str
+    phase: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class NodeAnswered:
+    """A node has answered, or refused; for the node's own steward.
+
+    Attributes:
+        node: Name of the node.
+        phase: What was asked for.
+        code: Why it was refused; None if it was answered.
+        spent: ε spent in the period so far.
+        limit: The period's limit.
+        left: What is left of it.
+    """
+
+    node: str
+    phase: str
+    code: str | None
+    spent: float
+    limit: float
+    left: float
+
+
+@dataclass(frozen=True)
+class ServerListening:
+    """The server waits for nodes.
+
+    Attributes:
+        address: Where.
+        authority: File of the certificate that nodes have to trust.
+        fingerprint: SHA-256 (hex) of that certificate: the server's identity.
+        needed: How many nodes it waits for.
+    """
+
+    address: str
+    authority: str
+    fingerprint: str
+    needed: int
+
+
+@dataclass(frozen=True)
+class NodesOnline:
+    """Which nodes are connected to the server has changed.
+
+    Attributes:
+        names: Their names.
+        needed: How many are needed.
+    """
+
+    names: tuple[str, ...]
+    needed: int
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """A node's way to its server.
+
+    Attributes:
+        node: Name of the node.
+        state: "waiting" (the server is not there), "not_enrolled" (it does not let the node in), "connected", "away".
+        text: The same for people.
+    """
+
+    node: str
+    state: str
+    text: str
+
+
+@dataclass(frozen=True)
 class StepProgress:
     """Work with a known end advances.
 
@@ -78,7 +172,17 @@ class StepProgress:
     total: int
 
 
-ProgressEvent = PhaseStarted | RoundFinished | NodeNotice | StepProgress
+ProgressEvent = (
+    PhaseStarted
+    | RoundFinished
+    | NodeNotice
+    | NodeAsked
+    | NodeAnswered
+    | NodeState
+    | ServerListening
+    | NodesOnline
+    | StepProgress
+)
 
 Report = Callable[[ProgressEvent], None]
 

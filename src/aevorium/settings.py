@@ -44,6 +44,12 @@ def _default_key_file() -> Path:
     return user_data_path("aevorium", appauthor=False) / "checkpoint.key"
 
 
+def _default_node_home() -> Path:
+    if os.environ.get("AEVORIUM_LAUNCHER"):
+        return Path("workspace") / "node-home"
+    return user_data_path("aevorium", appauthor=False) / "nodes"
+
+
 class Settings(BaseSettings):
     """Everything that a person can choose once instead of on every command line."""
 
@@ -101,6 +107,37 @@ class Settings(BaseSettings):
         ge=0,
         validation_alias=_named("DP_NOISE_MULTIPLIER", "DP_NOISE_MULTIPLIER"),
         description="DP-SGD's noise, used as it is; unset = calibrated from the target ε.",
+    )
+
+    server_address: str = Field(
+        default="127.0.0.1:8091",
+        pattern=r"^[^\s/]+:\d{1,5}$",
+        validation_alias=_named("SERVER_ADDRESS", "SERVER_ADDRESS"),
+        description="Where a node finds its server: host and port.",
+    )
+    server_port: int = Field(
+        default=8091,
+        ge=1,
+        le=65535,
+        validation_alias=_named("SERVER_PORT", "SERVER_PORT"),
+        description="Port on which the server waits for nodes.",
+    )
+    min_nodes: int = Field(
+        default=2,
+        ge=1,
+        validation_alias=_named("MIN_NODES"),
+        description="Nodes that the server waits for, and valid replies without which a phase fails.",
+    )
+    timeout: float = Field(
+        default=3600.0,
+        gt=0,
+        validation_alias=_named("TIMEOUT"),
+        description="Seconds after which a node that has not answered a request counts as lost.",
+    )
+    node_home: Path = Field(
+        default_factory=_default_node_home,
+        validation_alias=_named("NODE_HOME"),
+        description="Where real nodes keep ledger, policy and key, one folder per name.",
     )
 
     @field_validator("dp_noise_multiplier")
@@ -217,6 +254,9 @@ _FLAGS: Mapping[str, str] = {
     "num_rounds": "rounds",
     "training_epochs": "epochs",
     "dp_noise_multiplier": "noise-multiplier",
+    "server_address": "server",
+    "server_port": "port",
+    "node_home": "home",
 }
 """Flags that are not named like their setting."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,21 @@ from aevorium.workspace import Workspace
 __all__ = ["Finding", "VerificationResult", "verify_export", "verify_workspace"]
 
 
+_VERDICT = {True: "ok", False: "BROKEN", None: "not checked"}
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that was checked.
 
     Attributes:
         subject: What was checked.
-        is_sound: Whether it holds.
+        is_sound: Whether it holds; None if it could not be checked here.
         text: What was found, in one sentence.
     """
 
     subject: str
-    is_sound: bool
+    is_sound: bool | None
     text: str
 
 
@@ -51,13 +54,13 @@ class VerificationResult:
 
     @property
     def is_sound(self) -> bool:
-        """Whether all of it holds."""
-        return all(check.is_sound for check in self.checks)
+        """Whether all that could be checked here holds."""
+        return all(check.is_sound is not False for check in self.checks)
 
     @property
     def findings(self) -> tuple[str, ...]:
         """One line for each check."""
-        return tuple(f"{'ok' if check.is_sound else 'BROKEN'}: {check.subject}. {check.text}" for check in self.checks)
+        return tuple(f"{_VERDICT[check.is_sound]}: {check.subject}. {check.text}" for check in self.checks)
 
 
 def verify_export(path: Path) -> VerificationResult:
@@ -77,8 +80,13 @@ def verify_export(path: Path) -> VerificationResult:
     return VerificationResult((Finding(f"Audit log {path.name!r}", is_whole, text),))
 
 
-def verify_workspace(workspace: Workspace) -> VerificationResult:
+def verify_workspace(workspace: Workspace, *, homes: Sequence[Path] = ()) -> VerificationResult:
     """Checks the workspace of a run: chains, views, ledgers, budget file, statement.
+
+    Args:
+        workspace: The workspace.
+        homes: Folders with homes of real nodes, by name, that are on this machine. A real node that is in none of them
+            cannot be checked here, and the result says so.
 
     Raises:
         ArtefactError: ARTEFACT_NOT_FOUND, if there is no run in it.
@@ -87,7 +95,7 @@ def verify_workspace(workspace: Workspace) -> VerificationResult:
     checks = [
         _check_chain("Audit chain of the server", workspace.database, head=record.audit_head),
         _check_view("Audit log of the server", workspace.audit_log, workspace.database),
-        *_check_nodes(record, workspace),
+        *_check_nodes(record, workspace, homes=homes),
         _check_statement(record, schema, workspace),
     ]
     return VerificationResult(tuple(checks))
@@ -126,11 +134,18 @@ def _read_view(path: Path) -> Any:  # noqa: ANN401 - JSON
     return view
 
 
-def _check_nodes(record: StudyRecord, workspace: Workspace) -> Iterator[Finding]:
+def _check_nodes(record: StudyRecord, workspace: Workspace, *, homes: Sequence[Path]) -> Iterator[Finding]:
     budget = _read_budget(workspace)
     told = {node.name: node.spent for node in record.nodes}
     for name in record.plan.nodes:
         home = workspace.node_home(name)
+        if not record.is_simulated_federation:
+            here = [root / name for root in homes if (root / name / "ledger.db").is_file()]
+            if not here:
+                text = f"It lies with the node; ε = {told.get(name)} is what the node said at the end of the run."
+                yield Finding(f"Ledger of node {name!r}", None, text)
+                continue
+            home = here[0]
         yield _check_chain(f"Audit chain of node {name!r}", home / "audit.db", head=None)
         subject = f"Ledger of node {name!r}"
         if not (home / "ledger.db").is_file():

@@ -140,6 +140,11 @@ class Workspace:
         return self.root / "report.local.json"
 
     @property
+    def federation(self) -> Path:
+        """Folder of the authority, the server's certificate and the keys of nodes that are let in."""
+        return self.root / "federation"
+
+    @property
     def database(self) -> Path:
         """The server's state: audit chain and study."""
         return self.root / "server.db"

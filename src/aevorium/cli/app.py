@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,22 @@ import click
 import typer
 
 from aevorium import __version__
-from aevorium.cli.commands import audit, budget, config, data, demo, doctor, generate, keys, plan, report, run, schema
+from aevorium.cli.commands import (
+    audit,
+    budget,
+    config,
+    data,
+    demo,
+    doctor,
+    generate,
+    keys,
+    node,
+    plan,
+    report,
+    run,
+    schema,
+    server,
+)
 from aevorium.cli.commands import validate as validation
 from aevorium.cli.console import Console
 from aevorium.errors import AevoriumError, ConfigError, ExitStatus, InternalError
@@ -40,6 +56,8 @@ app.add_typer(schema.app, name="schema")
 app.add_typer(data.app, name="data")
 app.command("plan")(plan.plan)
 app.command("run")(run.run)
+app.command("server")(server.server)
+app.command("node")(node.node)
 app.command("generate")(generate.generate)
 app.command("validate")(validation.validate)
 app.command("report")(report.report)
@@ -69,7 +87,11 @@ def _globals(
 
 
 def launch(command: str) -> None:
-    """Runs a command as a script of its own: `python dry_run.py` and the like."""
+    """Runs a command as a script of its own: `python dry_run.py` and the like.
+
+    Scripts are for a first look: nodes that they start live beside their results, see `settings`.
+    """
+    os.environ["AEVORIUM_LAUNCHER"] = "1"
     sys.exit(main([*command.split(), *sys.argv[1:]]))
 
 

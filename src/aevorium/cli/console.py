@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 import rich.console
 import rich.table
@@ -39,10 +40,14 @@ class Console:
     is_json: bool = False
     is_quiet: bool = False
     is_verbose: bool = False
+    _answers: TextIO = field(init=False, repr=False)
     _results: rich.console.Console = field(init=False, repr=False)
     _notes: rich.console.Console = field(init=False, repr=False)
+    _has_events: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        # Commands run with the standard output turned away from it, see `cli.app`.
+        self._answers = sys.stdout
         for stream in (sys.stdout, sys.stderr):
             # A console that cannot show ε shows a question mark: better than no answer.
             if hasattr(stream, "reconfigure"):
@@ -114,6 +119,11 @@ class Console:
         """Prints the answer for a program, if one is listening."""
         self._write({"schema_version": 1, "status": "ok", "data": plain(data)})
 
+    def event(self, kind: str, content: Mapping[str, object]) -> None:
+        """Prints one event as one line for a program, if one is listening; the envelope will be one line too."""
+        self._has_events = True
+        self._write({"schema_version": 1, "event": kind, **content})
+
     def error_envelope(self, error: AevoriumError) -> None:
         """Prints the failure for a program, if one is listening."""
         content = {"code": error.code, "message": error.message, "hint": error.hint, "docs": error.docs}
@@ -121,8 +131,9 @@ class Console:
 
     def _write(self, content: Mapping[str, object]) -> None:
         if self.is_json:
-            sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-            sys.stdout.flush()
+            indent = None if self._has_events else 2
+            self._answers.write(json.dumps(plain(content), indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
+            self._answers.flush()
 
 
 def console_of(context: typer.Context) -> Console:

@@ -12,12 +12,15 @@ __all__ = [
     "Delta",
     "Epochs",
     "Epsilon",
+    "Home",
     "NoiseMultiplier",
+    "Purpose",
     "Recipe",
     "Records",
     "Rounds",
     "SchemaSource",
     "Seed",
+    "Timeout",
     "Trust",
     "WorkspaceFolder",
 ]
@@ -87,6 +90,23 @@ WorkspaceFolder = Annotated[
     ),
 ]
 SchemaSource = Annotated[str, typer.Option("--schema", help="A schema file, or the name of a bundled schema: synthea.")]
+Purpose = Annotated[str, typer.Option("--purpose", help="What the result is for; a node's policy may ask.")]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout",
+        help="Seconds after which a node that has not answered counts as lost (env AEVORIUM_TIMEOUT, default 3600).",
+        show_default=False,
+    ),
+]
+Home = Annotated[
+    Path | None,
+    typer.Option(
+        "--home",
+        help="Folder of nodes' ledgers, policies and keys (env AEVORIUM_NODE_HOME, default per user).",
+        show_default=False,
+    ),
+]
 Records = Annotated[
     int | None,
     typer.Option(

@@ -9,7 +9,18 @@ from typing import Self
 import rich.progress
 
 from aevorium.cli.console import Console
-from aevorium.progress import NodeNotice, PhaseStarted, ProgressEvent, RoundFinished, StepProgress
+from aevorium.progress import (
+    NodeAnswered,
+    NodeAsked,
+    NodeNotice,
+    NodesOnline,
+    NodeState,
+    PhaseStarted,
+    ProgressEvent,
+    RoundFinished,
+    ServerListening,
+    StepProgress,
+)
 
 __all__ = ["ProgressView", "duration", "number"]
 
@@ -31,10 +42,12 @@ class ProgressView:
 
     Args:
         console: Where to show it.
+        is_of_node: Whether the terminal is that of a node's steward, who sees every request.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, is_of_node: bool = False) -> None:
         self._console = console
+        self._is_of_node = is_of_node
         self._has_heading = False
         self._bar: rich.progress.Progress | None = None
         self._task: rich.progress.TaskID | None = None
@@ -61,6 +74,24 @@ class ProgressView:
             self._show_round(event)
         elif isinstance(event, NodeNotice):
             self._console.note(f"  [{event.node}, for its steward only] {event.text}")
+        elif isinstance(event, NodeState):
+            self._console.note(event.text)
+        elif isinstance(event, ServerListening):
+            self._console.note(f"Listening on {event.address}, waiting for {event.needed} nodes.")
+            self._console.note(f"Nodes trust {event.authority} (server identity {event.fingerprint[:16]}).")
+        elif isinstance(event, NodesOnline):
+            self._console.note(f"Nodes: {len(event.names)}/{event.needed} ({', '.join(event.names) or 'none'})")
+        elif isinstance(event, NodeAnswered) and self._is_of_node:
+            self._show_answer(event)
+        elif isinstance(event, NodeAsked) and self._is_of_node:
+            self._console.note(f"Asked for: {event.phase}" + (f" ({event.detail})" if event.detail else ""))
+
+    def _show_answer(self, event: NodeAnswered) -> None:
+        came = "answered" if event.code is None else f"REFUSED with {event.code}: nothing but this code leaves the node"
+        self._console.note(
+            f"  {event.phase}: {came}. Period: ε spent {number(event.spent)} of {number(event.limit)}, "
+            f"left {number(event.left)}"
+        )
 
     def _show_phase(self, event: PhaseStarted) -> None:
         nodes = f"{event.nodes} node{'' if event.nodes == 1 else 's'}"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from aevorium.cli.console import Console
-from aevorium.cli.progress_view import number
+from aevorium.cli.progress_view import duration, number
 from aevorium.errors import ArtefactError
 from aevorium.governance.budget import BudgetView, PeriodBudget
 from aevorium.governance.policy import Budget
@@ -17,16 +19,50 @@ from aevorium.privacy.plan import StudyPlan
 from aevorium.server.record import NodeRecord, StudyRecord
 from aevorium.workspace import Workspace
 
+if TYPE_CHECKING:
+    from aevorium.pipeline import RunResult
+
 __all__ = [
     "node_budget",
+    "run_data",
     "spend_data",
     "tell_files",
     "tell_privacy",
+    "tell_result",
     "tell_simulated",
     "tell_spend",
     "tell_unfinished",
     "with_ledgers",
 ]
+
+
+def tell_result(result: RunResult, *, folder: Workspace, console: Console) -> None:
+    """What a finished run spent, what it left, and what to type next."""
+    tell_simulated(is_simulated=result.record.is_simulated_data, console=console)
+    tell_spend(result.record, console=console)
+    tell_files(result.outputs, folder=folder.root, console=console)
+    console.say(f"Done in {duration(result.seconds)}. What to type next:")
+    for command in ("generate", "validate", "audit verify"):
+        console.say(f"  aevorium {command} --workspace {folder.root}")
+    tell_privacy(result.record.plan, console=console)
+
+
+def run_data(result: RunResult, *, folder: Workspace) -> dict[str, object]:
+    """The same for a program."""
+    plan = result.record.plan
+    return {
+        "run_id": result.record.run_id,
+        "workspace": str(folder.root),
+        "epsilon": plan.epsilon,
+        "delta": plan.delta,
+        "is_private": plan.is_private,
+        "is_simulated": result.record.is_simulated_data,
+        "total": result.record.total,
+        "nodes": spend_data(result.record),
+        "rounds": [asdict(finished) for finished in result.rounds],
+        "seconds": result.seconds,
+        "outputs": [str(path) for path in result.outputs],
+    }
 
 
 def tell_privacy(plan: StudyPlan, *, console: Console) -> None:
@@ -56,11 +92,12 @@ def with_ledgers(record: StudyRecord, folder: Workspace) -> StudyRecord:
     """The record of a run that did not finish, with what its nodes' own ledgers say was spent.
 
     Nodes tell their spend at the end of a run; before that the server's record holds none of it, and would show zero.
+    Of real nodes the record says, at the end, what they told or else all that they had agreed to.
 
     Raises:
         ArtefactError: ARTEFACT_NOT_FOUND, if a node's budget cannot be read: nothing is shown then, rather than zero.
     """
-    if record.status == "finished":
+    if record.status == "finished" or not record.is_simulated_federation:
         return record
     known = {node.name: node for node in record.nodes}
     nodes = [_of_ledger(known.get(name, NodeRecord(name=name)), record, folder) for name in record.plan.nodes]
@@ -68,18 +105,17 @@ def with_ledgers(record: StudyRecord, folder: Workspace) -> StudyRecord:
 
 
 def _of_ledger(node: NodeRecord, record: StudyRecord, folder: Workspace) -> NodeRecord:
-    view = node_budget(folder, node.name)
+    view = node_budget(folder.node_home(node.name), node.name)
     spent = sum(run.spent for run in view.runs if run.run_id == record.run_id)
     return node.model_copy(update={"spent": spent, "limit": view.max_epsilon, "left": view.left})
 
 
-def node_budget(folder: Workspace, name: str) -> BudgetView:
-    """A simulated node's budget, computed again from its ledger: its file may be older, after a crash.
+def node_budget(home: Path, name: str) -> BudgetView:
+    """A node's budget, computed again from its ledger: its file may be older, after a crash.
 
     Raises:
         ArtefactError: ARTEFACT_NOT_FOUND, if there is no such node or its budget cannot be read.
     """
-    home = folder.node_home(name)
     path = home / "privacy_budget.json"
     try:
         view = BudgetView.model_validate_json(path.read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ from pathlib import Path
 from aevorium.cli.console import Console
 from aevorium.workspace import Workspace
 
-__all__ = ["DEMO_PREFIX", "existing_workspace", "new_demo_folder"]
+__all__ = ["DEMO_PREFIX", "existing_workspace", "new_demo_folder", "node_folder", "node_homes"]
 
 DEMO_PREFIX = "demo-"
 """How the folder of a demo begins."""
@@ -21,6 +21,22 @@ def existing_workspace(root: Path, *, console: Console) -> Workspace:
         return Workspace(root)
     console.note(f"No run was made in {str(root)!r} itself: using the newest demo, {str(demos[-1])!r}.")
     return Workspace(demos[-1])
+
+
+def node_homes(folder: Workspace, *, home: Path) -> tuple[Path, ...]:
+    """Where nodes of this machine may have their homes, by name.
+
+    Args:
+        folder: The workspace: its simulated nodes, and real ones that a launcher started beside it.
+        home: Where real nodes have theirs otherwise.
+    """
+    return (folder.root / "nodes", folder.root / "node-home", home)
+
+
+def node_folder(folder: Workspace, name: str, *, home: Path) -> Path:
+    """The home of a node on this machine; that of a simulated one if there is none."""
+    candidates = [root / name for root in node_homes(folder, home=home)]
+    return next((path for path in candidates if (path / "ledger.db").is_file()), candidates[0])
 
 
 def new_demo_folder(root: Path, *, now: datetime) -> Path:

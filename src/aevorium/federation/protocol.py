@@ -21,12 +21,15 @@ from aevorium.privacy.plan import StudyPlan
 
 __all__ = [
     "COUNT",
+    "DISMISS",
     "FINISH",
     "PLAN",
     "STATISTICS",
     "TRAIN",
     "CountReply",
     "CountRequest",
+    "DismissReply",
+    "DismissRequest",
     "FinishReply",
     "FinishRequest",
     "PlanReply",
@@ -45,6 +48,7 @@ __all__ = [
 ]
 
 PLAN, COUNT, STATISTICS, FINISH, TRAIN = "query.plan", "query.count", "query.statistics", "query.finish", "train"
+DISMISS = "query.dismiss"
 
 _BODY, _ARRAY, _METRICS = "body", "arrays", "metrics"
 
@@ -72,6 +76,7 @@ class PlanReply(_Body):
     node: str = Field(description="Name of the node.")
     plan_hash: str = Field(description="Content hash of the plan agreed to.")
     version: str = Field(description="Version of Aevorium at the node.")
+    is_noise_secret: bool = Field(description="Whether nobody can repeat the node's noise; false in tests only.")
 
 
 class CountRequest(_Body):
@@ -142,6 +147,16 @@ class FinishReply(_Body):
     spent: float = Field(ge=0, description="ε of everything released in the run, at the plan's δ.")
     limit: float = Field(gt=0, description="The node's limit for the period.")
     left: float = Field(ge=0, description="What is left of it.")
+
+
+class DismissRequest(_Body):
+    """Tells a node that is connected but not in the run that the server ends."""
+
+    run_id: str
+
+
+class DismissReply(_Body):
+    """The node knows."""
 
 
 def pack(body: BaseModel, array: NDArray[np.generic] | None = None, *, weight: float | None = None) -> RecordDict:

@@ -15,7 +15,10 @@ from flwr.clientapp import ClientApp
 
 from aevorium.errors import AevoriumError, DataError, InternalError
 from aevorium.federation.protocol import (
+    PLAN,
+    TRAIN,
     CountRequest,
+    DismissRequest,
     FinishRequest,
     PlanRequest,
     StatisticsRequest,
@@ -56,6 +59,10 @@ def create_client_app(sessions: Mapping[str, NodeSession]) -> ClientApp:
     def train(message: Message, context: Context) -> Message:
         return _answer(message, _session(sessions, context), _train)
 
+    @app.query("dismiss")
+    def dismiss(message: Message, context: Context) -> Message:
+        return _answer(message, _session(sessions, context), _dismiss)
+
     @app.query("finish")
     def finish(message: Message, context: Context) -> Message:
         return _answer(message, _session(sessions, context), _finish)
@@ -71,9 +78,11 @@ def _session(sessions: Mapping[str, NodeSession], context: Context) -> NodeSessi
 
 
 def _answer(message: Message, session: NodeSession, handler: Handler) -> Message:
+    phase = message.metadata.message_type.removeprefix("query.")
     try:
+        session.asked(phase, detail=_detail(message))
         reply = handler(session, message)
-        session.write_views()
+        session.answered(phase, code=None)
         return reply
     except AevoriumError as error:
         code = "NODE_NOT_READY" if isinstance(error, DataError) else error.code
@@ -85,8 +94,23 @@ def _answer(message: Message, session: NodeSession, handler: Handler) -> Message
         session.problem = InternalError(f"Node {session.config.name!r} failed with {type(error).__name__}.")
         code = "INTERNAL"
     session.notice(session.problem.message)
-    session.write_views()
+    session.is_over = session.is_over or message.metadata.message_type == PLAN
+    session.answered(phase, code=code)
     return error_reply(code, to=message)
+
+
+def _detail(message: Message) -> str:
+    """What a steward wants to know of a request before it is answered. Nothing in it comes from a record."""
+    if message.metadata.message_type == PLAN:
+        request = read_body(message, PlanRequest)
+        plan = request.plan
+        return (
+            f"study {plan.study!r}, ε = {plan.epsilon:g}, δ = {plan.delta:g}, recipe {plan.recipe}, trust {plan.trust},"
+            f" purpose {plan.purpose!r}, by server {request.server[:16]}, run {request.run_id}"
+        )
+    if message.metadata.message_type == TRAIN:
+        return f"round {read_body(message, TrainRequest).round}"
+    return ""
 
 
 def _plan(session: NodeSession, message: Message) -> Message:
@@ -106,6 +130,10 @@ def _train(session: NodeSession, message: Message) -> Message:
     vector = read_array(message, np.float32).astype(np.float32, copy=False)
     reply, trained, weight = session.train(read_body(message, TrainRequest), vector)
     return Message(pack(reply, trained, weight=weight), reply_to=message)
+
+
+def _dismiss(session: NodeSession, message: Message) -> Message:
+    return Message(pack(session.dismiss(read_body(message, DismissRequest))), reply_to=message)
 
 
 def _finish(session: NodeSession, message: Message) -> Message:

@@ -21,6 +21,8 @@ from aevorium.errors import AevoriumError, FederationError, PolicyRefused
 from aevorium.federation.protocol import (
     CountReply,
     CountRequest,
+    DismissReply,
+    DismissRequest,
     FinishReply,
     FinishRequest,
     PlanReply,
@@ -30,6 +32,7 @@ from aevorium.federation.protocol import (
     TrainReply,
     TrainRequest,
 )
+from aevorium.governance.budget import BudgetView
 from aevorium.governance.chain import AuditChain
 from aevorium.governance.gate import AgreedPlan, ReleaseGate
 from aevorium.governance.policy import NodePolicy
@@ -38,13 +41,13 @@ from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.entropy import os_generator
 from aevorium.privacy.events import PrivacyEvent
 from aevorium.privacy.ledger import SqliteLedger
-from aevorium.privacy.mechanisms import NoiseSource, noisy_count, noisy_histogram
+from aevorium.privacy.mechanisms import NoiseSource, OsNoise, noisy_count, noisy_histogram
 from aevorium.privacy.plan import PhaseBudget, StudyPlan, TrainingSchedule, plan_budget
-from aevorium.progress import NodeNotice, Report
+from aevorium.progress import NodeAnswered, NodeAsked, NodeNotice, Report
 from aevorium.schema.table import TableSchema
 from aevorium.workspace import write_atomically
 
-__all__ = ["NodeConfig", "NodeSession"]
+__all__ = ["NodeConfig", "NodeSession", "OpenSession", "open_session"]
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,8 @@ class NodeSession:
     ) -> None:
         self.config = config
         self.problem: AevoriumError | None = None
+        self.is_over = self.has_finished = False
+        self._server: str | None = None
         self._noise = noise
         self._generator = generator
         self._report = report
@@ -112,11 +117,52 @@ class NodeSession:
         """Tells the node's own steward, and nobody else."""
         self._report(NodeNotice(node=self.config.name, text=text))
 
-    def write_views(self) -> None:
+    def write_views(self) -> BudgetView:
         """Writes the node's own `privacy_budget.json` and `audit_log.json` from ledger and chain."""
+        view = self._gate.spend()
         with write_atomically(self.config.home / "privacy_budget.json") as path:
-            path.write_text(self._gate.spend().model_dump_json(indent=2) + "\n", encoding="utf-8")
+            path.write_text(view.model_dump_json(indent=2) + "\n", encoding="utf-8")
         self._chain.write_view(self.config.home / "audit_log.json")
+        return view
+
+    def asked(self, phase: str, *, detail: str) -> None:
+        """Tells the steward what the server asks for."""
+        self._report(NodeAsked(node=self.config.name, phase=phase, detail=detail))
+
+    def answered(self, phase: str, *, code: str | None) -> None:
+        """Renews the node's views, and tells the steward what came of a request and what is left.
+
+        Args:
+            phase: What was asked for.
+            code: Why it was refused; None if it was answered.
+        """
+        view = self.write_views()
+        self._report(
+            NodeAnswered(
+                node=self.config.name,
+                phase=phase,
+                code=code,
+                spent=view.spent,
+                limit=view.max_epsilon,
+                left=max(0.0, view.left),
+            )
+        )
+
+    def open_table(self) -> None:
+        """Reads the table and tells the steward what is in it. Reads patient records; releases nothing.
+
+        Raises:
+            DataError: The table cannot be used.
+        """
+        self._load()
+
+    def connect(self, server: str) -> None:
+        """From now on, only plans of this server are agreed to.
+
+        Args:
+            server: Its identity, proven by the certificate of the connection.
+        """
+        self._server = server
 
     def agree(self, request: PlanRequest) -> PlanReply:
         """Phase "plan": agrees or refuses. Reads no record.
@@ -126,6 +172,12 @@ class NodeSession:
             BudgetExceeded: BUDGET_EXCEEDED.
         """
         plan, schema = request.plan, self.config.schema
+        if self._server is not None and request.server != self._server:
+            raise PolicyRefused(
+                "POLICY_SERVER_REFUSED",
+                f"Run {request.run_id!r} refused. It names another server than the one that node"
+                f" {self.config.name!r} is connected to.",
+            )
         if plan.schema_hash != schema.content_hash or plan.columns != len(schema.measured):
             raise PolicyRefused(
                 "SCHEMA_MISMATCH",
@@ -145,7 +197,12 @@ class NodeSession:
             )
         )
         self._runs[request.run_id] = _Run(plan=plan, plan_hash=plan.content_hash, budget=plan_budget(plan))
-        return PlanReply(node=self.config.name, plan_hash=plan.content_hash, version=__version__)
+        return PlanReply(
+            node=self.config.name,
+            plan_hash=plan.content_hash,
+            version=__version__,
+            is_noise_secret=self._noise.is_secret,
+        )
 
     def count(self, request: CountRequest) -> CountReply:
         """Phase "count": the noisy number of patients. Reads patient records. The reply is safe to release.
@@ -245,12 +302,21 @@ class NodeSession:
         self._gate.close(request.run_id)
         view = self._gate.spend()
         del self._runs[request.run_id]
+        self.is_over = self.has_finished = True
         return FinishReply(
             node=self.config.name,
             spent=self._spent(request.run_id, run.plan),
             limit=view.max_epsilon,
             left=max(0.0, view.left),
         )
+
+    def dismiss(self, request: DismissRequest) -> DismissReply:
+        """The server ends, and this node was in no run of it. Reads no record."""
+        self.problem = FederationError(
+            "RUN_MISSED", f"Run {request.run_id!r} ended without node {self.config.name!r}, which came too late."
+        )
+        self.is_over = True
+        return DismissReply()
 
     def _run(self, run_id: str, plan_hash: str) -> _Run:
         run = self._runs.get(run_id)
@@ -271,11 +337,26 @@ class NodeSession:
 
     def _encode(self, run: _Run, encoder: TableEncoder) -> EncodedTable:
         if run.encoded is None or run.encoder != encoder:
-            # Where a value lies within its bin says nothing that is kept; a fresh generator is as good as any.
-            arrays = encoder.encode(self._load().frame, self.config.schema, generator=np.random.default_rng())
+            # Where a value lies within its bin says nothing that is kept.
+            seed = int(torch.randint(2**62, (1,), generator=self._generator()))
+            arrays = encoder.encode(self._load().frame, self.config.schema, generator=np.random.default_rng(seed))
             run.encoded = EncodedTable.from_arrays(arrays.values, codes=arrays.codes, observed=arrays.observed)
             run.encoder = encoder
         return run.encoded
+
+
+OpenSession = Callable[[NodeConfig, Report], NodeSession]
+"""Opens a node: `open_session`, or, in tests, something with seeded noise."""
+
+
+def open_session(config: NodeConfig, report: Report) -> NodeSession:
+    """Opens a node with noise that nobody can repeat.
+
+    Args:
+        config: What it is started with.
+        report: Takes notices for its own steward.
+    """
+    return NodeSession(config, noise=OsNoise(), report=report)
 
 
 def _estimate(plan: StudyPlan) -> tuple[PrivacyEvent, ...] | None:

@@ -13,7 +13,13 @@ __all__ = ["NoiseSource", "OsNoise", "noisy_count", "noisy_histogram"]
 
 
 class NoiseSource(Protocol):
-    """Where whole-number noise comes from. A run with any other source than `OsNoise` is not private."""
+    """Where whole-number noise comes from. A run with any other source than `OsNoise` is not private.
+
+    Attributes:
+        is_secret: Whether nobody can repeat the noise; a seeded source, which only tests have, says no.
+    """
+
+    is_secret: bool
 
     def laplace(self, value: int, *, scale: float) -> int:
         """The value plus noise z of probability proportional to exp(-|z| / scale)."""
@@ -26,6 +32,8 @@ class NoiseSource(Protocol):
 
 class OsNoise:
     """Exact samplers of OpenDP, fed with the operating system's entropy (Canonne, Kamath & Steinke 2020)."""
+
+    is_secret = True
 
     def laplace(self, value: int, *, scale: float) -> int:
         """See `NoiseSource`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from flwr.app import Message, RecordDict
@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 from aevorium.errors import CATALOGUE, AevoriumError, BudgetExceeded, ExitStatus, FederationError, PolicyRefused
 from aevorium.federation.protocol import error_code
 
-__all__ = ["Replies", "ask", "read_replies", "refusal"]
+__all__ = ["Replies", "ask", "read_replies", "refusal", "require_going_on"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,9 @@ def ask(grid: Grid, contents: Mapping[int, RecordDict], *, message_type: str, ti
         timeout: Seconds after which a missing reply counts as NODE_UNREACHABLE.
     """
     messages = [
-        Message(content, dst_node_id=node_id, message_type=message_type) for node_id, content in contents.items()
+        # A request that waits longer is not answered any more: nothing is spent on it.
+        Message(content, dst_node_id=node_id, message_type=message_type, ttl=timeout)
+        for node_id, content in contents.items()
     ]
     # A reply that Flower makes up for a lost node bears another sender: the message it answers says whose it is.
     replies = list(grid.send_and_receive(messages, timeout=timeout))
@@ -79,6 +81,16 @@ def read_replies(replies: Iterable[Message], *, receivers: Mapping[str, int]) ->
         else:
             codes[node_id] = code
     return Replies(valid=valid, codes=codes)
+
+
+def require_going_on(should_stop: Callable[[], bool]) -> None:
+    """Passes unless somebody asked the run to stop; asked between exchanges, when no node is at work.
+
+    Raises:
+        AevoriumError: RUN_INTERRUPTED.
+    """
+    if should_stop():
+        raise AevoriumError("RUN_INTERRUPTED", "The run was stopped. What nodes had released stays charged.")
 
 
 def refusal(replies: Replies, *, minimum: int, phase: str, names: Mapping[int, str]) -> AevoriumError:

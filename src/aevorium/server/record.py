@@ -42,6 +42,7 @@ class StudyRecord(_Record):
     seed: int = Field(description="Fixes initialisation and generated rows; never the privacy noise.")
     is_simulated_federation: bool = Field(description="Whether nodes and server were one process on one machine.")
     is_simulated_data: bool = Field(default=False, description="Whether all patients are simulated.")
+    is_noise_secret: bool = Field(default=True, description="Whether nobody can repeat the noise; false in tests only.")
     status: Literal["running", "finished", "failed"] = "running"
     started_at: str
     finished_at: str | None = None

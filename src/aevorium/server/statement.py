@@ -48,6 +48,10 @@ def _warnings(record: StudyRecord) -> list[str]:
     plan, notes = record.plan, []
     if not plan.is_private:
         notes.append("> **NO PRIVACY.** This run was made with ε = ∞. Its model and its rows may reveal any record.")
+    if not record.is_noise_secret:
+        notes.append(
+            "> **NOT PRIVATE.** The noise of this run was seeded for a test: whoever knows the seed can undo it."
+        )
     if record.is_simulated_data:
         notes.append("> **Simulated.** Every patient of this run was made by a generator; no person is concerned.")
     if record.is_simulated_federation:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from aevorium.federation.protocol import TRAIN, TrainReply, TrainRequest, pack, read_body, read_weight
 from aevorium.progress import Report, RoundFinished
-from aevorium.server.exchange import read_replies
+from aevorium.server.exchange import read_replies, require_going_on
 from aevorium.server.journal import Journal
 
 __all__ = ["PrivateAveraging"]
@@ -30,6 +30,8 @@ class PrivateAveraging(FedAvg):
         epsilon: The plan's ε, from which what is left is counted.
         journal: Where rounds and checkpoints are written.
         report: Takes the progress.
+        timeout: Seconds after which a missing reply counts as none.
+        should_stop: Asked before each round whether the run is to end.
     """
 
     def __init__(
@@ -42,6 +44,8 @@ class PrivateAveraging(FedAvg):
         epsilon: float,
         journal: Journal,
         report: Report,
+        timeout: float,
+        should_stop: Callable[[], bool],
     ) -> None:
         super().__init__(
             fraction_evaluate=0.0,
@@ -56,18 +60,26 @@ class PrivateAveraging(FedAvg):
         self._epsilon = epsilon
         self._journal = journal
         self._report = report
+        self._timeout = timeout
+        self._should_stop = should_stop
         self._messages: list[Message] = []
         self._started = time.monotonic()
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Sends the global model, one flat array, to every node of the study."""
+        """Sends the global model, one flat array, to every node of the study.
+
+        Raises:
+            AevoriumError: RUN_INTERRUPTED.
+        """
+        require_going_on(self._should_stop)
         vector = arrays.to_numpy_ndarrays()[0]
         request = self._request(server_round)
         self._started = time.monotonic()
         self._messages = [
-            Message(pack(request, vector), dst_node_id=node_id, message_type=TRAIN) for node_id in self._names
+            Message(pack(request, vector), dst_node_id=node_id, message_type=TRAIN, ttl=self._timeout)
+            for node_id in self._names
         ]
         return self._messages
 
@@ -82,11 +94,13 @@ class PrivateAveraging(FedAvg):
         receivers = {message.metadata.message_id: message.metadata.dst_node_id for message in self._messages}
         received = read_replies(replies, receivers=receivers)
         received.require(self._min_nodes, phase=f"training, round {server_round}", names=self._names)
-        arrays, metrics = super().aggregate_train(server_round, received.valid.values())
+        # In the order of names: sums of floats depend on theirs, and a run should not on who answers first.
+        ordered = {node_id: received.valid[node_id] for node_id in sorted(received.valid, key=self._names.__getitem__)}
+        arrays, metrics = super().aggregate_train(server_round, ordered.values())
         if arrays is None:
             return arrays, metrics
-        bodies = {node_id: read_body(message, TrainReply) for node_id, message in received.valid.items()}
-        weights = {node_id: read_weight(message) for node_id, message in received.valid.items()}
+        bodies = {node_id: read_body(message, TrainReply) for node_id, message in ordered.items()}
+        weights = {node_id: read_weight(message) for node_id, message in ordered.items()}
         finished = self._finished(server_round, bodies, weights, asked=len(receivers))
         vector: NDArray[np.float32] = np.asarray(arrays.to_numpy_ndarrays()[0], dtype=np.float32)
         self._journal.write_round(finished, vector=vector, codes=received.codes, names=self._names)

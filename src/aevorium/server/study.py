@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import numpy as np
@@ -38,14 +38,15 @@ from aevorium.federation.protocol import (
 from aevorium.privacy.plan import plan_budget
 from aevorium.progress import PhaseStarted, Report
 from aevorium.schema.table import TableSchema
-from aevorium.server.exchange import Replies, ask
+from aevorium.server.exchange import Replies, ask, require_going_on
 from aevorium.server.journal import Journal
 from aevorium.server.record import NodeRecord
 from aevorium.server.strategy import PrivateAveraging
 
 __all__ = ["StudyConductor"]
 
-_TIMEOUT = 3600.0
+_FAREWELL, _HURRY = 30.0, 2.0
+"""Seconds that a node has to take leave (it only reads its ledger then): commonly, and when somebody is waiting."""
 
 
 class StudyConductor:
@@ -57,16 +58,28 @@ class StudyConductor:
         journal: Where the run is written down; its record holds the plan.
         settings: How the model is trained.
         report: Takes the progress.
+        timeout: Seconds after which a node that has not answered a request counts as lost.
+        should_stop: Asked between exchanges whether the run is to end.
     """
 
     def __init__(
-        self, grid: Grid, *, schema: TableSchema, journal: Journal, settings: TrainingSettings, report: Report
+        self,
+        grid: Grid,
+        *,
+        schema: TableSchema,
+        journal: Journal,
+        settings: TrainingSettings,
+        report: Report,
+        timeout: float,
+        should_stop: Callable[[], bool],
     ) -> None:
         self._grid = grid
         self._schema = schema
         self._journal = journal
         self._settings = settings
         self._report = report
+        self._timeout = timeout
+        self._should_stop = should_stop
         self._plan = journal.record.plan
         self._run_id = journal.record.run_id
         self._agreed: dict[int, str] = {}
@@ -86,12 +99,12 @@ class StudyConductor:
             encoder = self._measure()
             self._train(encoder)
         except BaseException as error:
-            finished = self._finish()
+            finished = self._finish(timeout=_HURRY if isinstance(error, KeyboardInterrupt) else _FAREWELL)
             code = getattr(error, "code", type(error).__name__)
             self._journal.note("run_failed", {"code": code})
             self._journal.update(status="failed", finished_at=_now(), nodes=self._node_records(finished))
             raise
-        finished = self._finish()
+        finished = self._finish(timeout=_FAREWELL)
         self._journal.note("run_finished", {"spent": {name: reply.spent for name, reply in finished.items()}})
         self._journal.update(status="finished", finished_at=_now(), nodes=self._node_records(finished))
 
@@ -99,13 +112,17 @@ class StudyConductor:
         everyone = list(self._grid.get_node_ids())
         self._report(PhaseStarted("plan", nodes=len(everyone)))
         request = PlanRequest(run_id=self._run_id, server=self._journal.record.server, plan=self._plan)
-        replies = ask(self._grid, {node_id: pack(request) for node_id in everyone}, message_type=PLAN, timeout=_TIMEOUT)
-        for node_id, message in replies.valid.items():
-            body = read_body(message, PlanReply)
-            if body.plan_hash != self._plan.content_hash or body.node not in self._plan.nodes:
+        replies = ask(
+            self._grid, {node_id: pack(request) for node_id in everyone}, message_type=PLAN, timeout=self._timeout
+        )
+        bodies = {node_id: read_body(message, PlanReply) for node_id, message in replies.valid.items()}
+        for node_id, body in bodies.items():
+            is_known = body.node in self._plan.nodes and body.node not in self._agreed.values()
+            if body.plan_hash != self._plan.content_hash or not is_known:
                 raise FederationError("MESSAGE_INVALID", f"Node {body.node!r} agreed to another plan than the study's.")
             self._agreed[node_id] = self._names[node_id] = body.node
         self._require(replies, phase="plan")
+        self._journal.update(is_noise_secret=all(body.is_noise_secret for body in bodies.values()))
         self._journal.note("nodes_agreed", {"nodes": sorted(self._names.values()), "refused": len(replies.codes)})
 
     def _count(self) -> None:
@@ -159,15 +176,17 @@ class StudyConductor:
             epsilon=plan.epsilon,
             journal=self._journal,
             report=self._report,
+            timeout=self._timeout,
+            should_stop=self._should_stop,
         )
         strategy.start(
             grid=self._grid,
             initial_arrays=ArrayRecord([to_vector(model)]),
             num_rounds=plan.rounds,
-            timeout=_TIMEOUT,
+            timeout=self._timeout,
         )
 
-    def _finish(self) -> dict[str, FinishReply]:
+    def _finish(self, *, timeout: float) -> dict[str, FinishReply]:
         """Ends the run at every node that agreed to it, also at those that were lost on the way.
 
         A node that no longer answers keeps its own record.
@@ -175,15 +194,16 @@ class StudyConductor:
         if not self._agreed:
             return {}
         contents = {node_id: pack(FinishRequest(**self._run)) for node_id in self._agreed}
-        replies = ask(self._grid, contents, message_type=FINISH, timeout=_TIMEOUT)
+        replies = ask(self._grid, contents, message_type=FINISH, timeout=min(timeout, self._timeout))
         bodies = [read_body(message, FinishReply) for message in replies.valid.values()]
         return {body.node: body for body in bodies}
 
     def _ask_all(self, request: BaseModel, *, message_type: str, phase: str) -> Replies:
         """Asks every node that is still in the run; those that fail are out of it."""
+        require_going_on(self._should_stop)
         self._report(PhaseStarted(phase, nodes=len(self._names)))
         contents: dict[int, RecordDict] = {node_id: pack(request) for node_id in self._names}
-        replies = ask(self._grid, contents, message_type=message_type, timeout=_TIMEOUT)
+        replies = ask(self._grid, contents, message_type=message_type, timeout=self._timeout)
         self._require(replies, phase=phase)
         if replies.codes:
             lost = {self._names[node_id]: code for node_id, code in replies.codes.items()}

@@ -47,7 +47,14 @@ def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(
 
 @pytest.mark.parametrize("name", sorted(Settings.model_fields))
 def test_every_setting_can_be_set_by_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = {"epsilon": "0.5", "delta": "1e-6", "recipe": "dp-sgd", "trust": "local", "dp_noise_multiplier": "1.5"}
+    values = {
+        "epsilon": "0.5",
+        "delta": "1e-6",
+        "recipe": "dp-sgd",
+        "trust": "local",
+        "dp_noise_multiplier": "1.5",
+        "server_address": "far.example:9000",
+    }
     for variable in environment_names(name):
         with monkeypatch.context() as only:
             for other in environment_names(name):

@@ -20,7 +20,7 @@ def _returns(function: ast.FunctionDef) -> list[str]:
 
 def test_handlers_return_what_the_session_released_or_a_code() -> None:
     functions = _functions(app)
-    for phase in ("plan", "count", "statistics", "train", "finish"):
+    for phase in ("plan", "count", "statistics", "train", "dismiss", "finish"):
         assert _returns(functions[phase]) == [f"_answer(message, _session(sessions, context), _{phase})"]
     assert set(_returns(functions["_answer"])) == {"reply", "error_reply(code, to=message)"}
     packed = {
@@ -28,13 +28,17 @@ def test_handlers_return_what_the_session_released_or_a_code() -> None:
         "_count": "Message(pack(session.count(read_body(message, CountRequest))), reply_to=message)",
         "_statistics": "Message(pack(reply, values), reply_to=message)",
         "_train": "Message(pack(reply, trained, weight=weight), reply_to=message)",
+        "_dismiss": "Message(pack(session.dismiss(read_body(message, DismissRequest))), reply_to=message)",
         "_finish": "Message(pack(session.finish(read_body(message, FinishRequest))), reply_to=message)",
     }
     for name, expected in packed.items():
         assert _returns(functions[name]) == [expected]
     assert set(functions) == {
-        "create_client_app", "plan", "count", "statistics", "train", "finish", "_session", "_answer", *packed,
+        "create_client_app", "plan", "count", "statistics", "train", "dismiss", "finish", "_session", "_answer",
+        "_detail", *packed,
     }  # fmt: skip
+    # What a steward is told goes to the node's own console, by `session.asked`, and nowhere else.
+    assert ast.unparse(functions["_answer"]).count("_detail(") == 1
 
 
 def test_records_are_used_inside_the_gate_alone() -> None:

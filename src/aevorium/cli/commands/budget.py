@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from aevorium.cli.console import Console, console_of
 from aevorium.cli.options import WorkspaceFolder
-
-if TYPE_CHECKING:
-    from aevorium.workspace import Workspace
 
 __all__ = ["app"]
 
@@ -31,13 +29,14 @@ def show(
     ] = None,
 ) -> dict[str, object]:
     """Shows what each node of a workspace spent in its run, and what is left of its limit."""
-    from aevorium.cli.workspaces import existing_workspace
+    from aevorium.cli.workspaces import existing_workspace, node_folder
     from aevorium.settings import load_settings
 
     console = console_of(context)
-    folder = existing_workspace(load_settings({"workspace": workspace}).values.workspace, console=console)
+    settings = load_settings({"workspace": workspace}).values
+    folder = existing_workspace(settings.workspace, console=console)
     if node is not None:
-        return _show_node(folder, node, console=console)
+        return _show_node(node_folder(folder, node, home=settings.node_home), node, console=console)
     from aevorium.cli.summaries import (
         spend_data,
         tell_privacy,
@@ -61,12 +60,12 @@ def show(
     }
 
 
-def _show_node(folder: Workspace, node: str, *, console: Console) -> dict[str, object]:
+def _show_node(home: Path, node: str, *, console: Console) -> dict[str, object]:
     from aevorium.cli.progress_view import number
     from aevorium.cli.summaries import node_budget
     from aevorium.server.statement import describe_event
 
-    view = node_budget(folder, node)
+    view = node_budget(home, node)
     rows = [
         (run.run_id[:8], release.phase, str(release.round), release.time[:19], release.state, *describe_event(event))
         for run in view.runs

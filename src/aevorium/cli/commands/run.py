@@ -4,31 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from aevorium.cli.console import Console, console_of
+from aevorium.cli.console import console_of
 from aevorium.cli.options import (
     BatchSize,
     Delta,
     Epochs,
     Epsilon,
     NoiseMultiplier,
+    Purpose,
     Recipe,
     Records,
     Rounds,
     SchemaSource,
     Seed,
+    Timeout,
     Trust,
     WorkspaceFolder,
 )
 from aevorium.errors import BudgetExceeded, ConfigError
-
-if TYPE_CHECKING:
-    from aevorium.pipeline import RunResult
-    from aevorium.workspace import Workspace
 
 __all__ = ["run"]
 
@@ -58,9 +55,8 @@ def run(
             "--min-nodes", min=1, help="Nodes without which a round fails; all if absent.", show_default=False
         ),
     ] = None,
-    purpose: Annotated[
-        str, typer.Option("--purpose", help="What the result is for; a node's policy may ask.")
-    ] = "synthetic data",
+    timeout: Timeout = None,
+    purpose: Purpose = "synthetic data",
 ) -> dict[str, object]:
     """Runs a federation of simulated nodes on this machine and leaves its results in the workspace."""
     if device not in ("auto", "cpu", "cuda"):
@@ -79,14 +75,16 @@ def run(
         "training_epochs": epochs,
         "batch_size": batch_size,
         "dp_noise_multiplier": noise_multiplier,
+        "timeout": timeout,
     }
     settings = load_settings(flags).values
     files = parse_nodes(node)
     policies = parse_policies(policy or [], nodes=list(files))
     table, text = read_schema(schema)
+    from aevorium.cli.interrupt import Interrupt
     from aevorium.cli.progress_view import ProgressView
     from aevorium.cli.study_options import run_options
-    from aevorium.cli.summaries import tell_privacy
+    from aevorium.cli.summaries import run_data, tell_privacy, tell_result
     from aevorium.pipeline import NodeSource, run_federation
     from aevorium.planning import plan_study
     from aevorium.workspace import Workspace
@@ -102,7 +100,7 @@ def run(
     plan = plan_study(table, list(files), options)
     tell_privacy(plan, console=console)
     target = Workspace(settings.workspace)
-    with ProgressView(console) as view, _explained(has_policies=bool(policies)):
+    with ProgressView(console) as view, Interrupt(console) as interrupt, _explained(has_policies=bool(policies)):
         result = run_federation(
             table,
             schema_text=text,
@@ -112,10 +110,11 @@ def run(
             key_file=settings.key_file,
             options=options,
             report=view,
+            should_stop=interrupt.is_requested,
         )
     write_node_files(target, nodes=files)
-    _tell(result, folder=target, console=console)
-    return _data(result, folder=target)
+    tell_result(result, folder=target, console=console)
+    return run_data(result, folder=target)
 
 
 @contextmanager
@@ -132,35 +131,3 @@ def _explained(*, has_policies: bool) -> Iterator[None]:
             hint="A workspace of simulated nodes pays for one run. Give a new --workspace (what both runs release from "
             "the same records then adds up, and no ledger says so), or a larger limit with --policy.",
         ) from error
-
-
-def _tell(result: RunResult, *, folder: Workspace, console: Console) -> None:
-    from aevorium.cli.progress_view import duration
-    from aevorium.cli.summaries import tell_files, tell_privacy, tell_simulated, tell_spend
-
-    tell_simulated(is_simulated=result.record.is_simulated_data, console=console)
-    tell_spend(result.record, console=console)
-    tell_files(result.outputs, folder=folder.root, console=console)
-    console.say(f"Done in {duration(result.seconds)}. What to type next:")
-    for command in ("generate", "validate", "audit verify"):
-        console.say(f"  aevorium {command} --workspace {folder.root}")
-    tell_privacy(result.record.plan, console=console)
-
-
-def _data(result: RunResult, *, folder: Workspace) -> dict[str, object]:
-    from aevorium.cli.summaries import spend_data
-
-    plan = result.record.plan
-    return {
-        "run_id": result.record.run_id,
-        "workspace": str(folder.root),
-        "epsilon": plan.epsilon,
-        "delta": plan.delta,
-        "is_private": plan.is_private,
-        "is_simulated": result.record.is_simulated_data,
-        "total": result.record.total,
-        "nodes": spend_data(result.record),
-        "rounds": [asdict(finished) for finished in result.rounds],
-        "seconds": result.seconds,
-        "outputs": [str(path) for path in result.outputs],
-    }

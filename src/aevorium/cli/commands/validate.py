@@ -14,7 +14,9 @@ from aevorium.cli.options import Seed, WorkspaceFolder
 if TYPE_CHECKING:
     import pandas as pd
 
+    from aevorium.inputs import NodeFiles
     from aevorium.schema.table import TableSchema
+    from aevorium.server.record import StudyRecord
     from aevorium.workspace import Workspace
 
 __all__ = ["compare", "validate"]
@@ -47,8 +49,9 @@ def validate(
     from aevorium.inputs import read_node_files
     from aevorium.server.record import load_study
 
-    load_study(folder)
+    record, _ = load_study(folder)
     known = read_node_files(folder)
+    known = known or _tables_of_nodes(record, home=settings.node_home)
     sources = list(real or (known.nodes.values() if known else ()))
     if not sources:
         raise ConfigError(
@@ -65,6 +68,19 @@ def validate(
         seed=settings.seed,
         console=console,
     )
+
+
+def _tables_of_nodes(record: StudyRecord, *, home: Path) -> NodeFiles | None:
+    """The tables that the run's nodes note in their own homes, if all of them live on this machine."""
+    from aevorium.inputs import NodeFiles
+    from aevorium.node.home import NodeHome
+
+    tables = {name: NodeHome(home / name).tables() for name in record.plan.nodes}
+    held = {name: noted for name, noted in tables.items() if noted is not None and noted.table.is_file()}
+    if record.is_simulated_federation or len(held) < len(tables):
+        return None
+    holdout = next((noted.holdout for noted in held.values() if noted.holdout is not None), None)
+    return NodeFiles(nodes={name: noted.table for name, noted in held.items()}, holdout=holdout)
 
 
 def compare(
