@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
 import rich.progress
 
 from aevorium.cli.console import Console
+from aevorium.cli.interrupts import told_at_once
 from aevorium.progress import NodeNotice, PhaseStarted, ProgressEvent, RoundFinished, StepProgress
 
 __all__ = ["ProgressView", "duration", "number"]
@@ -27,7 +29,7 @@ _ROUND = "{:>7}  {:>8}  {:>15}  {:>8}  {:>8}  {:>8}  {:>8}"
 
 
 class ProgressView:
-    """A `progress.Report` for a terminal, or for a log.
+    """A `progress.Report` for a terminal, or for a log. While it is open, Ctrl-C is answered at once.
 
     Args:
         console: Where to show it.
@@ -36,19 +38,25 @@ class ProgressView:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._has_heading = False
+        self._nodes_at_work = 0
+        self._open = ExitStack()
         self._bar: rich.progress.Progress | None = None
         self._task: rich.progress.TaskID | None = None
 
     def __enter__(self) -> Self:
+        self._open.enter_context(told_at_once(self._console, is_at_nodes=lambda: self._nodes_at_work > 0))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._open.close()
         self._stop_bar()
 
     def __call__(self, event: ProgressEvent) -> None:
         """Shows one event."""
+        if isinstance(event, PhaseStarted):
+            self._nodes_at_work = event.nodes
         if self._console.is_quiet:
             return
         if isinstance(event, StepProgress):
