@@ -15,7 +15,7 @@ import pandas as pd
 from aevorium.encoding.grid import table_grids
 from aevorium.encoding.statistics import TableStatistics
 from aevorium.evaluation.released import ReleasedTable, card_of_released, compare_released
-from aevorium.evaluation.report.model import LocalReport, NodeSpend, RoundFacts, RunReport, StudyFacts
+from aevorium.evaluation.report.model import LocalReport, NodeSpend, PhaseSpend, RoundFacts, RunReport, StudyFacts
 from aevorium.evaluation.report.render import (
     local_report_html,
     local_report_json,
@@ -24,11 +24,14 @@ from aevorium.evaluation.report.render import (
 )
 from aevorium.evaluation.scorecard import Evaluation
 from aevorium.governance.keys import Key
+from aevorium.privacy.accountant import epsilon
+from aevorium.privacy.events import PrivacyEvent
+from aevorium.privacy.plan import plan_budget
 from aevorium.progress import Report, RoundFinished, StepProgress
 from aevorium.schema.table import TableSchema
 from aevorium.server.journal import Journal
-from aevorium.server.record import StudyRecord
-from aevorium.server.statement import privacy_statement
+from aevorium.server.record import NodeRecord, StudyRecord
+from aevorium.server.statement import assumptions, cautions, node_size, privacy_statement
 from aevorium.server.synthesis import open_synthesis
 from aevorium.workspace import Workspace, write_atomically
 
@@ -110,7 +113,14 @@ def _write_run_report(
     content = RunReport(
         study=_facts(record, schema, rows=rows),
         nodes=tuple(
-            NodeSpend(node=node.name, epsilon=node.spent, limit=node.limit, records=node.count) for node in record.nodes
+            NodeSpend(
+                node=node.name,
+                epsilon=node.spent,
+                limit=node.limit,
+                phases=_phases(record, node),
+                records=node.count,
+            )
+            for node in record.nodes
         ),
         rounds=tuple(
             RoundFacts(
@@ -128,6 +138,20 @@ def _write_run_report(
     )
     _write(workspace.report_json, run_report_json(content))
     _write(workspace.report_html, run_report_html(content))
+
+
+def _phases(record: StudyRecord, node: NodeRecord) -> tuple[PhaseSpend, ...]:
+    """What each phase of the plan costs a node by itself: it follows from the plan and the node's size, both public."""
+    size = node_size(record, node)
+    if size is None or not record.plan.is_private:
+        return ()
+    phases: dict[str, list[PrivacyEvent]] = {}
+    for event in plan_budget(record.plan).events(size):
+        phases.setdefault(event.purpose, []).append(event)
+    return tuple(
+        PhaseSpend(phase=purpose, epsilon=epsilon(events, delta=record.plan.delta), releases=len(events))
+        for purpose, events in phases.items()
+    )
 
 
 def _released(statistics: TableStatistics, schema: TableSchema) -> list[ReleasedTable]:
@@ -166,7 +190,9 @@ def _facts(record: StudyRecord, schema: TableSchema, *, rows: int) -> StudyFacts
         target=schema.target,
         derived=derived,
         simulated=record.is_simulated_data,
+        warnings=cautions(record),
         limits=limits,
+        assumptions=assumptions(record, schema),
     )
 
 

@@ -55,6 +55,14 @@ def test_from_sample_to_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert len(rows) == answer["tables"][0]["rows"] == 60
     checked = _answer(capsys, "schema", "check", "synthea", "--data", output)
     assert any("60 rows read" in line for line in checked["findings"])
+    assert not any("duplicates" in line for line in checked["findings"])
+    generated = tmp_path / "generated.csv"
+    with generated.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, [name for name in rows[0] if name != "PatientId"], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    checked = _answer(capsys, "schema", "check", "synthea", "--data", generated)
+    assert "has no PatientId column: duplicates were not looked for" in checked["findings"][0]
     parts = _answer(capsys, "data", "prepare", "--synthea", export, "--split", 2, "--output-dir", tmp_path / "parts")
     assert [Path(part["path"]).name for part in parts["tables"]] == ["part_1.csv", "part_2.csv"]
     assert sum(part["rows"] for part in parts["tables"]) == 60

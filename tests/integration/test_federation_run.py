@@ -142,6 +142,34 @@ def test_every_node_spends_at_most_epsilon(finished: tuple[Path, RunResult, list
     assert result.record.total == pytest.approx(900, abs=250)
 
 
+def test_the_report_tells_what_each_phase_costs_and_what_the_claim_rests_on(
+    finished: tuple[Path, RunResult, list[ProgressEvent]],
+) -> None:
+    folder, result, _ = finished
+    workspace = Workspace(folder / "workspace")
+    report = json.loads(workspace.report_json.read_text(encoding="utf-8"))
+    for node in report["nodes"]:
+        phases = {phase["phase"]: phase for phase in node["phases"]}
+        assert [(name, phase["releases"]) for name, phase in phases.items()] == [
+            ("count", 1),
+            ("one-way histograms", 1),
+            ("training", 2),
+            ("training loss", 2),
+        ]
+        alone = [phase["epsilon"] for phase in phases.values()]
+        assert min(alone) > 0
+        assert max(alone) < node["epsilon"] < sum(alone)
+    statement = workspace.privacy_statement.read_text(encoding="utf-8")
+    told = report["study"]["assumptions"]
+    assert any("'id' was checked for duplicates" in line for line in told)
+    assert any("lie at one node" in line for line in told)
+    assert [line for line in told if f"- {line}\n" not in statement] == []
+    assert [line for line in report["study"]["warnings"] if f"> {line}\n" not in statement] == []
+    assert any("ledgers are new" in line for line in report["study"]["warnings"])
+    assert result.record.plan.delta < 1 / 10_000
+    assert not any("δ" in line for line in report["study"]["warnings"])
+
+
 def test_no_file_of_the_run_holds_an_identifier_or_the_exact_counts(
     finished: tuple[Path, RunResult, list[ProgressEvent]],
 ) -> None:
@@ -262,6 +290,8 @@ def test_without_privacy_everything_says_so(tmp_path: Path) -> None:
     assert result.nodes[0].count == 300
     statement = (tmp_path / "workspace" / "privacy_statement.md").read_text(encoding="utf-8")
     assert "NO PRIVACY" in statement
+    report = json.loads((tmp_path / "workspace" / "report.json").read_text(encoding="utf-8"))
+    assert report["nodes"][0]["phases"] == []
     assert verify_workspace(Workspace(tmp_path / "workspace")).is_sound
 
 

@@ -43,8 +43,8 @@ class PatientTable:
     Attributes:
         frame: A typed frame.
         findings: What was noticed while reading: exact counts.
-        unit_ids: Which unit each row belongs to, as text (rows); None if the schema declares no `unit_id` or the
-            table was generated.
+        unit_ids: Which unit each row belongs to, as text (rows); None if the schema declares no `unit_id`, the table
+            was generated, or it lacks the column and that was allowed.
     """
 
     frame: pd.DataFrame
@@ -52,7 +52,13 @@ class PatientTable:
     unit_ids: pd.Series | None
 
 
-def read_table(path: Path, schema: TableSchema, *, columns: Literal["measured", "all"] = "measured") -> PatientTable:
+def read_table(
+    path: Path,
+    schema: TableSchema,
+    *,
+    columns: Literal["measured", "all"] = "measured",
+    unit_id: Literal["required", "optional"] = "required",
+) -> PatientTable:
     """Reads a table. Reads patient records.
 
     Args:
@@ -61,6 +67,8 @@ def read_table(path: Path, schema: TableSchema, *, columns: Literal["measured", 
         schema: What the table looks like.
         columns: "measured" for records: derived columns are not read, and the schema's `unit_id` must be there. "all"
             for a generated table: every column, and no `unit_id`.
+        unit_id: "optional" reads a table without the schema's `unit_id` too; its `unit_ids` are None, and duplicates
+            were not looked for. For a look at a table, never for the records of a node.
 
     Raises:
         DataError: if the file or its content cannot be used; the message names files, columns and counts, never the
@@ -68,9 +76,9 @@ def read_table(path: Path, schema: TableSchema, *, columns: Literal["measured", 
     """
     source = str(path)
     wanted = list(schema.measured if columns == "measured" else schema.columns)
-    unit_id = schema.unit_id if columns == "measured" else None
-    if unit_id is not None:
-        wanted.append(unit_id)
+    unit_column = schema.unit_id if columns == "measured" else None
+    if unit_column is not None:
+        wanted.append(unit_column)
     with _file_errors(source):
         if path.is_dir():
             raise _unreadable(source, "It is a folder", hint="Give the file in it.")
@@ -80,8 +88,10 @@ def read_table(path: Path, schema: TableSchema, *, columns: Literal["measured", 
             header, raw = _read_csv(path, wanted)
         else:
             raise _unreadable(source, f"Its name ends with none of {', '.join(SUFFIXES)}", hint="Convert it.")
+    if unit_id == "optional" and unit_column is not None and unit_column not in header:
+        return read_table(path, schema.model_copy(update={"unit_id": None}), columns=columns)
     frame, findings = typed_frame(raw, schema, columns=columns, header=header, source=source)
-    return PatientTable(frame, findings, None if unit_id is None else raw[unit_id].astype(object))
+    return PatientTable(frame, findings, None if unit_column is None else raw[unit_column].astype(object))
 
 
 def _unreadable(source: str, reason: str, *, hint: str | None = None) -> DataError:

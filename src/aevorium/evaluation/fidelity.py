@@ -1,8 +1,10 @@
 """How close a synthetic table's distributions are to a reference: shapes, trends, distances, missing cells.
 
 Shapes and trends follow SDMetrics 0.32 (KSComplement, TVComplement; CorrelationSimilarity, ContingencySimilarity, the
-quality report's thresholds), so that the numbers compare with published ones. Everything here reads typed frames, and
-so patient records if one of them is real; the results are exact statistics and not for release then.
+quality report's thresholds), so that the numbers compare with published ones. As SDMetrics they take tables with
+missing cells; a card gives them tables that `completion.complete` filled and flagged, as it does for the distances.
+Everything here reads typed frames, and so patient records if one of them is real; the results are exact statistics and
+not for release then.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class Evaluation:
     Attributes:
         card: The scores.
         overlays: One a column.
-        pairs: One a pair of columns.
+        pairs: One a pair of columns of the completed tables.
         tstr: Trained on synthetic, tested on real; None if there is no target.
         trtr: Trained on real, tested on real; None if there is no target.
         closest: Distances to closest records; None without a holdout or with too few rows.
@@ -125,8 +125,9 @@ def evaluate_tables(
     """As `score_tables`, together with what the report draws. Reads patient records; nothing of it is for release."""
     tables = _prepare(synthetic, real, holdout, schema=schema, rng=seeded(seed, 0))
     progress("columns and pairs")
-    pairs = fidelity.pair_trends(tables.reference, tables.synthetic)
-    scores = _fidelity_scores(tables, pairs)
+    completed = complete(tables.reference, tables.synthetic)
+    pairs = fidelity.pair_trends(*completed)
+    scores = _fidelity_scores(tables, completed, pairs)
     progress("missing cells")
     scores += _missing_scores(tables, target=schema.target)
     progress("models of the target")
@@ -171,10 +172,15 @@ def _prepare(
     return _Tables(generated, known, known, None, first, second, "halves of the real rows")
 
 
-def _fidelity_scores(tables: _Tables, pairs: Sequence[fidelity.PairTrend]) -> list[Score]:
-    shapes = fidelity.column_shapes(tables.reference, tables.synthetic)
-    floor_shapes = fidelity.column_shapes(tables.floor_reference, tables.floor)
-    floor_pairs = fidelity.pair_trends(tables.floor_reference, tables.floor)
+def _fidelity_scores(
+    tables: _Tables, completed: Sequence[pd.DataFrame], pairs: Sequence[fidelity.PairTrend]
+) -> list[Score]:
+    """Scores of completed tables: where cells are missing is part of what is compared."""
+    reference, synthetic = completed
+    floor_reference, floor = complete(tables.floor_reference, tables.floor)
+    shapes = fidelity.column_shapes(reference, synthetic)
+    floor_shapes = fidelity.column_shapes(floor_reference, floor)
+    floor_pairs = fidelity.pair_trends(floor_reference, floor)
     known = [shape for shape in shapes if not math.isnan(shape.score)]
     worst = min(known, key=lambda shape: shape.score, default=None)
     scores = [
@@ -200,8 +206,6 @@ def _fidelity_scores(tables: _Tables, pairs: Sequence[fidelity.PairTrend]) -> li
             reading=f"Over all {len(pairs)} pairs, most of them with little to find.",
         ),
     ]
-    reference, synthetic = complete(tables.reference, tables.synthetic)
-    floor_reference, floor = complete(tables.floor_reference, tables.floor)
     for ways, noun in ((1, "a column's"), (2, "a pair's"), (3, "a triple's")):
         value = fidelity.distance(reference, synthetic, ways=ways)
         scores.append(

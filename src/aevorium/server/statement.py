@@ -13,7 +13,7 @@ from aevorium.privacy.plan import LOSS_BOUND, LOSS_LEVELS, plan_budget
 from aevorium.schema.table import TableSchema
 from aevorium.server.record import NodeRecord, StudyRecord
 
-__all__ = ["describe_event", "privacy_statement"]
+__all__ = ["assumptions", "cautions", "describe_event", "node_size", "privacy_statement"]
 
 
 def privacy_statement(record: StudyRecord, schema: TableSchema) -> str:
@@ -27,7 +27,8 @@ def privacy_statement(record: StudyRecord, schema: TableSchema) -> str:
     parts = [f"# Privacy statement: {schema.name}", *_warnings(record), *_claim(record, schema)]
     if plan.is_private:
         parts += _mechanisms(record)
-    parts += _assumptions(record, schema) + _uncharged(schema) + _provenance(record)
+    parts += ["## Assumptions", "\n".join(f"- {line}" for line in assumptions(record, schema))]
+    parts += _uncharged(schema) + _provenance(record)
     return "\n\n".join(parts) + "\n"
 
 
@@ -44,9 +45,30 @@ def describe_event(event: PrivacyEvent) -> tuple[str, str]:
             return "no protection", "ε = ∞"
 
 
+def node_size(record: StudyRecord, node: NodeRecord) -> float | None:
+    """The number of records by which a node's training was planned; None if it neither counted nor declared one."""
+    return record.plan.declared_size or (max(node.count, 1) if node.count is not None else None)
+
+
+def cautions(record: StudyRecord) -> tuple[str, ...]:
+    """What a reader of a run's results should know first, beside ε = ∞ and simulated patients."""
+    plan, told = record.plan, []
+    if record.is_simulated_federation:
+        told.append(
+            "Simulated federation: all nodes were one process on one machine, and their ledgers are new with this"
+            " workspace. Releases from the same records in other workspaces are unknown to them and add up with these."
+        )
+    if plan.is_private and record.total is not None and plan.delta > 1 / (10 * record.total):
+        told.append(
+            f"δ = {plan.delta:g} is above 1/(10·n̂) = {1 / (10 * record.total):.2g} for the n̂ = {record.total:.0f}"
+            " patients that the noisy counts add up to. Smaller is customary."
+        )
+    return tuple(told)
+
+
 def _warnings(record: StudyRecord) -> list[str]:
-    plan, notes = record.plan, []
-    if not plan.is_private:
+    notes = []
+    if not record.plan.is_private:
         notes.append("> **NO PRIVACY.** This run was made with ε = ∞. Its model and its rows may reveal any record.")
     if not record.is_noise_secret:
         notes.append(
@@ -54,17 +76,7 @@ def _warnings(record: StudyRecord) -> list[str]:
         )
     if record.is_simulated_data:
         notes.append("> **Simulated.** Every patient of this run was made by a generator; no person is concerned.")
-    if record.is_simulated_federation:
-        notes.append(
-            "> **Simulated federation.** All nodes were one process on one machine, and their ledgers are new with this"
-            " workspace: releases from the same records in other workspaces are unknown to them and add up with these."
-        )
-    if record.total is not None and plan.delta > 1 / (10 * record.total):
-        notes.append(
-            f"> δ = {plan.delta:g} is above 1/(10·n̂) = {1 / (10 * record.total):.2g} for the n̂ = {record.total:.0f}"
-            " patients that the noisy counts add up to. Smaller is customary."
-        )
-    return notes
+    return [*notes, *(f"> {caution}" for caution in cautions(record))]
 
 
 def _claim(record: StudyRecord, schema: TableSchema) -> list[str]:
@@ -97,7 +109,7 @@ def _mechanisms(record: StudyRecord) -> list[str]:
     budget = plan_budget(plan)
     rows = ["| node | phase | mechanism | parameters |", "|---|---|---|---|"]
     for node in record.nodes:
-        size = plan.declared_size or (max(node.count, 1) if node.count is not None else None)
+        size = node_size(record, node)
         if size is None:
             continue
         schedule = budget.training(size)
@@ -123,14 +135,20 @@ def _mechanisms(record: StudyRecord) -> list[str]:
     ]
 
 
-def _assumptions(record: StudyRecord, schema: TableSchema) -> list[str]:
+def assumptions(record: StudyRecord, schema: TableSchema) -> tuple[str, ...]:
+    """What the claim of a run rests on, a sentence or two each.
+
+    Args:
+        record: The finished run.
+        schema: Its schema.
+    """
     plan = record.plan
     lines = [
-        "Each patient's records lie at one node (`max_nodes_per_patient` = 1), fixed before the study.",
+        "Each patient's records lie at one node (max_nodes_per_patient = 1), fixed before the study.",
         (
             f"One row is one {schema.unit}: the column {schema.unit_id!r} was checked for duplicates."
             if schema.unit_id
-            else f"One row is one {schema.unit}: the schema names no `unit_id`, so this could not be checked."
+            else f"One row is one {schema.unit}: the schema names no unit_id, so this could not be checked."
         ),
         "The schema, the plan, the names of the nodes and their participation are public.",
     ]
@@ -146,7 +164,7 @@ def _assumptions(record: StudyRecord, schema: TableSchema) -> list[str]:
         ]
     if plan.records is not None:
         lines.append(f"The number of records, {plan.records}, was declared as public knowledge.")
-    return ["## Assumptions", "\n".join(f"- {line}" for line in lines)]
+    return tuple(lines)
 
 
 def _uncharged(schema: TableSchema) -> list[str]:

@@ -285,3 +285,18 @@ def test_the_example_schemas_describe_their_tables(schema, parts, rows):
 def test_a_file_with_semicolons_is_told_so():
     path = real_table("cardio", "cardio_train.csv.gz")
     assert "separated by semicolons" in refusal(path).message
+
+
+def test_only_a_look_at_a_table_goes_without_unit_id(tmp_path):
+    generated = written(tmp_path, "Age,BMI,Sex\n30,22.5,M\n31,,NA\n100,60,F\n")
+    table = read_table(generated, SCHEMA, unit_id="optional")
+    assert_expected(table)
+    assert table.unit_ids is None
+    error = refusal(generated)
+    assert error.code == "DATA_COLUMN_MISSING"
+    assert "'Id'" in error.message
+    # A column that is there is checked as ever.
+    repeated = written(tmp_path, TEXT.replace("01,30", "1,30"), "repeated.csv")
+    assert refusal(repeated, unit_id="optional").code == "DATA_DUPLICATE_UNIT"
+    # Other columns are never optional.
+    assert "'Sex'" in refusal(written(tmp_path, "Age,BMI\n30,22\n", "short.csv"), unit_id="optional").message

@@ -103,6 +103,32 @@ def test_missing_cells_that_are_gone_are_found():
     assert card["missing_rate_error"].verdict == "do not use"
 
 
+def test_shapes_and_trends_are_those_of_filled_and_flagged_tables():
+    schema = TableSchema.from_toml(
+        """
+        name = "one number that may miss"
+        [columns.Dose]
+        kind = "continuous"
+        min = 0
+        max = 10
+        missing = true
+        [columns.Outcome]
+        kind = "categorical"
+        categories = ["well", "ill"]
+        """,
+        source="test",
+    )
+    outcome = pd.Categorical(["well", "well", "well", "ill"], categories=["well", "ill"])
+    real = pd.DataFrame({"Dose": [1.0, 2.0, 3.0, np.nan], "Outcome": outcome})
+    synthetic = pd.DataFrame({"Dose": [1.0, 2.0, 3.0, 2.0], "Outcome": outcome})
+    card = score_tables(synthetic=synthetic, real=real, holdout=real.copy(), schema=schema)
+    # Filled by the median, 2, the numbers are equal: what differs is the flag, and both of its pairs, in one row of 4.
+    assert card["shapes"].value == pytest.approx((1 + 1 + 0.75) / 3)
+    assert card["trends"].value == card["trends_all"].value == pytest.approx((1 + 0.75 + 0.75) / 3)
+    assert "3 pairs" in card["trends"].reading
+    assert "'Dose (missing?)'" in card["shapes"].reading
+
+
 def test_without_a_holdout_the_card_says_so_and_closeness_is_not_judged():
     real = make_table(300, seed=2)
     card = score_tables(synthetic=real.copy(), real=real, schema=SCHEMA)

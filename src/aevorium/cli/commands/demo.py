@@ -30,6 +30,7 @@ def demo(context: typer.Context, workspace: WorkspaceFolder = None, seed: Seed =
         )
     folder = Workspace(root).create()
     from aevorium.cli.commands.validate import compare
+    from aevorium.cli.interrupt import Interrupt
     from aevorium.cli.progress_view import ProgressView
     from aevorium.cli.study_options import run_options
     from aevorium.cli.summaries import spend_data, tell_files, tell_simulated, tell_spend
@@ -41,7 +42,7 @@ def demo(context: typer.Context, workspace: WorkspaceFolder = None, seed: Seed =
 
     tell_simulated(is_simulated=True, console=console)
     schema, text = read_schema("synthea")
-    with ProgressView(console) as view:
+    with ProgressView(console) as view, Interrupt(console, leaves=True) as interrupt:
         tables = make_tables(folder.root / "data", seed=settings.seed, report=view)
         options = run_options(settings, records=None)
         result = run_federation(
@@ -53,6 +54,7 @@ def demo(context: typer.Context, workspace: WorkspaceFolder = None, seed: Seed =
             key_file=settings.key_file,
             options=options,
             report=view,
+            should_stop=interrupt.is_requested,
         )
         write_node_files(folder, nodes=tables.nodes, holdout=tables.holdout)
         made = generate_table(

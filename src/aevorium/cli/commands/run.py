@@ -100,7 +100,11 @@ def run(
     plan = plan_study(table, list(files), options)
     tell_privacy(plan, console=console)
     target = Workspace(settings.workspace)
-    with ProgressView(console) as view, Interrupt(console) as interrupt, _explained(has_policies=bool(policies)):
+    with (
+        ProgressView(console) as view,
+        Interrupt(console, leaves=True) as interrupt,
+        _explained(has_policies=bool(policies)),
+    ):
         result = run_federation(
             table,
             schema_text=text,

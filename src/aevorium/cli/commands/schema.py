@@ -56,7 +56,7 @@ def check(
     context: typer.Context,
     source: Annotated[str, typer.Argument(help="A schema file, or the name of a bundled schema.")],
     data: Annotated[
-        Path | None, typer.Option("--data", help="Also read this table under the schema, as a node would.")
+        Path | None, typer.Option("--data", help="Also read this table, of records or generated, as a node would.")
     ] = None,
 ) -> dict[str, object]:
     """Checks a schema file, and on request a table against it."""
@@ -69,7 +69,14 @@ def check(
         return _summary(schema)
     from aevorium.data.table import read_table
 
-    findings = read_table(data, schema).findings.lines()
+    table = read_table(data, schema, unit_id="optional")
+    findings = table.findings.lines()
+    if schema.unit_id is not None and table.unit_ids is None:
+        findings.insert(
+            0,
+            f"It has no {schema.unit_id} column: duplicates were not looked for. A generated table has none; a node "
+            "refuses records without it.",
+        )
     console.say(f"The table {str(data)!r} can be used:")
     for line in findings:
         console.say(f"  {line}")

@@ -119,7 +119,10 @@ def _pairs(pairs: tuple[PairTrend, ...]) -> Section | None:
         figure = charts.heatmap(names, cells, limit=limit)
         size = "large" if is_difference else "medium"
         shown.append(Chart(f"pairs-{value}", title, summary, figure, table, size))
-    lead = "Pearson's r for two continuous columns, Cramér's V (never negative) for every other pair."
+    lead = (
+        "Pearson's r for two continuous columns, Cramér's V (never negative) for every other pair. Missing numbers "
+        "take the real rows' median; columns named “(missing?)” say where."
+    )
     return Section("pairs", "Pairs of columns", lead, charts=tuple(shown))
 
 

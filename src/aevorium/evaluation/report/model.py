@@ -36,7 +36,8 @@ class StudyFacts:
         target: The schema's target.
         derived: Columns computed by a rule after generation.
         simulated: Whether the data were simulated.
-        warnings: Sentences that belong at the top (such as a δ that is large for so few patients).
+        warnings: Sentences that belong at the top (such as a δ that is large for so few patients), beside ε = ∞ and
+            simulated data, which have banners of their own.
         limits: Further sentences under "what not to use it for".
         assumptions: What the privacy claim rests on.
     """
@@ -67,12 +68,12 @@ class StudyFacts:
 
 @dataclass(frozen=True)
 class PhaseSpend:
-    """What one phase would have cost a node by itself. Phases compose to less than their sum. Safe to release.
+    """What one phase would cost a node by itself. Phases compose to less than their sum. Safe to release.
 
     Attributes:
         phase: Its name.
-        epsilon: ε of the phase's events alone, at the study's δ.
-        releases: How many messages left the node.
+        epsilon: ε of the phase's planned events alone, at the study's δ.
+        releases: How many times the phase releases something.
     """
 
     phase: str

@@ -90,7 +90,7 @@ def _privacy(report: RunReport) -> Section:
     lead = (
         f"ε bounds what anyone can learn about one {study.unit} from everything that left the nodes, taken together. "
         f"The nodes hold different {study.unit}s, so the federation's ε is the highest of the nodes, not their sum."
-    )
+    ) + (" The claim rests on this:" if study.assumptions else "")
     worst = max(nodes, key=lambda node: node.epsilon)
     chart = Chart(
         "epsilon-nodes",
@@ -124,7 +124,7 @@ def _phase_table(nodes: tuple[NodeSpend, ...]) -> Table:
         for spend in node.phases:
             cells[spend.phase] = f"{format_epsilon(spend.epsilon)} ({plural(spend.releases, 'release')})"
         rows.append((node.node, *cells.values(), format_epsilon(node.epsilon)))
-    caption = "ε of each phase by itself; together they compose to less than their sum"
+    caption = "ε of each phase alone, as planned for the node's size; together they compose to less than their sum"
     return Table(caption, ("node", *phases, "together"), tuple(rows))
 
 
