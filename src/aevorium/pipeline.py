@@ -139,7 +139,7 @@ def run_federation(
         report(event)
 
     def conduct(grid: Grid) -> None:
-        settings = TrainingSettings()
+        settings = TrainingSettings(pretraining_steps=options.pretraining_steps)
         StudyConductor(grid, schema=schema, journal=journal, settings=settings, report=note).conduct()
 
     _quiet_flower()

@@ -33,4 +33,5 @@ def run_options(
         device=device,
         min_nodes=min_nodes,
         purpose=purpose,
+        pretraining_steps=settings.pretraining_steps,
     )

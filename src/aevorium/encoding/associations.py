@@ -6,7 +6,6 @@ and the gate before it leaves the node; everything else works on public designs 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -123,27 +122,10 @@ class Associations:
         tables = tuple(part.reshape(shape) for part, shape in zip(parts, design.shapes, strict=True))
         return cls(design=design, counts=tables, noise=sigma * float(np.sqrt(len(vectors))))
 
-    def to_json(self) -> str:
-        """The tables as JSON."""
-        return json.dumps(
-            {
-                "schema_version": 1,
-                "noise": self.noise,
-                "design": self.design.model_dump(mode="json"),
-                "counts": [table.tolist() for table in self.counts],
-            }
-        )
-
-    @classmethod
-    def from_json(cls, text: str) -> Associations:
-        """Reads what `to_json` wrote.
-
-        Raises:
-            ValueError: It is something else.
-        """
-        content = json.loads(text)
-        design = TableDesign.model_validate(content["design"])
-        counts = tuple(np.array(table, dtype=np.int64) for table in content["counts"])
-        if tuple(table.shape for table in counts) != design.shapes:
-            raise ValueError("the tables do not have the shapes that their design says")
-        return cls(design=design, counts=counts, noise=float(content["noise"]))
+    def to_dict(self) -> dict[str, object]:
+        """The tables as plain values, for JSON."""
+        return {
+            "noise": self.noise,
+            "design": self.design.model_dump(mode="json"),
+            "counts": [table.tolist() for table in self.counts],
+        }

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from aevorium.encoding.associations import Associations
 from aevorium.encoding.encoder import EncodedArrays, TableEncoder
 from aevorium.schema.table import TableSchema
-from aevorium.surrogate.mixture import FitSettings, Mixture, Target, fit_mixture
+from aevorium.surrogate.mixture import FitSettings, Mixture, NoisyTable, TableSet, fit_mixture
 
 __all__ = ["Surrogate", "fit_surrogate"]
 
@@ -74,14 +74,13 @@ def fit_surrogate(
     """
     names = list(schema.measured)
     shares = [_sums(encoder.grid_shares(name), np.array(cells[name])) for name in names]
-    targets = [target for released in tables for target in _targets(released, encoder, names, cells, total=total)]
     chosen = settings or FitSettings.for_tables(
-        max((len(released.design.pairs) for released in tables), default=0), cells=sum(len(part) for part in shares)
+        sum(len(released.design.pairs) for released in tables), cells=sum(len(part) for part in shares)
     )
     deviation = [np.sqrt(noise**2 + np.maximum(total * part, 1.0)) / total for part in shares]
     mixture = fit_mixture(
         shares,
-        targets,
+        [_table_set(released, encoder, cells, total=total) for released in tables],
         settings=chosen,
         one_way_deviation=deviation,
         seed=seed,
@@ -90,34 +89,26 @@ def fit_surrogate(
     return Surrogate(mixture=mixture, cells=cells, encoder=encoder, schema=schema)
 
 
-def _targets(
-    released: Associations,
-    encoder: TableEncoder,
-    names: Sequence[str],
-    cells: Mapping[str, tuple[int, ...]],
-    *,
-    total: float,
-) -> list[Target]:
-    found = []
-    maps = {
-        name: _overlap(np.array(cells[name]), np.array(groups), encoder.grid_shares(name))
-        for name, groups in released.design.cells.items()
-    }
+def _table_set(
+    released: Associations, encoder: TableEncoder, cells: Mapping[str, tuple[int, ...]], *, total: float
+) -> TableSet:
+    names = list(cells)
+    groups = {name: np.array(released.design.cells[name]) for name in names}
+    expected = {name: _sums(encoder.grid_shares(name), groups[name]) for name in names}
+    tables = []
     for (first, second), counts in zip(released.design.pairs, released.counts, strict=True):
-        expected = [_sums(encoder.grid_shares(name), np.array(released.design.cells[name])) for name in (first, second)]
         # Rows are a sample of a population: a cell's share is off by its own chance error beside the noise.
-        chance = np.maximum(total * np.outer(*expected), 1.0)
-        found.append(
-            Target(
+        chance = np.maximum(total * np.outer(expected[first], expected[second]), 1.0)
+        tables.append(
+            NoisyTable(
                 first=names.index(first),
                 second=names.index(second),
-                first_map=maps[first],
-                second_map=maps[second],
                 shares=counts / total,
                 deviation=np.sqrt(released.noise**2 + chance) / total,
             )
         )
-    return found
+    maps = [_overlap(np.array(cells[name]), groups[name], encoder.grid_shares(name)) for name in names]
+    return TableSet(maps=maps, tables=tables)
 
 
 def _sums(shares: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.float64]:

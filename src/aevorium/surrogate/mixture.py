@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg import block_diag
 from torch import Tensor
 
-__all__ = ["FitSettings", "Mixture", "Target", "fit_mixture"]
+__all__ = ["FitSettings", "Mixture", "NoisyTable", "TableSet", "fit_mixture"]
 
 _LEARNING_RATE = 0.05
 _SPREAD = 0.7
@@ -51,24 +52,33 @@ class FitSettings:
 
 
 @dataclass(frozen=True)
-class Target:
-    """A noisy table that the mixture should agree with, in shares.
+class NoisyTable:
+    """A two-way table that the mixture should agree with, in shares.
 
     Attributes:
         first: Number of its first column.
         second: Number of its second column.
-        first_map: float64 [cells of the first column, rows], the part of each cell that lies in each row.
-        second_map: The same for the second column and the table's columns.
         shares: float64 [rows, columns].
         deviation: float64 [rows, columns], how far off each share is expected to be.
     """
 
     first: int
     second: int
-    first_map: NDArray[np.float64]
-    second_map: NDArray[np.float64]
     shares: NDArray[np.float64]
     deviation: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TableSet:
+    """Tables that cut every column in one way, no pair twice.
+
+    Attributes:
+        maps: For each column float64 [cells, table cells], the part of each cell that lies in each table cell.
+        tables: The tables.
+    """
+
+    maps: Sequence[NDArray[np.float64]]
+    tables: Sequence[NoisyTable]
 
 
 @dataclass(frozen=True)
@@ -105,7 +115,7 @@ class Mixture:
 
 def fit_mixture(
     shares: Sequence[NDArray[np.float64]],
-    targets: Sequence[Target],
+    released: Sequence[TableSet],
     *,
     settings: FitSettings,
     one_way_deviation: Sequence[NDArray[np.float64]],
@@ -120,17 +130,17 @@ def fit_mixture(
 
     Args:
         shares: For each column the released shares of its cells, each summing to 1.
-        targets: The noisy tables.
+        released: The noisy tables.
         settings: Size and length.
         one_way_deviation: For each column how far off its shares are expected to be.
         seed: Fixes the first components.
         advance: Called with the number of steps made.
     """
-    if not targets:
+    if not any(tables.tables for tables in released):
         return Mixture(
             weights=np.ones(1), columns=tuple(part[None] for part in shares), residual=math.nan, pull=math.inf
         )
-    fit = _Fit(shares, targets, settings=settings, one_way_deviation=one_way_deviation, seed=seed)
+    fit = _Fit(shares, released, settings=settings, one_way_deviation=one_way_deviation, seed=seed)
     return fit.run(advance=advance)
 
 
@@ -138,7 +148,7 @@ class _Fit:
     def __init__(
         self,
         shares: Sequence[NDArray[np.float64]],
-        targets: Sequence[Target],
+        released: Sequence[TableSet],
         *,
         settings: FitSettings,
         one_way_deviation: Sequence[NDArray[np.float64]],
@@ -150,8 +160,8 @@ class _Fit:
         self._log_marginal = marginal.log()
         self._one_way = marginal
         self._one_way_weight = torch.from_numpy(np.concatenate(one_way_deviation)).float().pow(-2)
-        self._groups = _group_targets(targets, sizes=self._sizes)
-        self._cells = sum(table.shares.size for table in targets)
+        self._blocks = [_assemble(tables) for tables in released]
+        self._cells = sum(table.shares.size for tables in released for table in tables.tables)
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn((settings.components, len(marginal)), generator=generator)
         self._logits = (self._log_marginal + _SPREAD * noise).requires_grad_()
@@ -190,10 +200,10 @@ class _Fit:
 
     def _misfit(self, columns: Tensor, weights: Tensor) -> Tensor:
         total = columns.new_zeros(())
-        for group in self._groups:
-            grouped = columns @ group.map
+        for blocks in self._blocks:
+            grouped = columns @ blocks.map
             modelled = (grouped * weights[:, None]).T @ grouped
-            total = total + (group.weight * (modelled - group.shares).square()).sum()
+            total = total + (blocks.weight * (modelled - blocks.shares).square()).sum()
         return total
 
     def _one_way_misfit(self, columns: Tensor, weights: Tensor) -> Tensor:
@@ -210,8 +220,8 @@ class _Fit:
 
 
 @dataclass(frozen=True)
-class _Group:
-    """Tables with one cut of each column, as blocks of one matrix over all cells.
+class _Blocks:
+    """A set of tables, as blocks of one matrix over all cells.
 
     Attributes:
         map: [cells, table cells], the part of each cell that lies in each table cell.
@@ -224,38 +234,16 @@ class _Group:
     weight: Tensor
 
 
-def _group_targets(targets: Sequence[Target], *, sizes: Sequence[int]) -> list[_Group]:
-    """Puts tables that cut a column alike into one group; the cuts of a group's tables never differ."""
-    groups: list[tuple[dict[int, NDArray[np.float64]], list[Target]]] = []
-    for target in targets:
-        wanted = {target.first: target.first_map, target.second: target.second_map}
-        alike = [group for group in groups if _agree(group[0], wanted)]
-        maps, members = alike[0] if alike else ({}, [])
-        if not alike:
-            groups.append((maps, members))
-        maps.update(wanted)
-        members.append(target)
-    return [_assemble(maps, members, sizes=sizes) for maps, members in groups]
+def _assemble(tables: TableSet) -> _Blocks:
+    ends = np.cumsum([part.shape[1] for part in tables.maps])
+    shares, weight = np.zeros((ends[-1], ends[-1])), np.zeros((ends[-1], ends[-1]))
+    for table in tables.tables:
+        rows, columns = (slice(ends[place] - size, ends[place]) for place, size in _sides(table))
+        shares[rows, columns], weight[rows, columns] = table.shares, table.deviation**-2
+    whole = block_diag(*tables.maps)
+    return _Blocks(*(torch.from_numpy(part).float() for part in (whole, shares, weight)))
 
 
-def _agree(maps: dict[int, NDArray[np.float64]], wanted: dict[int, NDArray[np.float64]]) -> bool:
-    return all(column not in maps or np.array_equal(maps[column], found) for column, found in wanted.items())
-
-
-def _assemble(maps: dict[int, NDArray[np.float64]], members: Sequence[Target], *, sizes: Sequence[int]) -> _Group:
-    starts = np.concatenate([[0], np.cumsum(sizes)])
-    order = sorted(maps)
-    widths = [maps[column].shape[1] for column in order]
-    ends = dict(zip(order, np.cumsum(widths), strict=True))
-    whole = np.zeros((starts[-1], sum(widths)))
-    for column in order:
-        stop = ends[column]
-        whole[starts[column] : starts[column + 1], stop - maps[column].shape[1] : stop] = maps[column]
-    shares, weight = np.zeros((len(whole.T),) * 2), np.zeros((len(whole.T),) * 2)
-    for target in members:
-        rows, columns = target.shares.shape
-        block = np.s_[
-            ends[target.first] - rows : ends[target.first], ends[target.second] - columns : ends[target.second]
-        ]
-        shares[block], weight[block] = target.shares, target.deviation**-2
-    return _Group(*(torch.from_numpy(part).float() for part in (whole, shares, weight)))
+def _sides(table: NoisyTable) -> tuple[tuple[int, int], tuple[int, int]]:
+    rows, columns = table.shares.shape
+    return (table.first, rows), (table.second, columns)
