@@ -35,6 +35,7 @@ def make_plan(**changes) -> StudyPlan:
             "rounds": 5,
             "epochs": 4,
             "batch_size": 100,
+            "recipe": "dp-sgd",
             **changes,
         }
     )

@@ -56,7 +56,7 @@ Epochs = Annotated[
     int | None,
     typer.Option(
         "--epochs",
-        help="Passes over a node's records in each round (env TRAINING_EPOCHS, unset = the recipe's own).",
+        help="Passes over a node's records in each round, instead of the recipe's own (env TRAINING_EPOCHS, unset).",
         show_default=False,
     ),
 ]
@@ -64,7 +64,7 @@ BatchSize = Annotated[
     int | None,
     typer.Option(
         "--batch-size",
-        help="Expected records in a step (env BATCH_SIZE, unset = the recipe's own).",
+        help="Expected records in a step, instead of the recipe's own (env BATCH_SIZE, unset).",
         show_default=False,
     ),
 ]
