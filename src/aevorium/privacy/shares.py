@@ -59,7 +59,7 @@ def number_of_pairs(*, columns: int, signal: float) -> int:
         signal: See `signal_of`.
     """
     everything = min(columns * (columns - 1) // 2, MOST_CANDIDATES)
-    return min(everything, max(columns, round(signal**0.4)))
+    return min(everything, max(columns, round(math.pow(signal, 0.4))))
 
 
 def shares_of(recipe: RecipeName, *, epsilon: float, signal: float, selects: bool) -> Shares:

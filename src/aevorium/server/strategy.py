@@ -30,7 +30,6 @@ class PrivateAveraging(FedAvg):
         epsilon: The plan's ε, from which what is left is counted.
         journal: Where rounds and checkpoints are written.
         report: Takes the progress.
-        refine: What becomes of a round's averaged model, by the round's number; None leaves it as it is.
     """
 
     def __init__(
@@ -43,7 +42,6 @@ class PrivateAveraging(FedAvg):
         epsilon: float,
         journal: Journal,
         report: Report,
-        refine: Callable[[int, NDArray[np.float32]], NDArray[np.float32]] | None = None,
     ) -> None:
         super().__init__(
             fraction_evaluate=0.0,
@@ -58,7 +56,6 @@ class PrivateAveraging(FedAvg):
         self._epsilon = epsilon
         self._journal = journal
         self._report = report
-        self._refine = refine
         self._messages: list[Message] = []
         self._started = time.monotonic()
 
@@ -92,8 +89,6 @@ class PrivateAveraging(FedAvg):
         weights = {node_id: read_weight(message) for node_id, message in received.valid.items()}
         finished = self._finished(server_round, bodies, weights, asked=len(receivers))
         vector: NDArray[np.float32] = np.asarray(arrays.to_numpy_ndarrays()[0], dtype=np.float32)
-        if self._refine is not None:
-            vector = self._refine(server_round, vector)
         self._journal.write_round(finished, vector=vector, codes=received.codes, names=self._names)
         self._report(finished)
         return ArrayRecord([vector]), metrics

@@ -10,12 +10,10 @@ import numpy as np
 import torch
 from flwr.app import ArrayRecord, RecordDict
 from flwr.serverapp import Grid
-from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from aevorium.diffusion.denoiser import DenoiserConfig, TabularDiffusion, load_vector, to_vector
+from aevorium.diffusion.denoiser import DenoiserConfig, TabularDiffusion, to_vector
 from aevorium.diffusion.layout import Layout
-from aevorium.diffusion.pretraining import Pretraining
 from aevorium.encoding.associations import Associations, TableDesign
 from aevorium.encoding.encoder import TableEncoder
 from aevorium.encoding.grid import number_of_bins
@@ -48,7 +46,7 @@ from aevorium.server.exchange import Replies, ask
 from aevorium.server.journal import Journal
 from aevorium.server.record import NodeRecord
 from aevorium.server.strategy import PrivateAveraging
-from aevorium.server.warm_start import WarmStart, anchoring, coarse_design, fine_design, learning_rate, pretraining
+from aevorium.server.warm_start import WarmStart, coarse_design, fine_design, learning_rate, pretraining
 
 __all__ = ["StudyConductor"]
 
@@ -198,18 +196,12 @@ class StudyConductor:
         model = TabularDiffusion(model_config, priors=encoder.priors(self._schema), generator=generator)
         if warm is not None:
             self._report(PhaseStarted("pre-training"))
-            warm.train(model, plan=self._pretraining, label="pre-training")
+            steps = self._settings.pretraining_steps
+            warm.pretrain(model, plan=pretraining(columns=plan.columns, steps=steps))
         self._report(PhaseStarted("training", nodes=len(self._names)))
         settings = self._settings.model_copy(
             update={"learning_rate": self._settings.learning_rate or learning_rate(plan.recipe)}
         )
-
-        def refine(_: int, vector: NDArray[np.float32]) -> NDArray[np.float32]:
-            if warm is None:
-                return vector
-            load_vector(model, vector)
-            warm.train(model, plan=anchoring(self._pretraining), label="anchoring")
-            return to_vector(model)
 
         def request(server_round: int) -> TrainRequest:
             return TrainRequest(**self._run, round=server_round, encoder=encoder, model=model_config, settings=settings)
@@ -222,7 +214,6 @@ class StudyConductor:
             epsilon=plan.epsilon,
             journal=self._journal,
             report=self._report,
-            refine=refine,
         )
         strategy.start(
             grid=self._grid,
@@ -262,12 +253,6 @@ class StudyConductor:
     def _total(self) -> float:
         """The estimated number of records."""
         return self._journal.record.total or 1.0
-
-    @property
-    def _pretraining(self) -> Pretraining:
-        """How long the model is trained on rows of the surrogate."""
-        plan, steps = self._plan, self._settings.pretraining_steps
-        return pretraining(columns=plan.columns, steps=steps)
 
     @property
     def _run(self) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import combinations
 
@@ -22,7 +21,7 @@ from aevorium.surrogate.cells import COARSE_CELLS, cut_columns, number_of_cells
 from aevorium.surrogate.density import Surrogate, fit_surrogate
 from aevorium.surrogate.pairs import candidate_pairs, select_pairs
 
-__all__ = ["WarmStart", "anchoring", "coarse_design", "fine_design", "learning_rate", "pretraining"]
+__all__ = ["WarmStart", "coarse_design", "fine_design", "learning_rate", "pretraining"]
 
 _POOL = 100_000
 """Rows that are drawn from the surrogate; training draws its batches from them."""
@@ -30,9 +29,6 @@ _POOL = 100_000
 
 _STEPS = 2_500
 """Steps of pre-training: half a minute on two cores for the demo's model."""
-
-_ANCHOR = 0.04
-"""Steps on rows of the surrogate after each round, as a share of those of pre-training."""
 
 
 def learning_rate(recipe: RecipeName) -> float:
@@ -48,13 +44,6 @@ def pretraining(*, columns: int, steps: int | None) -> Pretraining:
         steps: Number of steps; None takes the public rule.
     """
     return Pretraining(steps=steps if steps is not None else round(_STEPS * min(1.0, 30 / columns)))
-
-
-def anchoring(plan: Pretraining) -> Pretraining:
-    """How the averaged model is trained after a round, so that noise does not spoil what the tables know."""
-    return plan.model_copy(
-        update={"steps": math.ceil(_ANCHOR * plan.steps), "learning_rate": plan.learning_rate / 5, "ema_decay": 0.95}
-    )
 
 
 def coarse_design(encoder: TableEncoder, schema: TableSchema, *, schedule: AssociationSchedule) -> TableDesign:
@@ -133,18 +122,12 @@ class WarmStart:
         drawn = self.surrogate.rows(_POOL, generator=np.random.default_rng(seed))
         self._rows = EncodedTable.from_arrays(drawn.values, codes=drawn.codes, observed=drawn.observed)
 
-    def train(self, model: TabularDiffusion, *, plan: Pretraining, label: str) -> None:
-        """Trains a model in place on rows of the surrogate.
-
-        Args:
-            model: The model.
-            plan: How long and how.
-            label: What the progress calls it.
-        """
+    def pretrain(self, model: TabularDiffusion, *, plan: Pretraining) -> None:
+        """Trains a model in place on rows of the surrogate."""
         train_freely(
             model,
             self._rows,
             plan=plan,
             generator=self._generator,
-            advance=lambda done: self._report(StepProgress(label, done, plan.steps)),
+            advance=lambda done: self._report(StepProgress("pre-training", done, plan.steps)),
         )
