@@ -8,6 +8,7 @@ two-state column says so, and z is noise. A categorical column becomes the numbe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -184,6 +185,16 @@ class TableEncoder(BaseModel):
         present = np.array(code.shares) * (1.0 - (code.missing or 0.0))
         return present if code.missing is None else np.append(present, code.missing)
 
+    def with_shares(self, shares: Mapping[str, NDArray[np.float64]]) -> TableEncoder:
+        """The same grids with other shares.
+
+        Args:
+            shares: For each measured column what `grid_shares` returns.
+        """
+        return self.model_copy(
+            update={"columns": {name: _code(part, self.columns[name]) for name, part in shares.items()}}
+        )
+
     def encode_cells(
         self, cells: NDArray[np.int64], schema: TableSchema, *, generator: np.random.Generator
     ) -> EncodedArrays:
@@ -240,6 +251,11 @@ class TableEncoder(BaseModel):
         within = np.divide(u - ends[index], share, out=np.zeros_like(u), where=share > 0)
         value = grid.low[index] + np.clip(within, 0.0, 1.0) * (grid.high[index] - grid.low[index])
         return np.asarray(np.round(value) if grid.integer else value, dtype=np.float64)
+
+
+def _code(shares: NDArray[np.float64], before: ColumnCode) -> ColumnCode:
+    present, missing = (shares, None) if before.missing is None else (shares[:-1], float(shares[-1]))
+    return ColumnCode(shares=tuple(float(share) for share in present / present.sum()), missing=missing)
 
 
 def _stack(

@@ -91,7 +91,7 @@ class StudyConductor:
             self._count()
             encoder, statistics = self._measure()
             warm = self._warm_start(encoder, statistics) if self._plan.recipe == "warm-start" else None
-            self._train(encoder, warm)
+            self._train(encoder if warm is None else warm.surrogate.encoder, warm)
         except BaseException as error:
             finished = self._finish()
             code = getattr(error, "code", type(error).__name__)
@@ -175,6 +175,8 @@ class StudyConductor:
             seed=self._journal.record.seed,
             report=self._report,
         )
+        # Two-way tables tell of single columns too: the encoder takes over what all tables agree on.
+        self._journal.write_encoder(warm.surrogate.encoder, statistics)
         mixture = warm.surrogate.mixture
         self._journal.note(
             "surrogate_fitted",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
 
 import numpy as np
 import torch
@@ -26,14 +25,13 @@ __all__ = ["WarmStart", "coarse_design", "fine_design", "learning_rate", "pretra
 _POOL = 100_000
 """Rows that are drawn from the surrogate; training draws its batches from them."""
 
-
 _STEPS = 2_500
 """Steps of pre-training: half a minute on two cores for the demo's model."""
 
 
 def learning_rate(recipe: RecipeName) -> float:
     """Step size of private training: small where it starts from a trained model."""
-    return 3e-3 if recipe == "dp-sgd" else 3e-4
+    return 3e-3 if recipe == "dp-sgd" else 1e-3
 
 
 def pretraining(*, columns: int, steps: int | None) -> Pretraining:
@@ -75,7 +73,7 @@ def fine_design(
     """
     cells = number_of_cells(records=total, noise=schedule.fine_sigma * nodes**0.5)
     pairs = (
-        tuple(combinations(schema.measured, 2))
+        candidate_pairs(list(schema.measured), target=schema.target, most=schedule.pairs)
         if coarse is None
         else select_pairs(coarse, count=schedule.pairs, target=schema.target)
     )

@@ -23,7 +23,7 @@ class Surrogate:
     Attributes:
         mixture: The density over cells.
         cells: For each measured column the cell of each cell of its grid.
-        encoder: Says how values lie within cells.
+        encoder: Says how values lie within cells; its one-way shares are the mixture's own.
         schema: The study's schema.
     """
 
@@ -86,7 +86,11 @@ def fit_surrogate(
         seed=seed,
         advance=lambda done: advance(done, chosen.steps),
     )
-    return Surrogate(mixture=mixture, cells=cells, encoder=encoder, schema=schema)
+    agreed = {
+        name: _spread(mixture.weights @ part, np.array(cells[name]), encoder.grid_shares(name))
+        for name, part in zip(names, mixture.columns, strict=True)
+    }
+    return Surrogate(mixture=mixture, cells=cells, encoder=encoder.with_shares(agreed), schema=schema)
 
 
 def _table_set(
@@ -109,6 +113,12 @@ def _table_set(
         )
     maps = [_overlap(np.array(cells[name]), groups[name], encoder.grid_shares(name)) for name in names]
     return TableSet(maps=maps, tables=tables)
+
+
+def _spread(shares: NDArray[np.float64], groups: NDArray[np.int64], within: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Shares of a grid's cells that add up to those of the cells that hold them."""
+    held = np.maximum(within, 1e-12)
+    return np.asarray(shares[groups] * held / _sums(held, groups)[groups])
 
 
 def _sums(shares: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.float64]:
