@@ -89,9 +89,8 @@ def conduct_run(
     plan: StudyPlan,
     workspace: Workspace,
     key: Key,
-    seed: int,
+    options: RunOptions,
     server: str,
-    timeout: float,
     report: Report,
     should_stop: Callable[[], bool],
 ) -> RunResult:
@@ -104,9 +103,8 @@ def conduct_run(
         plan: The plan.
         workspace: Where the results go.
         key: The key of the checkpoints.
-        seed: Fixes initialisation and the report's rows; never the privacy noise.
+        options: Seed, time-out and what else is not in the plan.
         server: Identity of the server; `SIMULATED` if nodes and server are one process.
-        timeout: Seconds after which a node that has not answered a request counts as lost.
         report: Takes the progress.
         should_stop: Asked between exchanges whether the run is to end.
 
@@ -118,7 +116,7 @@ def conduct_run(
         run_id=secrets.token_hex(8),
         server=server,
         plan=plan,
-        seed=seed,
+        seed=options.seed,
         is_simulated_federation=server == SIMULATED,
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=software_versions(),
@@ -136,9 +134,9 @@ def conduct_run(
             grid,
             schema=schema,
             journal=journal,
-            settings=TrainingSettings(),
+            settings=TrainingSettings(pretraining_steps=options.pretraining_steps),
             report=note,
-            timeout=timeout,
+            timeout=options.timeout,
             should_stop=should_stop,
         ).conduct()
 
@@ -215,9 +213,8 @@ def run_federation(
             plan=plan,
             workspace=workspace,
             key=load_or_create_key(key_file),
-            seed=options.seed,
+            options=options,
             server=SIMULATED,
-            timeout=options.timeout,
             report=report,
             should_stop=should_stop,
         )

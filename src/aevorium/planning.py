@@ -15,6 +15,7 @@ from aevorium.errors import ConfigError
 from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.events import PrivacyEvent
 from aevorium.privacy.plan import StudyPlan, cost_of, plan_budget
+from aevorium.privacy.shares import RecipeName
 from aevorium.schema.table import TableSchema
 from aevorium.server.statement import describe_event
 
@@ -31,8 +32,8 @@ class RunOptions:
         recipe: How the model is trained.
         trust: Who may see what a node sends.
         rounds: Rounds of training.
-        epochs: Passes over a node's records in each round.
-        batch_size: Expected records in a step.
+        epochs: Passes over a node's records in each round; None leaves it to the recipe.
+        batch_size: Expected records in a step; None leaves it to the recipe.
         noise_multiplier: DP-SGD's noise, as it is; None calibrates it from ε.
         records: Declared number of records of all nodes; None plans from a noisy count.
         seed: Fixes initialisation and generated rows; never the privacy noise.
@@ -40,15 +41,16 @@ class RunOptions:
         min_nodes: Valid replies without which the run fails; None asks for all.
         purpose: What the result is for.
         timeout: Seconds after which a node that has not answered a request counts as lost.
+        pretraining_steps: Steps on rows of the surrogate; None leaves them to a public rule.
     """
 
     epsilon: float = 3.0
     delta: float = 1e-5
-    recipe: Literal["dp-sgd"] = "dp-sgd"
+    recipe: RecipeName = "warm-start"
     trust: Literal["local"] = "local"
     rounds: int = 5
-    epochs: int = 20
-    batch_size: int = 32
+    epochs: int | None = None
+    batch_size: int | None = None
     noise_multiplier: float | None = None
     records: int | None = None
     seed: int = 0
@@ -56,6 +58,7 @@ class RunOptions:
     min_nodes: int | None = None
     purpose: str = "synthetic data"
     timeout: float = 3600.0
+    pretraining_steps: int | None = None
 
     def require_available(self) -> None:
         """Passes if this version can do what was chosen.
@@ -135,6 +138,9 @@ def plan_cost(plan: StudyPlan, *, size: float) -> list[PhaseCost]:
         ("count", (budget.count,)),
         ("statistics", (budget.statistics,)),
     ]
+    tables = budget.associations
+    phases += [(f"associations, {tables.candidates} coarse tables", (event,)) for event in tables.coarse_events()]
+    phases += [(f"associations, {tables.pairs} tables", (event,)) for event in tables.fine_events()]
     phases += [(f"training, {plan.rounds} rounds", (event,) * plan.rounds) for event in schedule.round_events()]
     costs = []
     for phase, events in phases:

@@ -201,6 +201,7 @@ def _outputs(workspace: Workspace) -> tuple[Path, ...]:
         *workspace.checkpoints().values(),
         workspace.encoder,
         workspace.statistics,
+        workspace.associations,
         workspace.preprocessor,
         workspace.round_metrics,
         workspace.privacy_statement,

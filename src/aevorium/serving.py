@@ -106,9 +106,8 @@ def serve_study(
             plan=plan,
             workspace=workspace,
             key=key,
-            seed=options.seed,
+            options=options,
             server=identity,
-            timeout=options.timeout,
             report=report,
             should_stop=should_stop,
         )

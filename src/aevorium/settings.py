@@ -32,7 +32,7 @@ __all__ = [
 SETTINGS_FILE = Path("aevorium.toml")
 """Looked for in the current folder."""
 
-_LATER: Mapping[str, tuple[str, ...]] = {"recipe": ("warm-start",), "trust": ("secure-aggregation",)}
+_LATER: Mapping[str, tuple[str, ...]] = {"trust": ("secure-aggregation",)}
 """Values that the contract names and this version does not have."""
 
 
@@ -64,8 +64,10 @@ class Settings(BaseSettings):
         description="Target ε of a run, end to end; 'inf' trains without privacy.",
     )
     delta: float = Field(default=1e-5, gt=0, lt=1, validation_alias=_named("DELTA"), description="Target δ of a run.")
-    recipe: Literal["dp-sgd"] = Field(
-        default="dp-sgd", validation_alias=_named("RECIPE"), description="How the model is trained: dp-sgd."
+    recipe: Literal["warm-start", "dp-sgd"] = Field(
+        default="warm-start",
+        validation_alias=_named("RECIPE"),
+        description="How the model is trained: warm-start or dp-sgd.",
     )
     trust: Literal["local"] = Field(
         default="local", validation_alias=_named("TRUST"), description="Who may see what a node sends: local."
@@ -90,17 +92,25 @@ class Settings(BaseSettings):
     num_rounds: int = Field(
         default=5, ge=1, validation_alias=_named("NUM_ROUNDS", "NUM_ROUNDS"), description="Rounds of training."
     )
-    training_epochs: int = Field(
-        default=20,
+    training_epochs: int | None = Field(
+        default=None,
         ge=1,
         validation_alias=_named("TRAINING_EPOCHS", "TRAINING_EPOCHS"),
-        description="Passes over a node's records in each round, in expectation.",
+        description="Passes over a node's records in each round, in expectation; unset = the recipe's own "
+        "(dp-sgd: 20; warm-start: 200 steps in all rounds).",
     )
-    batch_size: int = Field(
-        default=32,
+    batch_size: int | None = Field(
+        default=None,
         ge=1,
         validation_alias=_named("BATCH_SIZE", "BATCH_SIZE"),
-        description="Expected number of records in a step.",
+        description="Expected number of records in a step; unset = the recipe's own (dp-sgd: 32; warm-start: a tenth "
+        "of the records).",
+    )
+    pretraining_steps: int | None = Field(
+        default=None,
+        ge=0,
+        validation_alias=_named("PRETRAINING_STEPS"),
+        description="Recipe warm-start: steps of training on rows of the surrogate; unset = by a public rule.",
     )
     dp_noise_multiplier: float | None = Field(
         default=None,

@@ -95,6 +95,11 @@ class Workspace:
         return self.root / "statistics.json"
 
     @property
+    def associations(self) -> Path:
+        """The merged noisy two-way tables of recipe `warm-start`."""
+        return self.root / "associations.json"
+
+    @property
     def preprocessor(self) -> Path:
         """The encoder again for other tools; never loaded by Aevorium."""
         return self.root / "preprocessor.joblib"

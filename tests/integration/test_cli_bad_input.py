@@ -121,7 +121,7 @@ def test_one_row_is_refused_by_the_noisy_count(tmp_path: Path, capsys: pytest.Ca
         (("--epsilon", "nan"), "CONFIG_INVALID"),
         (("--delta", "1"), "CONFIG_INVALID"),
         (("--delta", "0"), "CONFIG_INVALID"),
-        (("--recipe", "warm-start"), "FEATURE_UNAVAILABLE"),
+        (("--recipe", "magic"), "CONFIG_INVALID"),
         (("--trust", "secure-aggregation"), "FEATURE_UNAVAILABLE"),
         (("--device", "cuda"), "FEATURE_UNAVAILABLE"),
         (("--node", "a=x.csv"), "CONFIG_INVALID"),

@@ -108,7 +108,7 @@ def test_a_plan_costs_what_is_asked_and_reads_nothing(capsys: pytest.CaptureFixt
     answer = _answer(capsys, *fixed)
     assert (answer["epsilon"], answer["delta"], answer["is_private"]) == (3.0, 1e-5, True)
     assert max(phase["epsilon"] for phase in answer["phases"]) < 3.0 < sum(p["epsilon"] for p in answer["phases"])
-    assert main(["plan", "--records", "2000", "--nodes", "1", "--noise-multiplier", "0.3"]) == 0
+    assert main(["plan", "--records", "2000", "--nodes", "1", "--noise-multiplier", "0.3", "--recipe", "dp-sgd"]) == 0
     captured = capsys.readouterr()
     # The first specification's noise, batch, epochs and rounds: the contract names what they cost.
     assert "ε = 33" in captured.err

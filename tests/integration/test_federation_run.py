@@ -63,7 +63,7 @@ cost = [[500, 1]]
 check = "age > 20 or cost < 900"
 """
 
-OPTIONS = RunOptions(epsilon=4.0, rounds=2, epochs=1, batch_size=64)
+OPTIONS = RunOptions(epsilon=4.0, rounds=2, epochs=1, batch_size=64, pretraining_steps=20)
 
 
 def _table(path: Path, rows: int, seed: int) -> Path:
@@ -120,7 +120,7 @@ def test_a_run_leaves_every_output(finished: tuple[Path, RunResult, list[Progres
     for path in (
         workspace.checkpoint(1), workspace.checkpoint(2), workspace.encoder, workspace.preprocessor,
         workspace.audit_log, workspace.privacy_budget, workspace.round_metrics, workspace.privacy_statement,
-        workspace.study, workspace.schema, workspace.statistics,
+        workspace.study, workspace.schema, workspace.statistics, workspace.associations,
     ):  # fmt: skip
         assert path.is_file(), path.name
         assert path in result.outputs
@@ -182,15 +182,15 @@ def test_no_file_of_the_run_holds_an_identifier_or_the_exact_counts(
 
 
 def test_the_workspace_verifies_and_any_change_shows(tmp_path: Path) -> None:
-    _run(tmp_path, options=RunOptions(epsilon=2.0, rounds=1, epochs=1, batch_size=64))
+    _run(tmp_path, options=RunOptions(epsilon=1.9, rounds=1, epochs=1, batch_size=64, pretraining_steps=20))
     workspace = Workspace(tmp_path / "workspace")
     assert verify_workspace(workspace).is_sound, verify_workspace(workspace).findings
     for path, old, new in (
-        (workspace.privacy_statement, "ε = 2,", "ε = 1,"),
+        (workspace.privacy_statement, "ε = 1.9,", "ε = 1.8,"),
         (workspace.privacy_budget, '"spent": 1.', '"spent": 0.'),
         (workspace.audit_log, '"study_planned"', '"study_planted"'),
         (workspace.study, '"spent": 1.', '"spent": 0.'),
-        (workspace.study, '"epsilon": 2.0', '"epsilon": 1.0'),
+        (workspace.study, '"epsilon": 1.9', '"epsilon": 1.0'),
     ):
         text = path.read_text(encoding="utf-8")
         assert old in text, path.name
@@ -273,7 +273,7 @@ def test_bad_data_at_one_node_is_named_and_charges_nobody(tmp_path: Path) -> Non
 
 
 def test_a_second_run_in_the_same_workspace_exceeds_the_simulated_limit(tmp_path: Path) -> None:
-    options = RunOptions(epsilon=1.0, rounds=1, epochs=1, batch_size=64)
+    options = RunOptions(epsilon=1.0, rounds=1, epochs=1, batch_size=64, pretraining_steps=20)
     nodes = [NodeSource("a", _table(tmp_path / "a.csv", 300, 0))]
     _run(tmp_path, options=options, nodes=nodes)
     before = (tmp_path / "workspace" / "study.json").read_text()
@@ -284,7 +284,7 @@ def test_a_second_run_in_the_same_workspace_exceeds_the_simulated_limit(tmp_path
 
 
 def test_without_privacy_everything_says_so(tmp_path: Path) -> None:
-    options = RunOptions(epsilon=float("inf"), rounds=1, epochs=1, batch_size=64)
+    options = RunOptions(epsilon=float("inf"), rounds=1, epochs=1, batch_size=64, pretraining_steps=20)
     result = _run(tmp_path, options=options, nodes=[NodeSource("a", _table(tmp_path / "a.csv", 300, 0))])
     assert result.nodes[0].spent == float("inf")
     assert result.nodes[0].count == 300
@@ -304,7 +304,8 @@ def test_an_interrupted_run_keeps_its_charges(tmp_path: Path) -> None:
         _run(tmp_path, report=stop)
     assert caught.value.code == "RUN_INTERRUPTED"
     (run,) = SqliteLedger(Workspace(tmp_path / "workspace").node_home("a") / "ledger.db").runs("simulated").values()
-    assert [release.phase for release in run.releases] == ["count", "statistics", "training"]
+    phases = [release.phase for release in run.releases]
+    assert phases == ["count", "statistics", "associations", "training"]
     assert run.closed_at is not None
     workspace = Workspace(tmp_path / "workspace")
     record, _ = load_study(workspace)
@@ -332,7 +333,7 @@ def test_a_node_lost_on_the_way_is_told_to_finish_and_its_spend_is_recorded(tmp_
         NodeSource("b", _table(tmp_path / "b.csv", 300, 1)),
         NodeSource("small", _table(tmp_path / "small.csv", 300, 2), policy=small),
     ]
-    options = RunOptions(epsilon=4.0, rounds=1, epochs=1, batch_size=64, min_nodes=2)
+    options = RunOptions(epsilon=4.0, rounds=1, epochs=1, batch_size=64, pretraining_steps=20, min_nodes=2)
     result = _run(tmp_path, options=options, nodes=nodes)
     lost = result.nodes[2]
     # It paid for its noisy count and for nothing else.
@@ -360,18 +361,18 @@ def test_a_deviating_server_is_refused(tmp_path: Path) -> None:
         session.count(CountRequest(**run))
     session.agree(request)
     with pytest.raises(PolicyRefused):
-        session.statistics(StatisticsRequest(**run, bins=30))
+        session.statistics(StatisticsRequest(**run, bins=30, records=300))
     with pytest.raises(PolicyRefused):
         session.count(CountRequest(run_id="r1", plan_hash="0" * 64))
     session.count(CountRequest(**run))
     with pytest.raises(PolicyRefused):
         session.count(CountRequest(**run))
-    session.statistics(StatisticsRequest(**run, bins=30))
+    session.statistics(StatisticsRequest(**run, bins=30, records=300))
     with pytest.raises(PolicyRefused):
-        session.statistics(StatisticsRequest(**run, bins=60))
+        session.statistics(StatisticsRequest(**run, bins=60, records=300))
     session.finish(FinishRequest(**run))
     with pytest.raises(PolicyRefused):
-        session.statistics(StatisticsRequest(**run, bins=30))
+        session.statistics(StatisticsRequest(**run, bins=30, records=300))
     altered = request.plan.model_copy(update={"schema_hash": "f" * 64})
     with pytest.raises(PolicyRefused) as caught:
         session.agree(PlanRequest(run_id="r2", server="s", plan=altered))
@@ -386,5 +387,7 @@ def test_a_fixed_noise_says_what_it_costs_or_asks_for_the_size() -> None:
     plan = plan_study(schema, ["a", "b"], RunOptions(noise_multiplier=1.0, records=4000))
     assert 5 < plan.epsilon < 30
     phases = plan_cost(plan, size=2000)
-    assert [phase.phase.split(",")[0] for phase in phases] == ["count", "statistics", "training", "training"]
+    assert [phase.phase.split(",")[0] for phase in phases] == [
+        "count", "statistics", "associations", "training", "training",
+    ]  # fmt: skip
     assert max(phase.epsilon for phase in phases) < plan.epsilon < sum(phase.epsilon for phase in phases) + 1e-9

@@ -40,7 +40,9 @@ Delta = Annotated[
 Recipe = Annotated[
     str | None,
     typer.Option(
-        "--recipe", help="How the model is trained: dp-sgd (env AEVORIUM_RECIPE, default dp-sgd).", show_default=False
+        "--recipe",
+        help="How the model is trained: warm-start or dp-sgd (env AEVORIUM_RECIPE, default warm-start).",
+        show_default=False,
     ),
 ]
 Trust = Annotated[
@@ -57,13 +59,17 @@ Epochs = Annotated[
     int | None,
     typer.Option(
         "--epochs",
-        help="Passes over a node's records in each round (env TRAINING_EPOCHS, default 20).",
+        help="Passes over a node's records in each round, instead of the recipe's own (env TRAINING_EPOCHS, unset).",
         show_default=False,
     ),
 ]
 BatchSize = Annotated[
     int | None,
-    typer.Option("--batch-size", help="Expected records in a step (env BATCH_SIZE, default 32).", show_default=False),
+    typer.Option(
+        "--batch-size",
+        help="Expected records in a step, instead of the recipe's own (env BATCH_SIZE, unset).",
+        show_default=False,
+    ),
 ]
 NoiseMultiplier = Annotated[
     float | None,

@@ -34,4 +34,5 @@ def run_options(
         min_nodes=min_nodes,
         purpose=purpose,
         timeout=settings.timeout,
+        pretraining_steps=settings.pretraining_steps,
     )

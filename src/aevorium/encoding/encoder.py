@@ -8,6 +8,7 @@ two-state column says so, and z is noise. A categorical column becomes the numbe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -109,8 +110,7 @@ class TableEncoder(BaseModel):
         for name, column in schema.measured.items():
             code = self.columns[name]
             if isinstance(column, Categorical):
-                present = np.array(code.shares) * (1.0 - (code.missing or 0.0))
-                found.append(np.append(present, code.missing) if code.missing is not None else present)
+                found.append(self.grid_shares(name))
             elif code.missing is not None:
                 found.append(np.array([1.0 - code.missing, code.missing]))
         return found
@@ -151,12 +151,7 @@ class TableEncoder(BaseModel):
             observed.append(~absent)
             if column.missing:
                 codes.append(absent.astype(np.int64))
-        rows = len(frame)
-        return EncodedArrays(
-            values=np.stack(values, axis=1).astype(np.float32) if values else np.empty((rows, 0), np.float32),
-            codes=np.stack(codes, axis=1) if codes else np.empty((rows, 0), np.int64),
-            observed=np.stack(observed, axis=1) if observed else np.empty((rows, 0), np.bool_),
-        )
+        return _stack(values, codes, observed, rows=len(frame))
 
     def decode(self, values: NDArray[np.floating], codes: NDArray[np.int64], schema: TableSchema) -> pd.DataFrame:
         """Turns model space back into a typed frame of the measured columns.
@@ -183,6 +178,50 @@ class TableEncoder(BaseModel):
             decoded[name] = pd.Series(cell)
             place += 1
         return pd.DataFrame(decoded)
+
+    def grid_shares(self, name: str) -> NDArray[np.float64]:
+        """Share of all records in each cell of a column's grid, the missing one last; sums to 1."""
+        code = self.columns[name]
+        present = np.array(code.shares) * (1.0 - (code.missing or 0.0))
+        return present if code.missing is None else np.append(present, code.missing)
+
+    def with_shares(self, shares: Mapping[str, NDArray[np.float64]]) -> TableEncoder:
+        """The same grids with other shares.
+
+        Args:
+            shares: For each measured column what `grid_shares` returns.
+        """
+        return self.model_copy(
+            update={"columns": {name: _code(part, self.columns[name]) for name, part in shares.items()}}
+        )
+
+    def encode_cells(
+        self, cells: NDArray[np.int64], schema: TableSchema, *, generator: np.random.Generator
+    ) -> EncodedArrays:
+        """Encodes rows of which only the grid cells are known: a value lies anywhere within its cell.
+
+        Args:
+            cells: int64 [n, measured columns], the cell of each column's grid.
+            schema: The table's schema.
+            generator: Draws the places within cells, and the noise at missing values.
+        """
+        rows = len(cells)
+        values, codes, observed = [], [], []
+        for place, (name, column) in enumerate(schema.measured.items()):
+            index = cells[:, place]
+            if isinstance(column, Categorical):
+                codes.append(index)
+                continue
+            ends = self._ends(name)
+            absent = index == len(ends) - 1
+            z, inside = generator.standard_normal(rows), index[~absent]
+            u = ends[inside] + generator.random(len(inside)) * (ends[inside + 1] - ends[inside])
+            z[~absent] = ndtri(np.clip(u, _EDGE, 1 - _EDGE))
+            values.append(z)
+            observed.append(~absent)
+            if column.missing:
+                codes.append(absent.astype(np.int64))
+        return _stack(values, codes, observed, rows=rows)
 
     def _ends(self, name: str) -> NDArray[np.float64]:
         """F at the bins' ends, from 0 to 1; [bins + 1]."""
@@ -212,6 +251,21 @@ class TableEncoder(BaseModel):
         within = np.divide(u - ends[index], share, out=np.zeros_like(u), where=share > 0)
         value = grid.low[index] + np.clip(within, 0.0, 1.0) * (grid.high[index] - grid.low[index])
         return np.asarray(np.round(value) if grid.integer else value, dtype=np.float64)
+
+
+def _code(shares: NDArray[np.float64], before: ColumnCode) -> ColumnCode:
+    present, missing = (shares, None) if before.missing is None else (shares[:-1], float(shares[-1]))
+    return ColumnCode(shares=tuple(float(share) for share in present / present.sum()), missing=missing)
+
+
+def _stack(
+    values: list[NDArray[np.float64]], codes: list[NDArray[np.int64]], observed: list[NDArray[np.bool_]], *, rows: int
+) -> EncodedArrays:
+    return EncodedArrays(
+        values=np.stack(values, axis=1).astype(np.float32) if values else np.empty((rows, 0), np.float32),
+        codes=np.stack(codes, axis=1) if codes else np.empty((rows, 0), np.int64),
+        observed=np.stack(observed, axis=1) if observed else np.empty((rows, 0), np.bool_),
+    )
 
 
 def _fit_column(grid: ColumnGrid, counts: NDArray[np.int64], *, noise: float, total: float) -> ColumnCode:

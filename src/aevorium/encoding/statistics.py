@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from aevorium.encoding.grid import ColumnGrid, table_grids
 from aevorium.schema.table import TableSchema
 
-__all__ = ["TableStatistics", "cells_in_total", "count_cells"]
+__all__ = ["TableStatistics", "cells_in_total", "count_cells", "locate_cells"]
 
 
 def cells_in_total(schema: TableSchema, *, bins: int) -> int:
@@ -36,11 +36,15 @@ def count_cells(frame: pd.DataFrame, schema: TableSchema, *, bins: int) -> NDArr
     Returns:
         int64 [cells], the columns one after another. One record is in exactly one cell of each column.
     """
-    parts = [_count_column(frame[name], grid) for name, grid in table_grids(schema, bins=bins).items()]
-    return np.concatenate(parts)
+    parts = [
+        np.bincount(locate_cells(frame[name], grid), minlength=grid.cells)
+        for name, grid in table_grids(schema, bins=bins).items()
+    ]
+    return np.concatenate(parts).astype(np.int64, copy=False)
 
 
-def _count_column(column: pd.Series, grid: ColumnGrid) -> NDArray[np.int64]:
+def locate_cells(column: pd.Series, grid: ColumnGrid) -> NDArray[np.int64]:
+    """The cell of a column's grid that each record is in, int64 [n]. Reads patient records."""
     absent = column.isna().to_numpy()
     if grid.categories:
         index = column.cat.codes.to_numpy().astype(np.int64)
@@ -48,7 +52,7 @@ def _count_column(column: pd.Series, grid: ColumnGrid) -> NDArray[np.int64]:
         index = np.zeros(len(column), dtype=np.int64)
         index[~absent] = grid.locate(column.to_numpy(dtype=np.float64)[~absent])
     index[absent] = grid.states
-    return np.bincount(index, minlength=grid.cells).astype(np.int64)
+    return np.asarray(index, dtype=np.int64)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ received is unpickled: bodies are validated against the models below, arrays are
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
@@ -15,17 +15,21 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aevorium.diffusion.denoiser import DenoiserConfig
+from aevorium.encoding.associations import TableDesign
 from aevorium.encoding.encoder import TableEncoder
 from aevorium.errors import CATALOGUE, FederationError
 from aevorium.privacy.plan import StudyPlan
 
 __all__ = [
+    "ASSOCIATIONS",
     "COUNT",
     "DISMISS",
     "FINISH",
     "PLAN",
     "STATISTICS",
     "TRAIN",
+    "AssociationsReply",
+    "AssociationsRequest",
     "CountReply",
     "CountRequest",
     "DismissReply",
@@ -49,6 +53,7 @@ __all__ = [
 
 PLAN, COUNT, STATISTICS, FINISH, TRAIN = "query.plan", "query.count", "query.statistics", "query.finish", "train"
 DISMISS = "query.dismiss"
+ASSOCIATIONS = "query.associations"
 
 _BODY, _ARRAY, _METRICS = "body", "arrays", "metrics"
 
@@ -99,17 +104,39 @@ class StatisticsRequest(_Body):
     run_id: str
     plan_hash: str
     bins: int = Field(ge=1, le=4096, description="Bins of the public grids.")
+    records: float = Field(
+        ge=1, le=1e12, description="Declared or noisy number of records of all nodes: divides what is left of ε."
+    )
 
 
 class StatisticsReply(_Body):
     """The noisy histograms are in the array: int64 [cells]. Safe to release."""
 
 
+class AssociationsRequest(_Body):
+    """Asks for noisy two-way tables: coarse ones of all candidate pairs, or fine ones of the pairs selected by them."""
+
+    run_id: str
+    plan_hash: str
+    stage: Literal["coarse", "fine"]
+    design: TableDesign = Field(description="Pairs and cells; as many pairs as the plan says, no more and no fewer.")
+
+
+class AssociationsReply(_Body):
+    """The noisy tables are in the array: int64 [cells]. Safe to release."""
+
+
 class TrainingSettings(_Body):
     """How the model is trained; none of it touches the privacy accounting."""
 
+    pretraining_steps: int | None = Field(
+        default=None, ge=0, description="Steps on rows of the surrogate before the first round; absent = a public rule."
+    )
+
     clip_norm: float = Field(default=1.0, gt=0, description="Largest norm of a record's gradient.")
-    learning_rate: float = Field(default=3e-3, gt=0, description="Step size of Adam at the start of a round.")
+    learning_rate: float | None = Field(
+        default=None, gt=0, description="Step size of Adam at the start of a round; absent = the recipe's own."
+    )
     draws: int = Field(default=8, ge=1, description="Noise draws per record, averaged before the clip.")
     ema_decay: float = Field(default=0.99, ge=0, lt=1, description="Decay of the running average of the weights.")
 

@@ -17,6 +17,7 @@ from aevorium.errors import AevoriumError, DataError, InternalError
 from aevorium.federation.protocol import (
     PLAN,
     TRAIN,
+    AssociationsRequest,
     CountRequest,
     DismissRequest,
     FinishRequest,
@@ -54,6 +55,10 @@ def create_client_app(sessions: Mapping[str, NodeSession]) -> ClientApp:
     @app.query("statistics")
     def statistics(message: Message, context: Context) -> Message:
         return _answer(message, _session(sessions, context), _statistics)
+
+    @app.query("associations")
+    def associations(message: Message, context: Context) -> Message:
+        return _answer(message, _session(sessions, context), _associations)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
@@ -123,6 +128,11 @@ def _count(session: NodeSession, message: Message) -> Message:
 
 def _statistics(session: NodeSession, message: Message) -> Message:
     reply, values = session.statistics(read_body(message, StatisticsRequest))
+    return Message(pack(reply, values), reply_to=message)
+
+
+def _associations(session: NodeSession, message: Message) -> Message:
+    reply, values = session.associations(read_body(message, AssociationsRequest))
     return Message(pack(reply, values), reply_to=message)
 
 

@@ -15,10 +15,13 @@ from aevorium.data.simulated import looks_simulated
 from aevorium.data.table import PatientTable, read_table
 from aevorium.diffusion.denoiser import TabularDiffusion, load_vector
 from aevorium.diffusion.layout import EncodedTable, Layout
+from aevorium.encoding.associations import count_pairs
 from aevorium.encoding.encoder import TableEncoder
 from aevorium.encoding.statistics import count_cells
 from aevorium.errors import AevoriumError, FederationError, PolicyRefused
 from aevorium.federation.protocol import (
+    AssociationsReply,
+    AssociationsRequest,
     CountReply,
     CountRequest,
     DismissReply,
@@ -42,7 +45,7 @@ from aevorium.privacy.entropy import os_generator
 from aevorium.privacy.events import PrivacyEvent
 from aevorium.privacy.ledger import SqliteLedger
 from aevorium.privacy.mechanisms import NoiseSource, OsNoise, noisy_count, noisy_histogram
-from aevorium.privacy.plan import PhaseBudget, StudyPlan, TrainingSchedule, plan_budget
+from aevorium.privacy.plan import GUESSED_SIZE, PhaseBudget, StudyPlan, TrainingSchedule, plan_budget
 from aevorium.progress import NodeAnswered, NodeAsked, NodeNotice, Report
 from aevorium.schema.table import TableSchema
 from aevorium.workspace import write_atomically
@@ -77,6 +80,7 @@ class _Run:
     plan_hash: str
     budget: PhaseBudget
     size: float | None = None
+    bins: int | None = None
     schedule: TrainingSchedule | None = None
     encoder: TableEncoder | None = None
     encoded: EncodedTable | None = field(default=None, repr=False)
@@ -229,12 +233,14 @@ class NodeSession:
     def statistics(self, request: StatisticsRequest) -> tuple[StatisticsReply, NDArray[np.int64]]:
         """Phase "statistics": noisy one-way histograms. Reads patient records. The reply is safe to release.
 
-        First fixes every event that the run may still release, by the noisy count alone.
+        First fixes every event that the run may still release, by noisy or declared numbers alone.
         """
         run = self._run(request.run_id, request.plan_hash)
         if run.size is None:
             raise _out_of_order(request.run_id)
         table = self._load()
+        run.bins = request.bins
+        run.budget = plan_budget(run.plan, records=request.records)
         run.schedule = run.budget.training(run.size)
         self._gate.fix_events(request.run_id, run.budget.events(run.size))
         sigma = run.budget.histogram_sigma
@@ -247,6 +253,41 @@ class NodeSession:
             request.run_id, phase="statistics", round=0, events=(run.budget.statistics,), produce=produce
         )
         return StatisticsReply(), values
+
+    def associations(self, request: AssociationsRequest) -> tuple[AssociationsReply, NDArray[np.int64]]:
+        """Phase "associations": noisy two-way tables. Reads patient records. The reply is safe to release.
+
+        Which pairs and cells the server asks for is its own affair; how many tables, and with how much noise, was
+        fixed before the first histogram.
+        """
+        run, schema = self._run(request.run_id, request.plan_hash), self.config.schema
+        if run.bins is None:
+            raise _out_of_order(request.run_id)
+        bins, tables, design = run.bins, run.budget.associations, request.design
+        is_coarse = request.stage == "coarse"
+        if not 0 < len(design.pairs) == (tables.candidates if is_coarse else tables.pairs):
+            raise PolicyRefused(
+                "RELEASE_OUTSIDE_PLAN",
+                f"Run {request.run_id!r} refused. Its plan holds another number of {request.stage} tables.",
+            )
+        problem = design.problem(schema, bins=bins)
+        if problem is not None:
+            raise FederationError("MESSAGE_INVALID", f"A request for two-way tables cannot be served: {problem}.")
+        table = self._load()
+        sigma = tables.coarse_sigma if is_coarse else tables.fine_sigma
+
+        def produce() -> NDArray[np.int64]:
+            exact = count_pairs(table.frame, schema, bins=bins, design=design)
+            return noisy_histogram(exact, sigma=sigma, noise=self._noise) if sigma > 0 else exact
+
+        values = self._gate.release(
+            request.run_id,
+            phase="associations",
+            round=1 if is_coarse else 2,
+            events=tables.coarse_events() if is_coarse else tables.fine_events(),
+            produce=produce,
+        )
+        return AssociationsReply(), values
 
     def train(
         self, request: TrainRequest, vector: NDArray[np.float32]
@@ -366,7 +407,7 @@ def _estimate(plan: StudyPlan) -> tuple[PrivacyEvent, ...] | None:
     """
     if not plan.is_private:
         return None
-    return plan_budget(plan).events(plan.declared_size or 10.0 * plan.batch_size)
+    return plan_budget(plan).events(plan.declared_size or GUESSED_SIZE)
 
 
 def _out_of_order(run_id: str) -> PolicyRefused:

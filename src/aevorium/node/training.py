@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from aevorium.diffusion.denoiser import TabularDiffusion, to_vector
 from aevorium.diffusion.layout import EncodedTable
+from aevorium.errors import FederationError
 from aevorium.federation.protocol import TrainingSettings
 from aevorium.privacy.mechanisms import NoiseSource, noisy_histogram
 from aevorium.privacy.plan import LOSS_BOUND, LOSS_LEVELS, TrainingSchedule
@@ -57,6 +58,8 @@ def train_round(
         generator: Makes generators for noise and batches.
         size: The node's declared or noisy number of records.
     """
+    if settings.learning_rate is None:
+        raise FederationError("MESSAGE_INVALID", "A round came without the step size that belongs to it.")
     plan = TrainingPlan(
         sampling_rate=schedule.sampling_rate,
         steps=schedule.steps,

@@ -31,6 +31,7 @@ from dp_accounting.pld import privacy_loss_distribution as pld
 from dp_accounting.pld.pld_pmf import create_pmf_pessimistic_connect_dots
 from dp_accounting.pld.privacy_loss_mechanism import DiscreteGaussianPrivacyLoss
 from scipy.optimize import brentq
+from scipy.special import log_ndtr, ndtr
 
 from aevorium.errors import ConfigError, InternalError
 from aevorium.privacy.events import (
@@ -43,7 +44,7 @@ from aevorium.privacy.events import (
 )
 from aevorium.privacy.renyi import RenyiFilter, renyi_epsilon, zcdp_budget
 
-__all__ = ["calibrate", "epsilon", "round_up", "spent", "zcdp_budget"]
+__all__ = ["calibrate", "epsilon", "gaussian_budget", "round_up", "spent", "zcdp_budget"]
 
 _FINE = 1e-4
 """Grid of the privacy loss, in nats, for statements."""
@@ -115,12 +116,13 @@ def _widening(events: tuple[PrivacyEvent, ...], delta: float) -> float:
     """How much wider the grid becomes for a large ε, in powers of two, so that time and memory stay bounded.
 
     It grows with an estimate of ε and with the range of one training step's loss, (10 + 1/2σ)/σ. The result is still
-    never below the truth; at ε = 300 it is about 0.2 % above it.
+    never below the truth; at ε = 300 it is about 0.2 % above it. For an ε below 1 the grid becomes narrower: thousands
+    of tables, each with a loss below the grid's step, would otherwise cost visibly more than they do.
     """
     estimate = renyi_epsilon(events, delta=delta)
     noises = [event.noise_multiplier for event in events if isinstance(event, SampledGaussian)]
     reach = max(((10 + 0.5 / noise) / noise for noise in noises), default=0.0)
-    return 2.0 ** math.ceil(math.log2(max(1.0, math.sqrt(estimate / 4), estimate / 200, reach / 30)))
+    return 2.0 ** math.ceil(math.log2(max(min(1.0, estimate), math.sqrt(estimate / 4), estimate / 200, reach / 30)))
 
 
 def _amount(event: PrivacyEvent) -> int:
@@ -160,6 +162,25 @@ def _discrete_gaussian(sigma: float, sensitivity: int, interval: float) -> pld.P
     grid = np.arange(math.floor(low), math.ceil(high) + 1)
     deltas = loss.get_delta_for_epsilon(grid * interval)
     return pld.PrivacyLossDistribution(create_pmf_pessimistic_connect_dots(interval, grid, deltas))
+
+
+def gaussian_budget(epsilon: float, delta: float) -> float:
+    """The ρ = Δ²/2σ² of the one Gaussian mechanism that is exactly (ε, δ)-DP (Balle & Wang 2018, Theorem 8).
+
+    Gaussian mechanisms compose to one whose ρ is their sum, so it is what a plan of tables can share out: a quarter
+    more than `zcdp_budget` at ε = 1. It is for planning: what discrete noise costs, `epsilon` says.
+
+    Args:
+        epsilon: Target ε, above 0.
+        delta: Target δ, between 0 and 1.
+    """
+
+    def excess(log_ratio: float) -> float:
+        ratio = math.exp(log_ratio)
+        lost = math.exp(min(epsilon + float(log_ndtr(-epsilon / ratio - ratio / 2)), 0.0))
+        return float(ndtr(-epsilon / ratio + ratio / 2)) - lost - delta
+
+    return math.exp(2 * float(brentq(excess, -30.0, 6.0, xtol=1e-10))) / 2
 
 
 def spent(runs: Mapping[str, Sequence[PrivacyEvent]], *, limit_epsilon: float, limit_delta: float) -> float:

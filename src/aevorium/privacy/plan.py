@@ -3,9 +3,11 @@
 `StudyPlan` is the contract that nodes agree to before any record is read. `PhaseBudget` follows from it by fixed,
 public rules, so node and server compute the same one:
 
-1. a noisy count takes a small pure ε₀ (`count_epsilon`); what it says fixes the sampling rate and the grid;
-2. the rest, (ε - ε₀, δ), is split by zCDP's ρ: a share for the one-way histograms, a little for the charged losses,
-   and private training gets what is left, its noise calibrated by exact composition of all of them.
+1. a noisy count takes a small pure ε₀ (`count_epsilon`); what it says fixes the sampling rate, the grid, and in recipe
+   `warm-start` how many pairs of columns get a table and how the rest is divided;
+2. the rest, (ε - ε₀, δ), is divided by ρ = Σ Δ²/2σ² (`shares`): a share each for the one-way histograms and the two
+   kinds of two-way tables, a little for the charged losses, and private training gets what is left, its noise
+   calibrated by exact composition of all of them.
 """
 
 from __future__ import annotations
@@ -21,10 +23,21 @@ import rfc8785
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from aevorium.errors import ConfigError
-from aevorium.privacy.accountant import calibrate, epsilon, zcdp_budget
+from aevorium.privacy.accountant import calibrate, epsilon, gaussian_budget, zcdp_budget
 from aevorium.privacy.events import DiscreteGaussian, DiscreteLaplace, NonPrivate, PrivacyEvent, SampledGaussian
+from aevorium.privacy.shares import MOST_CANDIDATES, RecipeName, number_of_pairs, shares_of, signal_of
 
-__all__ = ["LOSS_BOUND", "LOSS_LEVELS", "PhaseBudget", "StudyPlan", "TrainingSchedule", "cost_of", "plan_budget"]
+__all__ = [
+    "GUESSED_SIZE",
+    "LOSS_BOUND",
+    "LOSS_LEVELS",
+    "AssociationSchedule",
+    "PhaseBudget",
+    "StudyPlan",
+    "TrainingSchedule",
+    "cost_of",
+    "plan_budget",
+]
 
 LOSS_BOUND = 4.0
 """A record's loss is clipped to [0, 4] before it is summed; that of independent columns is about 1."""
@@ -38,13 +51,14 @@ _COUNT_SHARE, _COUNT_CAP = 0.05, 0.25
 _FIXED_NOISE_REFERENCE = 3.0
 """When DP-SGD's noise is given instead of ε, the other phases are budgeted as if ε were this."""
 
-_LOSS_SHARE = 0.02
-"""Share of ρ for the losses of all rounds: enough to see whether training goes wrong, no more."""
+GUESSED_SIZE = 500.0
+"""A node's number of records in an estimate that is made before anything is known of it."""
 
+_EPOCHS, _BATCH_SIZE = 20, 32
+"""Recipe `dp-sgd`: passes over the records in a round, and expected records in a step."""
 
-def _histogram_share(epsilon: float) -> float:
-    # A judgement, not yet tuned: at small ε the gradient learns next to nothing, so the marginals deserve more.
-    return 0.5 if epsilon <= 1 else 0.3 if epsilon <= 5 else 0.2
+_WARM_RATE, _WARM_STEPS = 0.1, 200
+"""Recipe `warm-start`: sampling rate, and steps of all rounds together: large batches, few of them."""
 
 
 class StudyPlan(BaseModel):
@@ -57,15 +71,22 @@ class StudyPlan(BaseModel):
     schema_hash: str = Field(description="Content hash of the schema.")
     columns: int = Field(ge=1, description="Number of measured columns: one histogram each.")
     purpose: str = Field(default="synthetic data", description="What the result is for.")
-    recipe: Literal["dp-sgd"] = Field(default="dp-sgd", description="How the model is trained.")
+    recipe: RecipeName = Field(default="warm-start", description="How the model is trained.")
     trust: Literal["local"] = Field(default="local", description="'local': what a node sends is private by itself.")
     epsilon: float = Field(gt=0, description="The ε of the whole run, end to end; infinite trains without privacy.")
     delta: float = Field(gt=0, lt=1, description="The δ of the whole run.")
     nodes: tuple[str, ...] = Field(min_length=1, description="Names of the nodes that take part.")
     min_nodes: int = Field(ge=1, description="Valid replies without which a phase fails.")
     rounds: int = Field(ge=1, le=10_000, description="Number of rounds.")
-    epochs: int = Field(ge=1, le=10_000, description="Passes over a node's records in each round, in expectation.")
-    batch_size: int = Field(ge=1, description="Expected number of records in a step.")
+    epochs: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="Passes over a node's records in each round, in expectation; absent = the recipe's own.",
+    )
+    batch_size: int | None = Field(
+        default=None, ge=1, description="Expected number of records in a step; absent = the recipe's own."
+    )
     records: int | None = Field(
         default=None, ge=1, description="Declared number of records of all nodes; absent = planned from a noisy count."
     )
@@ -107,6 +128,19 @@ class StudyPlan(BaseModel):
     def reference_epsilon(self) -> float:
         """The ε by which the phases before training are budgeted."""
         return self.epsilon if self.noise_multiplier is None else _FIXED_NOISE_REFERENCE
+
+    def steps_of(self, size: float) -> tuple[float, int]:
+        """The sampling rate of a step and the steps of a round at a node of this size.
+
+        What the plan leaves open is the recipe's: 20 passes in steps of 32 records for `dp-sgd`, 200 steps of a tenth
+        of the records over all rounds for `warm-start`.
+        """
+        count = max(size, 1.0)
+        if self.recipe == "dp-sgd":
+            rate = min(1.0, (self.batch_size or _BATCH_SIZE) / count)
+            return rate, math.ceil((self.epochs or _EPOCHS) / rate)
+        rate = min(1.0, self.batch_size / count) if self.batch_size else _WARM_RATE
+        return rate, math.ceil(self.epochs / rate if self.epochs else _WARM_STEPS / self.rounds)
 
     @property
     def declared_size(self) -> float | None:
@@ -154,6 +188,37 @@ class TrainingSchedule:
 
 
 @dataclass(frozen=True)
+class AssociationSchedule:
+    """The two-way tables of a run: how many, and with how much noise.
+
+    Attributes:
+        candidates: Pairs of columns with a coarse table, by which some are selected; 0 if there is no selection.
+        pairs: Pairs with a fine table; 0 if there are no two-way tables.
+        coarse_sigma: Noise in each cell of a coarse table; 0 without privacy.
+        fine_sigma: Noise in each cell of a fine table; 0 without privacy.
+    """
+
+    candidates: int = 0
+    pairs: int = 0
+    coarse_sigma: float = 0.0
+    fine_sigma: float = 0.0
+
+    def coarse_events(self) -> tuple[PrivacyEvent, ...]:
+        """What the coarse tables cost."""
+        return _table_events("coarse two-way tables", self.candidates, sigma=self.coarse_sigma)
+
+    def fine_events(self) -> tuple[PrivacyEvent, ...]:
+        """What the tables of the selected pairs cost."""
+        return _table_events("two-way tables of selected pairs", self.pairs, sigma=self.fine_sigma)
+
+
+def _table_events(purpose: str, count: int, *, sigma: float) -> tuple[PrivacyEvent, ...]:
+    if count == 0:
+        return ()
+    return (DiscreteGaussian(purpose=purpose, sigma=sigma, count=count) if sigma > 0 else NonPrivate(purpose=purpose),)
+
+
+@dataclass(frozen=True)
 class PhaseBudget:
     """How a plan's (ε, δ) is spent.
 
@@ -161,11 +226,15 @@ class PhaseBudget:
         plan: The plan.
         count: The event of the count.
         statistics: The event of the one-way histograms.
+        associations: The two-way tables.
+        loss_sigma: Noise of a round's charged loss, in levels, if there is any.
     """
 
     plan: StudyPlan
     count: PrivacyEvent
     statistics: PrivacyEvent
+    associations: AssociationSchedule
+    loss_sigma: float
 
     @property
     def histogram_sigma(self) -> float:
@@ -191,8 +260,7 @@ class PhaseBudget:
             ConfigError: CONFIG_INVALID, if no noise meets the target.
         """
         plan = self.plan
-        rate = min(1.0, plan.batch_size / max(size, 1.0))
-        steps = math.ceil(plan.epochs / rate)
+        rate, steps = plan.steps_of(size)
         noise = plan.noise_multiplier
         if noise is None:
             noise = _calibrated_noise(self, rate, steps) if plan.is_private else 0.0
@@ -202,27 +270,60 @@ class PhaseBudget:
             rounds=plan.rounds,
             noise_multiplier=noise,
             expected_batch=rate * max(size, 1.0),
-            loss_sigma=_loss_sigma(plan) if noise > 0 else 0.0,
+            loss_sigma=self.loss_sigma if noise > 0 else 0.0,
         )
 
     def events(self, size: float) -> tuple[PrivacyEvent, ...]:
         """Everything that a node of this size will have released at the end of the run."""
-        return (self.count, self.statistics, *self.training(size).all_events())
+        return (*self.released_before_training(), *self.training(size).all_events())
+
+    def released_before_training(self) -> tuple[PrivacyEvent, ...]:
+        """What every node of the run releases before its first round."""
+        tables = self.associations
+        return (self.count, self.statistics, *tables.coarse_events(), *tables.fine_events())
 
 
-def plan_budget(plan: StudyPlan) -> PhaseBudget:
-    """Splits a plan's budget over its phases."""
+def plan_budget(plan: StudyPlan, *, records: float | None = None) -> PhaseBudget:
+    """Splits a plan's budget over its phases.
+
+    Args:
+        plan: The plan.
+        records: The noisy number of records of all nodes, for a plan that declares none. Before there is one, leave it
+            out: the count does not depend on it, everything else of recipe `warm-start` is then an estimate.
+    """
+    known = plan.records or records or GUESSED_SIZE * len(plan.nodes)
+    signal = signal_of(records=known, epsilon=plan.reference_epsilon, nodes=len(plan.nodes))
+    pairs = number_of_pairs(columns=plan.columns, signal=signal) if plan.recipe == "warm-start" else 0
+    everything = min(plan.columns * (plan.columns - 1) // 2, MOST_CANDIDATES)
+    candidates = everything if 0 < pairs < everything else 0
     if not plan.is_private:
         return PhaseBudget(
-            plan=plan, count=NonPrivate(purpose="count"), statistics=NonPrivate(purpose="one-way histograms")
+            plan=plan,
+            count=NonPrivate(purpose="count"),
+            statistics=NonPrivate(purpose="one-way histograms"),
+            associations=AssociationSchedule(candidates=candidates, pairs=pairs),
+            loss_sigma=0.0,
         )
-    share = _histogram_share(plan.reference_epsilon)
-    sigma = math.sqrt(plan.columns / (2 * share * _rest_budget(plan)))
+    shares = shares_of(plan.recipe, epsilon=plan.reference_epsilon, signal=signal, selects=candidates > 0)
     return PhaseBudget(
         plan=plan,
         count=DiscreteLaplace(purpose="count", epsilon=_count_epsilon(plan.reference_epsilon)),
-        statistics=DiscreteGaussian(purpose="one-way histograms", sigma=sigma, count=plan.columns),
+        statistics=DiscreteGaussian(
+            purpose="one-way histograms", sigma=_sigma(plan, plan.columns, share=shares.histograms), count=plan.columns
+        ),
+        associations=AssociationSchedule(
+            candidates=candidates,
+            pairs=pairs,
+            coarse_sigma=_sigma(plan, candidates, share=shares.coarse),
+            fine_sigma=_sigma(plan, pairs, share=shares.fine),
+        ),
+        loss_sigma=LOSS_LEVELS * _sigma(plan, plan.rounds, share=shares.losses),
     )
+
+
+def _sigma(plan: StudyPlan, count: int, *, share: float) -> float:
+    """The noise of `count` tables of sensitivity 1 that together take a share of the budget."""
+    return math.sqrt(count / (2 * share * _rest_budget(plan))) if count else 0.0
 
 
 def cost_of(plan: StudyPlan) -> float:
@@ -246,30 +347,26 @@ def _count_epsilon(total: float) -> float:
 
 
 def _rest_budget(plan: StudyPlan) -> float:
-    return _zcdp(plan.reference_epsilon - _count_epsilon(plan.reference_epsilon), plan.delta)
+    """ρ of everything but the count."""
+    return _rho(plan.recipe, plan.reference_epsilon - _count_epsilon(plan.reference_epsilon), plan.delta)
 
 
 @lru_cache(maxsize=64)
-def _zcdp(target: float, delta: float) -> float:
-    return zcdp_budget(target, delta=delta)
-
-
-def _loss_sigma(plan: StudyPlan) -> float:
-    return LOSS_LEVELS * math.sqrt(plan.rounds / (2 * _LOSS_SHARE * _rest_budget(plan)))
+def _rho(recipe: RecipeName, target: float, delta: float) -> float:
+    return gaussian_budget(target, delta) if recipe == "warm-start" else zcdp_budget(target, delta=delta)
 
 
 @lru_cache(maxsize=256)
 def _calibrated_noise(budget: PhaseBudget, rate: float, steps: int) -> float:
     plan = budget.plan
     loss = DiscreteGaussian(
-        purpose="training loss", sigma=_loss_sigma(plan), sensitivity=LOSS_LEVELS, count=plan.rounds
+        purpose="training loss", sigma=budget.loss_sigma, sensitivity=LOSS_LEVELS, count=plan.rounds
     )
 
     def events(noise: float) -> tuple[PrivacyEvent, ...]:
         total = steps * plan.rounds
         return (
-            budget.count,
-            budget.statistics,
+            *budget.released_before_training(),
             loss,
             SampledGaussian(purpose="training", sampling_rate=rate, noise_multiplier=noise, steps=total),
         )

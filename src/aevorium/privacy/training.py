@@ -18,6 +18,7 @@ from opacus.optimizers import DPOptimizerFastGradientClipping
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from aevorium.diffusion.average import RunningAverage
 from aevorium.diffusion.denoiser import Estimate, TabularDiffusion
 from aevorium.diffusion.layout import EncodedTable
 from aevorium.diffusion.process import MixedProcess
@@ -65,7 +66,7 @@ def train_privately(
     """
     process = MixedProcess(model.layout)
     batches, noise, draws = generator(), generator(), generator()
-    average = _Average(model, decay=plan.ema_decay)
+    average = RunningAverage(model, decay=plan.ema_decay)
     model.train()
     if plan.noise_multiplier == 0:
         _train_plainly(model, data, process=process, plan=plan, average=average, batches=batches, draws=draws)
@@ -140,7 +141,7 @@ def _train_plainly(
     *,
     process: MixedProcess,
     plan: TrainingPlan,
-    average: _Average,
+    average: RunningAverage,
     batches: torch.Generator,
     draws: torch.Generator,
 ) -> None:
@@ -181,26 +182,6 @@ def record_losses(
         for part in torch.arange(len(data)).split(_LOSS_CHUNK)
     ]
     return np.asarray(torch.cat(parts).cpu().numpy() if parts else np.empty(0), dtype=np.float32)
-
-
-class _Average:
-    """A running average of the weights, short at the start."""
-
-    def __init__(self, model: TabularDiffusion, *, decay: float) -> None:
-        self._model = model
-        self._decay = decay
-        self._weights = [parameter.detach().clone() for parameter in model.parameters()]
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        decay = min(self._decay, (1 + step) / (10 + step))
-        for weight, parameter in zip(self._weights, self._model.parameters(), strict=True):
-            weight.lerp_(parameter, 1 - decay)
-
-    @torch.no_grad()
-    def store(self) -> None:
-        for weight, parameter in zip(self._weights, self._model.parameters(), strict=True):
-            parameter.copy_(weight)
 
 
 def _draw_batch(records: int, *, rate: float, generator: torch.Generator) -> Tensor:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aevorium.diffusion.checkpoint import save_checkpoint
 from aevorium.diffusion.denoiser import DenoiserConfig, named_arrays
+from aevorium.encoding.associations import Associations
 from aevorium.encoding.encoder import TableEncoder
 from aevorium.encoding.statistics import TableStatistics
 from aevorium.governance.chain import AuditChain
@@ -59,6 +60,7 @@ class Journal:
         """Removes the results of an earlier run and writes the schema of this one."""
         stale = [
             *self.workspace.checkpoints().values(),
+            self.workspace.associations,
             self.workspace.round_metrics,
             self.workspace.synthetic,
             self.workspace.report_html,
@@ -83,6 +85,12 @@ class Journal:
             joblib.dump(encoder.model_dump(mode="json"), path)
         with write_atomically(self.workspace.statistics) as path:
             path.write_text(statistics.to_json() + "\n", encoding="utf-8")
+
+    def write_associations(self, tables: Sequence[Associations]) -> None:
+        """Writes the noisy two-way tables, in the order of their release."""
+        content = {"schema_version": 1, "tables": [released.to_dict() for released in tables]}
+        with write_atomically(self.workspace.associations) as path:
+            path.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
     def write_round(
         self,

@@ -47,6 +47,9 @@ class StudyRecord(_Record):
     started_at: str
     finished_at: str | None = None
     total: float | None = Field(default=None, description="Estimated number of patients, from noisy counts.")
+    records: float | None = Field(
+        default=None, description="Declared or noisy number of patients by which the phases were planned."
+    )
     nodes: tuple[NodeRecord, ...] = ()
     model: DenoiserConfig | None = None
     audit_head: str | None = Field(default=None, description="Hash of the server's last audit entry of the run.")

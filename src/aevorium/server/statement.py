@@ -16,6 +16,13 @@ from aevorium.server.record import NodeRecord, StudyRecord
 __all__ = ["assumptions", "cautions", "describe_event", "node_size", "privacy_statement"]
 
 
+_TWO_WAY = (
+    "- **Two-way tables**: each record is in exactly one cell of each table, so adding or removing it changes one cell"
+    " of each by one. How many tables there are, and their noise, was fixed before the first histogram; which pairs"
+    " and cells they count follows from released numbers.\n"
+)
+
+
 def privacy_statement(record: StudyRecord, schema: TableSchema) -> str:
     """The statement as Markdown.
 
@@ -88,7 +95,7 @@ def _claim(record: StudyRecord, schema: TableSchema) -> list[str]:
         f"- **Unit**: one {schema.unit}. Two tables are neighbours if one has one {schema.unit}'s record more"
         " (add/remove).\n"
         f"- **Guarantee**: everything that a node sent in this run, together, is (ε, δ)-differentially private with"
-        f" **ε = {_number(plan.epsilon)}, δ = {plan.delta:g}**. This covers the count, the histograms, every round of"
+        f" **ε = {_number(plan.epsilon)}, δ = {plan.delta:g}**. This covers the count, all histograms, every round of"
         " training and every loss shown; the model, the synthetic rows and the report are computed from them.\n"
         f"- **Against whom**: trust = `{plan.trust}`: against everyone who sees what the node sent, the server and the"
         " other nodes included.\n"
@@ -106,7 +113,7 @@ def _node_row(node: NodeRecord, claim: float) -> str:
 
 def _mechanisms(record: StudyRecord) -> list[str]:
     plan = record.plan
-    budget = plan_budget(plan)
+    budget = plan_budget(plan, records=record.records)
     rows = ["| node | phase | mechanism | parameters |", "|---|---|---|---|"]
     for node in record.nodes:
         size = node_size(record, node)
@@ -114,6 +121,8 @@ def _mechanisms(record: StudyRecord) -> list[str]:
             continue
         schedule = budget.training(size)
         phases = [("count", budget.count), ("statistics", budget.statistics)]
+        phases += [("associations, coarse", event) for event in budget.associations.coarse_events()]
+        phases += [("associations, fine", event) for event in budget.associations.fine_events()]
         phases += [(f"training, each of {plan.rounds} rounds", event) for event in schedule.round_events()]
         for phase, event in phases:
             mechanism, parameters = describe_event(event)
@@ -123,7 +132,8 @@ def _mechanisms(record: StudyRecord) -> list[str]:
         "\n".join(rows),
         "- **Histograms**: each record is in exactly one cell of each column's histogram, so adding or removing it"
         " changes one cell of each by one. Cells are public: they follow from the schema and the number of bins.\n"
-        "- **Training**: each record enters a step independently with probability q (Poisson sampling). Its gradient,"
+        + (_TWO_WAY if budget.associations.pairs else "")
+        + "- **Training**: each record enters a step independently with probability q (Poisson sampling). Its gradient,"
         " averaged over its noise draws, is clipped to a norm; the sum gets Gaussian noise of that norm times the noise"
         " multiplier and is divided by q times the *noisy* size. Empty batches step too.\n"
         f"- **Losses**: each record's loss is bounded to [0, {LOSS_BOUND:g}] and rounded to {LOSS_LEVELS} levels; their"
@@ -169,7 +179,8 @@ def assumptions(record: StudyRecord, schema: TableSchema) -> tuple[str, ...]:
 
 def _uncharged(schema: TableSchema) -> list[str]:
     lines = [
-        "Merging histograms, fitting the encoder, averaging models, generating rows, enforcing constraints: they use"
+        "Merging histograms and tables, fitting the encoder and the surrogate, training on the surrogate's rows,"
+        " averaging models, generating rows, enforcing constraints: they use"
         " released numbers only (post-processing).",
     ]
     derived = [name for name, column in schema.columns.items() if column.derived is not None]

@@ -1,4 +1,4 @@
-"""The strategy of recipe `dp-sgd`: federated averaging of privately trained models (McMahan et al. 2017)."""
+"""The strategy of the rounds: federated averaging of privately trained models (McMahan et al. 2017)."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""How a run flows: plan, count, statistics, training, finish. Everything here works on released numbers."""
+"""How a run flows: plan, count, statistics, associations, training, finish. All of it works on released numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,15 +14,18 @@ from pydantic import BaseModel
 
 from aevorium.diffusion.denoiser import DenoiserConfig, TabularDiffusion, to_vector
 from aevorium.diffusion.layout import Layout
+from aevorium.encoding.associations import Associations, TableDesign
 from aevorium.encoding.encoder import TableEncoder
 from aevorium.encoding.grid import number_of_bins
 from aevorium.encoding.statistics import TableStatistics, cells_in_total
 from aevorium.errors import FederationError
 from aevorium.federation.protocol import (
+    ASSOCIATIONS,
     COUNT,
     FINISH,
     PLAN,
     STATISTICS,
+    AssociationsRequest,
     CountReply,
     CountRequest,
     FinishReply,
@@ -35,13 +39,14 @@ from aevorium.federation.protocol import (
     read_array,
     read_body,
 )
-from aevorium.privacy.plan import plan_budget
+from aevorium.privacy.plan import PhaseBudget, plan_budget
 from aevorium.progress import PhaseStarted, Report
 from aevorium.schema.table import TableSchema
 from aevorium.server.exchange import Replies, ask, require_going_on
 from aevorium.server.journal import Journal
 from aevorium.server.record import NodeRecord
 from aevorium.server.strategy import PrivateAveraging
+from aevorium.server.warm_start import WarmStart, coarse_design, fine_design, learning_rate, pretraining
 
 __all__ = ["StudyConductor"]
 
@@ -85,6 +90,7 @@ class StudyConductor:
         self._agreed: dict[int, str] = {}
         self._names: dict[int, str] = {}
         self._counts: dict[int, int] = {}
+        self._budget: PhaseBudget = plan_budget(self._plan)
 
     def conduct(self) -> None:
         """Runs all phases.
@@ -96,8 +102,9 @@ class StudyConductor:
         try:
             self._agree()
             self._count()
-            encoder = self._measure()
-            self._train(encoder)
+            encoder, statistics = self._measure()
+            warm = self._warm_start(encoder, statistics) if self._plan.recipe == "warm-start" else None
+            self._train(encoder if warm is None else warm.surrogate.encoder, warm)
         except BaseException as error:
             finished = self._finish(timeout=_HURRY if isinstance(error, KeyboardInterrupt) else _FAREWELL)
             code = getattr(error, "code", type(error).__name__)
@@ -131,12 +138,12 @@ class StudyConductor:
         self._counts = {node_id: body.count for node_id, body in bodies.items()}
         self._journal.update(is_simulated_data=all(body.is_simulated for body in bodies.values()))
 
-    def _measure(self) -> TableEncoder:
+    def _measure(self) -> tuple[TableEncoder, TableStatistics]:
         plan, schema = self._plan, self._schema
-        budget = plan_budget(plan)
         records = float(plan.records or sum(max(count, 1) for count in self._counts.values()))
+        self._budget = budget = plan_budget(plan, records=records)
         bins = number_of_bins(records=records, epsilon=plan.epsilon, nodes=len(self._counts))
-        request = StatisticsRequest(**self._run, bins=bins)
+        request = StatisticsRequest(**self._run, bins=bins, records=records)
         replies = self._ask_all(request, message_type=STATISTICS, phase="statistics")
         vectors = [np.asarray(read_array(message, np.int64), dtype=np.int64) for message in replies.valid.values()]
         if any(len(vector) != cells_in_total(schema, bins=bins) for vector in vectors):
@@ -153,20 +160,70 @@ class StudyConductor:
             categories=tuple(len(prior) for prior in encoder.priors(schema)),
             missing_of=encoder.missing_of(schema),
         )
-        self._journal.update(total=total, model=DenoiserConfig.for_layout(layout))
+        self._journal.update(records=records, total=total, model=DenoiserConfig.for_layout(layout))
         self._journal.note("encoder_fitted", {"bins": bins, "nodes": sorted(self._names.values())})
-        return encoder
+        return encoder, statistics
 
-    def _train(self, encoder: TableEncoder) -> None:
+    def _warm_start(self, encoder: TableEncoder, statistics: TableStatistics) -> WarmStart:
+        """Asks for two-way tables, as the plan has them, and fits the surrogate to all that was released."""
+        schema, schedule = self._schema, self._budget.associations
+        released = []
+        if schedule.candidates:
+            design = coarse_design(encoder, schema, schedule=schedule)
+            released.append(self._associate("coarse", design, sigma=schedule.coarse_sigma))
+        if schedule.pairs:
+            design = fine_design(
+                encoder,
+                schema,
+                schedule=schedule,
+                coarse=released[0] if released else None,
+                total=self._total,
+                nodes=len(self._names),
+            )
+            released.append(self._associate("fine", design, sigma=schedule.fine_sigma))
+        self._journal.write_associations(released)
+        self._report(PhaseStarted("surrogate"))
+        warm = WarmStart(
+            encoder,
+            schema,
+            tables=released,
+            total=self._total,
+            noise=statistics.noise,
+            seed=self._journal.record.seed,
+            report=self._report,
+        )
+        # Two-way tables tell of single columns too: the encoder takes over what all tables agree on.
+        self._journal.write_encoder(warm.surrogate.encoder, statistics)
+        mixture = warm.surrogate.mixture
+        self._journal.note(
+            "surrogate_fitted",
+            {"components": len(mixture.weights), "residual": mixture.residual, "nodes": sorted(self._names.values())},
+        )
+        return warm
+
+    def _associate(self, stage: Literal["coarse", "fine"], design: TableDesign, *, sigma: float) -> Associations:
+        request = AssociationsRequest(**self._run, stage=stage, design=design)
+        replies = self._ask_all(request, message_type=ASSOCIATIONS, phase="associations")
+        vectors = [np.asarray(read_array(message, np.int64), dtype=np.int64) for message in replies.valid.values()]
+        if any(len(vector) != design.size for vector in vectors):
+            raise FederationError("MESSAGE_INVALID", "A node's two-way tables have another length than was asked for.")
+        return Associations.merge(vectors, design, sigma=sigma)
+
+    def _train(self, encoder: TableEncoder, warm: WarmStart | None) -> None:
         plan, model_config = self._plan, self._journal.model
-        self._report(PhaseStarted("training", nodes=len(self._names)))
         generator = torch.Generator().manual_seed(self._journal.record.seed)
         model = TabularDiffusion(model_config, priors=encoder.priors(self._schema), generator=generator)
+        if warm is not None:
+            self._report(PhaseStarted("pre-training"))
+            steps = self._settings.pretraining_steps
+            warm.pretrain(model, plan=pretraining(columns=plan.columns, steps=steps))
+        self._report(PhaseStarted("training", nodes=len(self._names)))
+        settings = self._settings.model_copy(
+            update={"learning_rate": self._settings.learning_rate or learning_rate(plan.recipe)}
+        )
 
         def request(server_round: int) -> TrainRequest:
-            return TrainRequest(
-                **self._run, round=server_round, encoder=encoder, model=model_config, settings=self._settings
-            )
+            return TrainRequest(**self._run, round=server_round, encoder=encoder, model=model_config, settings=settings)
 
         strategy = PrivateAveraging(
             request=request,
@@ -213,6 +270,11 @@ class StudyConductor:
 
     def _require(self, replies: Replies, *, phase: str) -> None:
         replies.require(self._plan.min_nodes, phase=phase, names=self._names)
+
+    @property
+    def _total(self) -> float:
+        """The estimated number of records."""
+        return self._journal.record.total or 1.0
 
     @property
     def _run(self) -> dict[str, str]:

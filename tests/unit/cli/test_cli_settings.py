@@ -20,8 +20,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_defaults_are_those_of_the_contract() -> None:
     values = load_settings().values
-    assert (values.epsilon, values.delta, values.recipe, values.trust) == (3.0, 1e-5, "dp-sgd", "local")
-    assert (values.num_rounds, values.training_epochs, values.batch_size) == (5, 20, 32)
+    assert (values.epsilon, values.delta, values.recipe, values.trust) == (3.0, 1e-5, "warm-start", "local")
+    assert (values.num_rounds, values.training_epochs, values.batch_size) == (5, None, None)
     assert values.dp_noise_multiplier is None
     assert values.workspace == Path("workspace")
 
@@ -122,7 +122,7 @@ def test_noise_and_epsilon_together_are_refused_wherever_each_comes_from(
         load_settings()
 
 
-@pytest.mark.parametrize(("name", "value"), [("recipe", "warm-start"), ("trust", "secure-aggregation")])
+@pytest.mark.parametrize(("name", "value"), [("trust", "secure-aggregation")])
 def test_what_a_later_version_has_is_said_to_be_absent(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=value) as caught:
         load_settings({name: value})

@@ -33,7 +33,7 @@ def _identity() -> None:
 def _plan(**changes: object) -> StudyPlan:
     fields = {
         "study": "s", "schema_hash": "0" * 64, "columns": 3, "epsilon": 1.5, "delta": 1e-5, "nodes": ("a", "b"),
-        "min_nodes": 2, "rounds": 2, "epochs": 1, "batch_size": 8,
+        "min_nodes": 2, "rounds": 2, "epochs": 1, "batch_size": 8, "recipe": "dp-sgd",
     }  # fmt: skip
     return StudyPlan.model_validate({**fields, **changes})
 
@@ -89,9 +89,9 @@ def test_plan_hash_depends_on_every_field() -> None:
     changed = {
         "study": "t", "schema_hash": "1" * 64, "columns": 4, "epsilon": 1.6, "delta": 1e-6, "nodes": ("a", "c"),
         "min_nodes": 1, "rounds": 3, "epochs": 2, "batch_size": 9, "purpose": "x", "records": 10,
-        "noise_multiplier": 1.0,
+        "noise_multiplier": 1.0, "recipe": "warm-start",
     }  # fmt: skip
     hashes = {_plan(**{name: value}).content_hash for name, value in changed.items()}
     assert len(hashes) == len(changed)
     assert base.content_hash not in hashes
-    assert set(changed) | {"schema_version", "recipe", "trust"} == set(StudyPlan.model_fields)
+    assert set(changed) | {"schema_version", "trust"} == set(StudyPlan.model_fields)

@@ -20,13 +20,14 @@ def _returns(function: ast.FunctionDef) -> list[str]:
 
 def test_handlers_return_what_the_session_released_or_a_code() -> None:
     functions = _functions(app)
-    for phase in ("plan", "count", "statistics", "train", "dismiss", "finish"):
+    for phase in ("plan", "count", "statistics", "associations", "train", "dismiss", "finish"):
         assert _returns(functions[phase]) == [f"_answer(message, _session(sessions, context), _{phase})"]
     assert set(_returns(functions["_answer"])) == {"reply", "error_reply(code, to=message)"}
     packed = {
         "_plan": "Message(pack(session.agree(read_body(message, PlanRequest))), reply_to=message)",
         "_count": "Message(pack(session.count(read_body(message, CountRequest))), reply_to=message)",
         "_statistics": "Message(pack(reply, values), reply_to=message)",
+        "_associations": "Message(pack(reply, values), reply_to=message)",
         "_train": "Message(pack(reply, trained, weight=weight), reply_to=message)",
         "_dismiss": "Message(pack(session.dismiss(read_body(message, DismissRequest))), reply_to=message)",
         "_finish": "Message(pack(session.finish(read_body(message, FinishRequest))), reply_to=message)",
@@ -34,8 +35,8 @@ def test_handlers_return_what_the_session_released_or_a_code() -> None:
     for name, expected in packed.items():
         assert _returns(functions[name]) == [expected]
     assert set(functions) == {
-        "create_client_app", "plan", "count", "statistics", "train", "dismiss", "finish", "_session", "_answer",
-        "_detail", *packed,
+        "create_client_app", "plan", "count", "statistics", "associations", "train", "dismiss", "finish", "_session",
+        "_answer", "_detail", *packed,
     }  # fmt: skip
     # What a steward is told goes to the node's own console, by `session.asked`, and nowhere else.
     assert ast.unparse(functions["_answer"]).count("_detail(") == 1
@@ -44,14 +45,14 @@ def test_handlers_return_what_the_session_released_or_a_code() -> None:
 def test_records_are_used_inside_the_gate_alone() -> None:
     """In the session, what is computed from the table is computed in `produce`, or stays (`_load`, `_encode`)."""
     functions = _functions(session)
-    for name in ("count", "statistics", "train"):
+    for name in ("count", "statistics", "associations", "train"):
         calls = [ast.unparse(node) for node in ast.walk(functions[name]) if isinstance(node, ast.Call)]
         assert sum(call.startswith("self._gate.release(") for call in calls) == 1
     for name in ("agree", "finish"):
         assert "_load" not in ast.unparse(functions[name])
         assert "_encode" not in ast.unparse(functions[name])
-    outside = ("len(table.frame)", "count_cells(", "train_round(")
-    for name in ("count", "statistics", "train"):
+    outside = ("len(table.frame)", "count_cells(", "count_pairs(", "train_round(")
+    for name in ("count", "statistics", "associations", "train"):
         function = functions[name]
         inner = [
             node

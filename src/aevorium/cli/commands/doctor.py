@@ -79,7 +79,7 @@ def _tiny_round(folder: Path, context: typer.Context) -> None:
 
     console = console_of(context)
     schema, text = read_schema("synthea")
-    options = RunOptions(epsilon=3.0, rounds=1, epochs=1, batch_size=64)
+    options = RunOptions(epsilon=3.0, rounds=1, pretraining_steps=100)
     workspace = Workspace(folder / "workspace")
     with ProgressView(console) as view:
         tables = make_tables(folder / "data", seed=0, report=view, adults=(200, 150), holdout=50)

@@ -1,0 +1,131 @@
+"""What the server does with noisy tables in recipe `warm-start`. Everything here works on released numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from aevorium.diffusion.denoiser import TabularDiffusion
+from aevorium.diffusion.layout import EncodedTable
+from aevorium.diffusion.pretraining import Pretraining, train_freely
+from aevorium.encoding.associations import Associations, TableDesign
+from aevorium.encoding.encoder import TableEncoder
+from aevorium.privacy.plan import AssociationSchedule
+from aevorium.privacy.shares import RecipeName
+from aevorium.progress import Report, StepProgress
+from aevorium.schema.table import TableSchema
+from aevorium.surrogate.cells import COARSE_CELLS, cut_columns, number_of_cells
+from aevorium.surrogate.density import Surrogate, fit_surrogate
+from aevorium.surrogate.pairs import candidate_pairs, select_pairs
+
+__all__ = ["WarmStart", "coarse_design", "fine_design", "learning_rate", "pretraining"]
+
+_POOL = 100_000
+"""Rows that are drawn from the surrogate; training draws its batches from them."""
+
+_STEPS = 2_500
+"""Steps of pre-training: half a minute on two cores for the demo's model."""
+
+
+def learning_rate(recipe: RecipeName) -> float:
+    """Step size of private training: small where it starts from a trained model."""
+    return 3e-3 if recipe == "dp-sgd" else 1e-3
+
+
+def pretraining(*, columns: int, steps: int | None) -> Pretraining:
+    """How the model is trained before the first round.
+
+    Args:
+        columns: Number of measured columns; many make a step long.
+        steps: Number of steps; None takes the public rule.
+    """
+    return Pretraining(steps=steps if steps is not None else round(_STEPS * min(1.0, 30 / columns)))
+
+
+def coarse_design(encoder: TableEncoder, schema: TableSchema, *, schedule: AssociationSchedule) -> TableDesign:
+    """The tables by which pairs are selected."""
+    return TableDesign(
+        cells=cut_columns(encoder, schema, cells=COARSE_CELLS, most=COARSE_CELLS),
+        pairs=candidate_pairs(list(schema.measured), target=schema.target, most=schedule.candidates),
+    )
+
+
+def fine_design(
+    encoder: TableEncoder,
+    schema: TableSchema,
+    *,
+    schedule: AssociationSchedule,
+    coarse: Associations | None,
+    total: float,
+    nodes: int,
+) -> TableDesign:
+    """The tables that the surrogate is fitted to.
+
+    Args:
+        encoder: What is known of single columns.
+        schema: The study's schema.
+        schedule: How many tables, with how much noise.
+        coarse: The tables by which pairs are selected; None where every pair gets a table.
+        total: The estimated number of records.
+        nodes: Nodes that add noise.
+    """
+    cells = number_of_cells(records=total, noise=schedule.fine_sigma * nodes**0.5)
+    pairs = (
+        candidate_pairs(list(schema.measured), target=schema.target, most=schedule.pairs)
+        if coarse is None
+        else select_pairs(coarse, count=schedule.pairs, target=schema.target)
+    )
+    return TableDesign(cells=cut_columns(encoder, schema, cells=cells), pairs=pairs)
+
+
+class WarmStart:
+    """A surrogate, and the training of a model on its rows.
+
+    Args:
+        encoder: The one-way shares.
+        schema: The study's schema.
+        tables: All two-way tables that were released; the last ones give the cells.
+        total: The estimated number of records.
+        noise: Standard deviation of the noise in each cell of the one-way histograms.
+        seed: Fixes fit and rows.
+        report: Takes the progress.
+    """
+
+    def __init__(
+        self,
+        encoder: TableEncoder,
+        schema: TableSchema,
+        *,
+        tables: Sequence[Associations],
+        total: float,
+        noise: float,
+        seed: int,
+        report: Report,
+    ) -> None:
+        self._report = report
+        self._generator = torch.Generator().manual_seed(seed)
+        cells = tables[-1].design.cells if tables else cut_columns(encoder, schema, cells=1)
+        self.surrogate: Surrogate = fit_surrogate(
+            encoder,
+            schema,
+            cells=cells,
+            tables=tables,
+            total=total,
+            noise=noise,
+            seed=seed,
+            advance=lambda done, steps: report(StepProgress("fitting the surrogate", done, steps)),
+        )
+        drawn = self.surrogate.rows(_POOL, generator=np.random.default_rng(seed))
+        self._rows = EncodedTable.from_arrays(drawn.values, codes=drawn.codes, observed=drawn.observed)
+
+    def pretrain(self, model: TabularDiffusion, *, plan: Pretraining) -> None:
+        """Trains a model in place on rows of the surrogate."""
+        train_freely(
+            model,
+            self._rows,
+            plan=plan,
+            generator=self._generator,
+            advance=lambda done: self._report(StepProgress("pre-training", done, plan.steps)),
+        )

@@ -1,0 +1,249 @@
+"""A mixture of products fitted to all noisy tables at once.
+
+Every component is a product of independent columns, so one- and two-way tables of the mixture are sums of K outer
+products, and all of them together are one matrix product.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.linalg import block_diag
+from torch import Tensor
+
+__all__ = ["FitSettings", "Mixture", "NoisyTable", "TableSet", "fit_mixture"]
+
+_LEARNING_RATE = 0.05
+_SPREAD = 0.7
+"""Standard deviation of the components' first logits around those of the shares."""
+
+_FIRST_PULL, _GAIN = 100.0, 0.02
+_LEAST_PULL = 1e-3
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How large the mixture is and how long it is fitted.
+
+    Attributes:
+        components: Number of components, K.
+        steps: Steps of Adam.
+    """
+
+    components: int
+    steps: int
+
+    @classmethod
+    def for_tables(cls, pairs: int, *, cells: int) -> FitSettings:
+        """The size by a public rule: four components a table; fewer steps where one step is long.
+
+        Args:
+            pairs: Number of tables.
+            cells: Number of cells of all columns together.
+        """
+        components = int(np.clip(4 * pairs, 60, 300)) if pairs else 1
+        work = components * cells**2
+        return cls(components=components, steps=int(np.clip(1200 * (3e7 / max(work, 1)), 400, 1200)) if pairs else 0)
+
+
+@dataclass(frozen=True)
+class NoisyTable:
+    """A two-way table that the mixture should agree with, in shares.
+
+    Attributes:
+        first: Number of its first column.
+        second: Number of its second column.
+        shares: float64 [rows, columns].
+        deviation: float64 [rows, columns], how far off each share is expected to be.
+    """
+
+    first: int
+    second: int
+    shares: NDArray[np.float64]
+    deviation: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TableSet:
+    """Tables that cut every column in one way, no pair twice.
+
+    Attributes:
+        maps: For each column float64 [cells, table cells], the part of each cell that lies in each table cell.
+        tables: The tables.
+    """
+
+    maps: Sequence[NDArray[np.float64]]
+    tables: Sequence[NoisyTable]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A density over rows of cells. Safe to release: it is fitted to released tables.
+
+    Attributes:
+        weights: float64 [K].
+        columns: For each column float64 [K, cells].
+        residual: Mean over all cells of ((mixture - table) / deviation)² at the end of the fit.
+        pull: Strength of the pull towards independence at the end.
+    """
+
+    weights: NDArray[np.float64]
+    columns: tuple[NDArray[np.float64], ...]
+    residual: float
+    pull: float
+
+    def pair(self, first: int, second: int) -> NDArray[np.float64]:
+        """The two-way table of two columns, in shares."""
+        return np.asarray((self.columns[first] * self.weights[:, None]).T @ self.columns[second])
+
+    def sample(self, rows: int, *, generator: np.random.Generator) -> NDArray[np.int64]:
+        """Draws rows: int64 [rows, columns], the cell of each column."""
+        component = generator.choice(len(self.weights), size=rows, p=self.weights)
+        drawn = []
+        for shares in self.columns:
+            ends = np.cumsum(shares, axis=1)
+            ends /= ends[:, -1:]
+            place = (generator.random(rows)[:, None] >= ends[component]).sum(axis=1)
+            drawn.append(np.minimum(place, shares.shape[1] - 1))
+        return np.stack(drawn, axis=1).astype(np.int64)
+
+
+def fit_mixture(
+    shares: Sequence[NDArray[np.float64]],
+    released: Sequence[TableSet],
+    *,
+    settings: FitSettings,
+    one_way_deviation: Sequence[NDArray[np.float64]],
+    seed: int,
+    advance: Callable[[int], None],
+) -> Mixture:
+    """Fits a mixture by weighted least squares with a pull towards independence.
+
+    The loss is Σ ((mixture - table) / deviation)² + λ Σ_k w_k KL(component k ‖ shares). λ follows the discrepancy
+    principle (Morozov 1966): it grows while the mean squared residual of the tables' cells is below 1, where the fit
+    follows noise, and falls while it is above.
+
+    Args:
+        shares: For each column the released shares of its cells, each summing to 1.
+        released: The noisy tables.
+        settings: Size and length.
+        one_way_deviation: For each column how far off its shares are expected to be.
+        seed: Fixes the first components.
+        advance: Called with the number of steps made.
+    """
+    if not any(tables.tables for tables in released):
+        return Mixture(
+            weights=np.ones(1), columns=tuple(part[None] for part in shares), residual=math.nan, pull=math.inf
+        )
+    fit = _Fit(shares, released, settings=settings, one_way_deviation=one_way_deviation, seed=seed)
+    return fit.run(advance=advance)
+
+
+class _Fit:
+    def __init__(
+        self,
+        shares: Sequence[NDArray[np.float64]],
+        released: Sequence[TableSet],
+        *,
+        settings: FitSettings,
+        one_way_deviation: Sequence[NDArray[np.float64]],
+        seed: int,
+    ) -> None:
+        self._settings = settings
+        self._sizes = [len(part) for part in shares]
+        marginal = torch.from_numpy(np.concatenate(shares)).float().clamp(min=1e-6)
+        self._log_marginal = marginal.log()
+        self._one_way = marginal
+        self._one_way_weight = torch.from_numpy(np.concatenate(one_way_deviation)).float().pow(-2)
+        self._blocks = [_assemble(tables) for tables in released]
+        self._cells = sum(table.shares.size for tables in released for table in tables.tables)
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn((settings.components, len(marginal)), generator=generator)
+        self._logits = (self._log_marginal + _SPREAD * noise).requires_grad_()
+        self._weight_logits = torch.zeros(settings.components, requires_grad=True)
+        width = max(self._sizes)
+        self._padding = torch.full((len(self._sizes), width), -math.inf)
+        inside = [torch.arange(size) + place * width for place, size in enumerate(self._sizes)]
+        self._inside = torch.cat(inside)
+
+    def run(self, *, advance: Callable[[int], None]) -> Mixture:
+        steps = self._settings.steps
+        optimizer = torch.optim.Adam([self._logits, self._weight_logits], lr=_LEARNING_RATE, foreach=True)
+        pull, residual = _FIRST_PULL, math.nan
+        for step in range(steps):
+            for group in optimizer.param_groups:
+                group["lr"] = _LEARNING_RATE * (0.5 * (1 + math.cos(math.pi * step / steps)) + 0.01)
+            log_columns = self._log_columns()
+            columns, weights = log_columns.exp(), self._weight_logits.softmax(dim=0)
+            misfit = self._misfit(columns, weights)
+            spread = (weights[:, None] * columns * (log_columns - self._log_marginal)).sum()
+            optimizer.zero_grad()
+            (misfit + self._one_way_misfit(columns, weights) + pull * spread).backward()
+            optimizer.step()
+            residual = float(misfit.detach()) / self._cells
+            pull = max(_LEAST_PULL, pull * math.exp(_GAIN * max(-1.0, min(1.0, 1 - residual))))
+            advance(step + 1)
+        return self._finished(residual=residual, pull=pull)
+
+    def _log_columns(self) -> Tensor:
+        """Logarithms of every component's shares, [K, cells]; each column's sum to 1."""
+        components = len(self._logits)
+        padded = self._padding.expand(components, -1, -1).reshape(components, -1)
+        padded = padded.index_copy(1, self._inside, self._logits)
+        normal = padded.view(components, *self._padding.shape).log_softmax(dim=-1)
+        return normal.reshape(components, -1).index_select(1, self._inside)
+
+    def _misfit(self, columns: Tensor, weights: Tensor) -> Tensor:
+        total = columns.new_zeros(())
+        for blocks in self._blocks:
+            grouped = columns @ blocks.map
+            modelled = (grouped * weights[:, None]).T @ grouped
+            total = total + (blocks.weight * (modelled - blocks.shares).square()).sum()
+        return total
+
+    def _one_way_misfit(self, columns: Tensor, weights: Tensor) -> Tensor:
+        return (self._one_way_weight * (weights @ columns - self._one_way).square()).sum()
+
+    @torch.no_grad()
+    def _finished(self, *, residual: float, pull: float) -> Mixture:
+        columns = self._log_columns().exp().double()
+        weights = self._weight_logits.double().softmax(dim=0)
+        parts = [part / part.sum(dim=1, keepdim=True) for part in columns.split(self._sizes, dim=1)]
+        return Mixture(
+            weights=weights.numpy(), columns=tuple(part.numpy() for part in parts), residual=residual, pull=pull
+        )
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """A set of tables, as blocks of one matrix over all cells.
+
+    Attributes:
+        map: [cells, table cells], the part of each cell that lies in each table cell.
+        shares: [table cells, table cells], 0 where no table is.
+        weight: The same shape, deviation⁻², 0 where no table is.
+    """
+
+    map: Tensor
+    shares: Tensor
+    weight: Tensor
+
+
+def _assemble(tables: TableSet) -> _Blocks:
+    ends = np.cumsum([part.shape[1] for part in tables.maps])
+    shares, weight = np.zeros((ends[-1], ends[-1])), np.zeros((ends[-1], ends[-1]))
+    for table in tables.tables:
+        rows, columns = (slice(ends[place] - size, ends[place]) for place, size in _sides(table))
+        shares[rows, columns], weight[rows, columns] = table.shares, table.deviation**-2
+    whole = block_diag(*tables.maps)
+    return _Blocks(*(torch.from_numpy(part).float() for part in (whole, shares, weight)))
+
+
+def _sides(table: NoisyTable) -> tuple[tuple[int, int], tuple[int, int]]:
+    rows, columns = table.shares.shape
+    return (table.first, rows), (table.second, columns)

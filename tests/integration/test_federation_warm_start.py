@@ -1,0 +1,209 @@
+"""Recipe warm-start in one process: what it releases, what a node refuses, and studies of every shape."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from aevorium.encoding.associations import TableDesign
+from aevorium.encoding.grid import table_grids
+from aevorium.errors import FederationError, PolicyRefused
+from aevorium.federation.protocol import AssociationsRequest, CountRequest, PlanRequest, StatisticsRequest
+from aevorium.generation import generate_table
+from aevorium.governance.policy import NodePolicy
+from aevorium.node.session import NodeConfig, NodeSession
+from aevorium.pipeline import NodeSource, RunResult, run_federation
+from aevorium.planning import RunOptions, plan_study
+from aevorium.privacy.accountant import epsilon
+from aevorium.privacy.events import merge_events
+from aevorium.privacy.ledger import LedgerRun, SqliteLedger
+from aevorium.privacy.mechanisms import OsNoise
+from aevorium.privacy.plan import plan_budget
+from aevorium.progress import ignore
+from aevorium.schema.table import TableSchema
+from aevorium.verification import verify_workspace
+from aevorium.workspace import Workspace
+
+OPTIONS = RunOptions(epsilon=4.0, rounds=2, pretraining_steps=20)
+
+
+def _schema(columns: int) -> str:
+    """A number, a category, a number, and so on; the numbers may be missing."""
+    parts = ['name = "clinic"\n']
+    for place in range(columns):
+        kind = 'kind = "continuous"\nmin = 0\nmax = 10\nmissing = true' if place % 2 == 0 else (
+            'kind = "categorical"\ncategories = ["a", "b", "c"]'
+        )  # fmt: skip
+        parts.append(f"[columns.c{place}]\n{kind}\n")
+    return "".join(parts)
+
+
+def _table(path: Path, columns: int, *, rows: int = 200, seed: int = 0) -> Path:
+    """Every column follows one hidden state of the row."""
+    rng = np.random.default_rng(seed)
+    state = rng.integers(0, 3, rows)
+    frame = pd.DataFrame(
+        {
+            f"c{place}": np.round(np.clip(3 * state + rng.random(rows) * 4, 0, 10), 2)
+            if place % 2 == 0
+            else np.array(["a", "b", "c"])[np.where(rng.random(rows) < 0.9, state, 0)]
+            for place in range(columns)
+        }
+    )
+    frame.to_csv(path, index=False)
+    return path
+
+
+def _run(folder: Path, *, columns: int, nodes: int = 2, rows: int = 200, options: RunOptions = OPTIONS) -> RunResult:
+    text = _schema(columns)
+    schema = TableSchema.from_toml(text, source="test")
+    sources = [
+        NodeSource(f"n{place}", _table(folder / f"{place}.csv", columns, rows=rows, seed=place))
+        for place in range(nodes)
+    ]
+    return run_federation(
+        schema,
+        schema_text=text,
+        plan=plan_study(schema, [source.name for source in sources], options),
+        nodes=sources,
+        workspace=Workspace(folder / "workspace"),
+        key_file=folder / "key",
+        options=options,
+    )
+
+
+def _ledger(folder: Path, node: str) -> LedgerRun:
+    (run,) = SqliteLedger(Workspace(folder / "workspace").node_home(node) / "ledger.db").runs("simulated").values()
+    return run
+
+
+def test_what_is_charged_is_what_the_public_rules_say_and_no_node_spends_more(tmp_path: Path) -> None:
+    result = _run(tmp_path, columns=8)
+    record = result.record
+    for node in result.nodes:
+        run = _ledger(tmp_path, node.name)
+        assert [(release.phase, release.round) for release in run.releases] == [
+            ("count", 0), ("statistics", 0), ("associations", 1), ("associations", 2), ("training", 1), ("training", 2),
+        ]  # fmt: skip
+        planned = plan_budget(record.plan, records=record.records).events(max(node.count or 1, 1))
+        assert merge_events(run.events) == merge_events(planned)
+        assert node.spent == epsilon(run.events, delta=record.plan.delta) <= record.plan.epsilon
+    workspace = Workspace(tmp_path / "workspace")
+    assert verify_workspace(workspace).is_sound, verify_workspace(workspace).findings
+    statement = workspace.privacy_statement.read_text(encoding="utf-8")
+    tables = plan_budget(record.plan, records=record.records).associations
+    assert f"σ = {tables.coarse_sigma:.4g}, sensitivity 1, 28 ×" in statement
+    assert f"σ = {tables.fine_sigma:.4g}, sensitivity 1, {tables.pairs} ×" in statement
+    coarse, fine = json.loads(workspace.associations.read_text(encoding="utf-8"))["tables"]
+    assert (len(coarse["counts"]), len(fine["counts"])) == (28, tables.pairs)
+    assert fine["noise"] == pytest.approx(tables.fine_sigma * 2**0.5)
+
+
+@pytest.mark.parametrize(("columns", "nodes", "tables"), [(1, 1, 0), (2, 1, 1), (5, 2, 1)])
+def test_small_studies_work(tmp_path: Path, columns: int, nodes: int, tables: int) -> None:
+    """One column has no pair, two have one, and five get a table for each: no selection then."""
+    _run(tmp_path, columns=columns, nodes=nodes, options=replace(OPTIONS, rounds=1))
+    workspace = Workspace(tmp_path / "workspace")
+    assert verify_workspace(workspace).is_sound, verify_workspace(workspace).findings
+    assert len(json.loads(workspace.associations.read_text(encoding="utf-8"))["tables"]) == tables
+    made = generate_table(workspace=workspace, key_file=tmp_path / "key", output=tmp_path / "rows.csv", rows=50)
+    assert made.rows == 50
+
+
+def test_without_privacy_the_model_learns_the_association_from_the_surrogate(tmp_path: Path) -> None:
+    options = RunOptions(epsilon=float("inf"), rounds=1, pretraining_steps=300, epochs=1, batch_size=64)
+    result = _run(tmp_path, columns=4, rows=400, options=options)
+    assert result.nodes[0].spent == float("inf")
+    workspace = Workspace(tmp_path / "workspace")
+    assert "NO PRIVACY" in workspace.privacy_statement.read_text(encoding="utf-8")
+    (tables,) = json.loads(workspace.associations.read_text(encoding="utf-8"))["tables"]
+    assert tables["noise"] == 0
+    assert {sum(map(sum, counts)) for counts in tables["counts"]} == {800}
+    generate_table(workspace=workspace, key_file=tmp_path / "key", output=tmp_path / "rows.csv", rows=2_000)
+    rows, real = pd.read_csv(tmp_path / "rows.csv"), pd.read_csv(tmp_path / "0.csv")
+    # The means of the first column by category are about 1.9, 5 and 8; of independent columns, all alike.
+    means, expected = (frame.groupby("c1")["c0"].mean() for frame in (rows, real))
+    assert (means - expected).abs().max() < 1.5
+    assert means["c"] - means["a"] > 2
+
+
+def test_recipe_dp_sgd_releases_no_table_and_leaves_none_behind(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "workspace")
+    workspace.create()
+    workspace.associations.write_text("of an earlier run", encoding="utf-8")
+    options = RunOptions(epsilon=4.0, rounds=1, recipe="dp-sgd", epochs=1, batch_size=64)
+    _run(tmp_path, columns=4, options=options)
+    assert [release.phase for release in _ledger(tmp_path, "n0").releases] == ["count", "statistics", "training"]
+    assert not workspace.associations.exists()
+    assert verify_workspace(workspace).is_sound, verify_workspace(workspace).findings
+
+
+def _agreed(tmp_path: Path) -> tuple[NodeSession, dict[str, str]]:
+    schema = TableSchema.from_toml(_schema(8), source="test")
+    config = NodeConfig(
+        name="a", data=_table(tmp_path / "a.csv", 8), schema=schema, home=tmp_path / "home", policy=NodePolicy()
+    )
+    session = NodeSession(config, noise=OsNoise(), report=ignore)
+    plan = plan_study(schema, ["a"], replace(OPTIONS, epsilon=0.5, records=200))
+    session.agree(PlanRequest(run_id="r", server="s", plan=plan))
+    run = {"run_id": "r", "plan_hash": plan.content_hash}
+    session.count(CountRequest(**run))
+    return session, run
+
+
+def _design(pairs: int) -> TableDesign:
+    schema = TableSchema.from_toml(_schema(8), source="test")
+    cells = {name: tuple(range(grid.cells)) for name, grid in table_grids(schema, bins=24).items()}
+    names = list(cells)
+    everything = [(first, second) for place, first in enumerate(names) for second in names[place + 1 :]]
+    return TableDesign(cells=cells, pairs=tuple(everything[:pairs]))
+
+
+def test_a_server_gets_no_table_beyond_the_plan(tmp_path: Path) -> None:
+    session, run = _agreed(tmp_path)
+    with pytest.raises(PolicyRefused):
+        session.associations(AssociationsRequest(**run, stage="fine", design=_design(8)))
+    # Whatever number of records the server claims, the plan's declared one fixes the tables: 8 of 28 pairs.
+    session.statistics(StatisticsRequest(**run, bins=24, records=1e12))
+    for stage, pairs in (("coarse", 27), ("coarse", 8), ("fine", 9), ("fine", 28), ("fine", 0)):
+        with pytest.raises(PolicyRefused) as caught:
+            session.associations(AssociationsRequest.model_validate({**run, "stage": stage, "design": _design(pairs)}))
+        assert caught.value.code == "RELEASE_OUTSIDE_PLAN"
+    broken = _design(8).model_copy(update={"cells": {**_design(8).cells, "c0": (0, 1)}})
+    with pytest.raises(FederationError):
+        session.associations(AssociationsRequest(**run, stage="fine", design=broken))
+    before = SqliteLedger(tmp_path / "home" / "ledger.db").run("r")
+    assert before is not None
+    assert [release.phase for release in before.releases] == ["count", "statistics"]
+
+    for stage, pairs in (("coarse", 28), ("fine", 8)):
+        request = AssociationsRequest.model_validate({**run, "stage": stage, "design": _design(pairs)})
+        _, values = session.associations(request)
+        assert values.dtype == np.int64
+        assert len(values) == request.design.size
+        # Not the same tables once more, nor others instead.
+        with pytest.raises(PolicyRefused):
+            session.associations(request)
+    after = SqliteLedger(tmp_path / "home" / "ledger.db").run("r")
+    assert after is not None
+    assert [release.phase for release in after.releases] == ["count", "statistics", "associations", "associations"]
+
+
+def test_the_noise_of_tables_is_that_of_the_plan(tmp_path: Path) -> None:
+    """Cells that no record can be in show the noise alone: its spread is σ within 15%, else 1 in 10⁶ runs."""
+    session, run = _agreed(tmp_path)
+    session.statistics(StatisticsRequest(**run, bins=24, records=200))
+    plan = plan_study(
+        TableSchema.from_toml(_schema(8), source="test"), ["a"], replace(OPTIONS, epsilon=0.5, records=200)
+    )
+    design = _design(28)
+    _, values = session.associations(AssociationsRequest(**run, stage="coarse", design=design))
+    sigma = plan_budget(plan).associations.coarse_sigma
+    # 200 records leave nearly every of the 8,000 cells empty; beside the noise even their counts are nothing.
+    assert len(values) > 3_000
+    assert values.std() == pytest.approx(sigma, rel=0.15)

@@ -1,0 +1,101 @@
+"""How recipe warm-start divides its budget, and what follows for a plan's events."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from aevorium.errors import ConfigError
+from aevorium.privacy.accountant import epsilon
+from aevorium.privacy.events import DiscreteGaussian, NonPrivate, SampledGaussian, is_within
+from aevorium.privacy.plan import StudyPlan, cost_of, plan_budget
+from aevorium.privacy.shares import MOST_CANDIDATES, number_of_pairs, shares_of, signal_of
+
+
+def make_plan(**changes) -> StudyPlan:
+    fields = {
+        "study": "s", "schema_hash": "ab" * 32, "columns": 14, "epsilon": 3.0, "delta": 1e-5, "nodes": ("a", "b"),
+        "min_nodes": 2, "rounds": 5,
+    }  # fmt: skip
+    return StudyPlan.model_validate({**fields, **changes})
+
+
+@pytest.mark.parametrize("target", [0.1, 1.0, 10.0, math.inf])
+@pytest.mark.parametrize("records", [1, 300, 30_000, 1e9])
+def test_shares_are_a_whole_of_which_training_gets_some(target: float, records: float):
+    signal = signal_of(records=records, epsilon=target, nodes=5)
+    for selects in (True, False):
+        shares = shares_of("warm-start", epsilon=target, signal=signal, selects=selects)
+        parts = (shares.histograms, shares.coarse, shares.fine, shares.losses)
+        assert 0.04 < 1 - sum(parts) < 0.2
+        assert min(shares.histograms, shares.fine, shares.losses) > 0
+        assert (shares.coarse > 0) is selects
+        plain = shares_of("dp-sgd", epsilon=target, signal=signal, selects=False)
+        assert (plain.coarse, plain.fine) == (0, 0)
+
+
+def test_pairs_grow_with_the_signal_up_to_all_there_are():
+    assert [number_of_pairs(columns=columns, signal=1e12) for columns in (1, 2, 14, 60)] == [0, 1, 91, 1770]
+    assert number_of_pairs(columns=200, signal=1e12) == MOST_CANDIDATES
+    found = [number_of_pairs(columns=14, signal=10.0**power) for power in range(9)]
+    assert found == sorted(found)
+    assert found[0] == 14
+
+
+@pytest.mark.parametrize(("columns", "candidates", "pairs"), [(1, 0, 0), (2, 0, 1), (3, 0, 3), (14, 91, 20)])
+def test_there_is_no_selection_where_every_pair_gets_a_table(columns: int, candidates: int, pairs: int):
+    budget = plan_budget(make_plan(columns=columns, records=800))
+    assert (budget.associations.candidates, budget.associations.pairs) == (candidates, pairs)
+    kinds = [type(event) for event in budget.events(400)[:4]]
+    tables = bool(candidates) + bool(pairs)
+    assert kinds[2 : 2 + tables] == [DiscreteGaussian] * tables
+
+
+def test_node_and_server_compute_the_same_tables_from_what_is_public():
+    """A node knows its own size, the server all counts; both plan the tables by the number in the request."""
+    plan = make_plan()
+    server, node = plan_budget(plan, records=1234.0), plan_budget(plan, records=1234.0)
+    assert server.associations == node.associations
+    assert server.released_before_training() == node.released_before_training()
+    assert plan_budget(plan, records=90_000.0).associations != server.associations
+    # What a plan declares counts, whatever a request says.
+    declared = make_plan(records=500)
+    assert plan_budget(declared, records=1e9) == plan_budget(declared)
+
+
+def test_the_events_of_a_run_hold_every_table_once():
+    budget = plan_budget(make_plan(), records=1500.0)
+    tables, events = budget.associations, budget.events(700)
+    assert [(e.sigma, e.sensitivity, e.count) for e in events[2:4] if isinstance(e, DiscreteGaussian)] == [
+        (tables.coarse_sigma, 1, tables.candidates),
+        (tables.fine_sigma, 1, tables.pairs),
+    ]
+    assert not is_within((*events, *tables.fine_events()), events)
+    assert not is_within((*events, *tables.coarse_events()), events)
+
+
+def test_without_privacy_tables_are_exact_and_said_to_be():
+    budget = plan_budget(make_plan(epsilon=math.inf), records=1500.0)
+    assert budget.associations.pairs > 0
+    assert (budget.associations.coarse_sigma, budget.associations.fine_sigma) == (0, 0)
+    assert all(isinstance(event, NonPrivate) for event in budget.events(700))
+
+
+def test_private_steps_are_the_recipe_s_own_unless_the_plan_says_otherwise():
+    assert make_plan().steps_of(1000) == (0.1, 40)
+    assert make_plan(rounds=3).steps_of(7) == (0.1, 67)
+    assert make_plan(batch_size=50, epochs=2).steps_of(1000) == (0.05, 40)
+    assert make_plan(batch_size=5000).steps_of(1000) == (1.0, 40)
+    assert make_plan(epochs=3).steps_of(1000) == (0.1, 30)
+    assert make_plan(recipe="dp-sgd").steps_of(1000) == (0.032, 625)
+    assert make_plan(recipe="dp-sgd", batch_size=100, epochs=4).steps_of(1000) == (0.1, 40)
+
+
+def test_a_fixed_noise_is_used_and_costs_what_all_phases_cost():
+    plan = make_plan(records=1500, noise_multiplier=2.0)
+    events = plan_budget(plan).events(750)
+    assert {event.noise_multiplier for event in events if isinstance(event, SampledGaussian)} == {2.0}
+    assert cost_of(plan) == epsilon(events, delta=plan.delta)
+    with pytest.raises(ConfigError):
+        cost_of(make_plan(noise_multiplier=2.0))

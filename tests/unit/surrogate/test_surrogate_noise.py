@@ -1,0 +1,102 @@
+"""What noise does to the surrogate's fit and to the choice of pairs, with stated rates of false alarm."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from surrogate_tables import SCHEMA, make_encoder, make_frame, make_tables
+
+from aevorium.encoding.associations import Associations, TableDesign
+from aevorium.surrogate.cells import cut_columns
+from aevorium.surrogate.density import fit_surrogate
+from aevorium.surrogate.mixture import FitSettings
+from aevorium.surrogate.pairs import candidate_pairs, excess_of, select_pairs
+
+NAMES = tuple(SCHEMA.measured)
+PLANTED = {("age", "ill"), ("age", "lab"), ("lab", "ill")}
+
+
+@pytest.mark.parametrize(("rows", "sigma", "kept"), [(1_000, 40.0, 0.3), (5_000, 40.0, 0.75), (5_000, 10.0, 0.85)])
+def test_the_fit_stops_at_the_noise(rows: int, sigma: float, kept: float):
+    """The discrepancy principle: a mean squared residual of 1, neither a fit of the noise nor one that ignores it.
+
+    The noise's own mean square over these 400 or more cells has a standard deviation below .07.
+    """
+    frame = make_frame(rows, seed=1)
+    encoder = make_encoder(frame)
+    cells = cut_columns(encoder, SCHEMA, cells=5)
+    tables = make_tables(
+        frame, cells=cells, pairs=tuple(combinations(NAMES, 2)), sigma=sigma, rng=np.random.default_rng(2)
+    )
+    surrogate = fit_surrogate(
+        encoder,
+        SCHEMA,
+        cells=cells,
+        tables=[tables],
+        total=float(rows),
+        noise=sigma,
+        seed=0,
+        advance=lambda done, steps: None,
+        settings=FitSettings(components=60, steps=600),
+    )
+    assert surrogate.mixture.residual == pytest.approx(1.0, abs=0.1)
+    # What stands out of the noise is kept: so much of the distance of age and illness from independence, .36.
+    names = list(NAMES)
+    found = surrogate.mixture.pair(names.index("age"), names.index("ill"))
+    apart = 0.5 * np.abs(found - np.outer(found.sum(axis=1), found.sum(axis=0))).sum()
+    assert apart > kept * 0.36
+
+
+def test_planted_associations_are_selected():
+    """At this noise each planted pair stands 10 or more deviations out of it; a miss would be one in millions."""
+    frame = make_frame(2_000, seed=1)
+    encoder = make_encoder(frame)
+    for seed in range(20):
+        coarse = make_tables(
+            frame,
+            cells=cut_columns(encoder, SCHEMA, cells=3, most=3),
+            pairs=candidate_pairs(NAMES, target="ill", most=100),
+            sigma=40.0,
+            rng=np.random.default_rng(seed),
+        )
+        assert set(select_pairs(coarse, count=4, target="ill")) > PLANTED
+
+
+def test_pure_noise_seldom_looks_like_an_association():
+    """Excess is in standard deviations of noise: above 3 in about 1 of 100 tables of independent columns.
+
+    It is a chi-square with 4 degrees of freedom, centred and scaled, so its tail beyond 3 has probability .013.
+    Of 2,000 tables more than 50 are then above it with probability 1e-5.
+    """
+    rng = np.random.default_rng(0)
+    expected = 500 * np.outer([0.2, 0.3, 0.5], [0.3, 0.3, 0.4])
+    found = np.array([excess_of(np.round(expected + rng.normal(0, 30, (3, 3))).astype(np.int64), noise=30.0)
+                      for _ in range(2_000)])  # fmt: skip
+    assert (found > 3).sum() <= 50
+    assert abs(found.mean()) < 0.15
+
+
+def test_as_many_pairs_are_selected_as_the_plan_says_and_a_quarter_have_the_target():
+    cells = dict.fromkeys("abcdef", (0, 1))
+    pairs = candidate_pairs("abcdef", target="f", most=100)
+    rng = np.random.default_rng(0)
+    tables = tuple(rng.integers(0, 50, (2, 2)) for _ in pairs)
+    coarse = Associations(design=TableDesign(cells=cells, pairs=pairs), counts=tables, noise=1.0)
+    for count in (1, 4, 8, 15):
+        chosen = select_pairs(coarse, count=count, target="f")
+        assert len(set(chosen)) == count
+        assert sum("f" in pair for pair in chosen) >= min(5, round(count / 4))
+    # A column of one cell has no association to show, and still may be asked for.
+    assert excess_of(np.ones((1, 3), dtype=np.int64), noise=1.0) == -np.inf
+    assert len(select_pairs(coarse, count=15, target=None)) == 15
+
+
+def test_of_too_many_pairs_those_with_the_target_and_neighbours_are_looked_at():
+    names = [f"c{number}" for number in range(70)]
+    pairs = candidate_pairs(names, target="c9", most=2_000)
+    assert len(set(pairs)) == 2_000
+    assert sum("c9" in pair for pair in pairs) == 69
+    assert {(f"c{n}", f"c{n + 1}") for n in range(69)} <= set(pairs)
+    assert len(candidate_pairs(names[:5], target=None, most=2_000)) == 10
