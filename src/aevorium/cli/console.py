@@ -43,7 +43,6 @@ class Console:
     _answers: TextIO = field(init=False, repr=False)
     _results: rich.console.Console = field(init=False, repr=False)
     _notes: rich.console.Console = field(init=False, repr=False)
-    _has_events: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         # Commands run with the standard output turned away from it, see `cli.app`.
@@ -120,8 +119,7 @@ class Console:
         self._write({"schema_version": 1, "status": "ok", "data": plain(data)})
 
     def event(self, kind: str, content: Mapping[str, object]) -> None:
-        """Prints one event as one line for a program, if one is listening; the envelope will be one line too."""
-        self._has_events = True
+        """Prints one event for a program, if one is listening."""
         self._write({"schema_version": 1, "event": kind, **content})
 
     def error_envelope(self, error: AevoriumError) -> None:
@@ -131,8 +129,8 @@ class Console:
 
     def _write(self, content: Mapping[str, object]) -> None:
         if self.is_json:
-            indent = None if self._has_events else 2
-            self._answers.write(json.dumps(plain(content), indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
+            # One line each, so that a reader of events need not look for their ends.
+            self._answers.write(json.dumps(plain(content), ensure_ascii=False, allow_nan=False) + "\n")
             self._answers.flush()
 
 
