@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 from flwr.serverapp import Grid, ServerApp
 
 from aevorium.errors import AevoriumError, ConfigError
@@ -95,7 +98,8 @@ def serve_study(
 
         def carry(app: ServerApp) -> None:
             try:
-                link.conduct(app, node_ids=nodes, after=lambda grid: _dismiss_others(link, grid, nodes))
+                with _enrolling(link):
+                    link.conduct(app, node_ids=nodes, after=lambda grid: _dismiss_others(link, grid, nodes))
             finally:
                 _await_leave(link, nodes)
 
@@ -127,6 +131,25 @@ def _await_nodes(link: ServerLink, *, needed: int, report: Report, should_stop: 
         if len(online) >= needed:
             return online
         time.sleep(_LOOK)
+
+
+@contextmanager
+def _enrolling(link: ServerLink) -> Iterator[None]:
+    """Goes on letting nodes in while a run is conducted, so that they can be told that they came too late."""
+    ended = threading.Event()
+
+    def enrol() -> None:
+        while not ended.wait(1.0):
+            with suppress(httpx.HTTPError, AevoriumError):  # the run itself tells of a SuperLink that is gone
+                link.enrol()
+
+    thread = threading.Thread(target=enrol, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _dismiss_others(link: ServerLink, grid: Grid, nodes: Mapping[int, str]) -> None:

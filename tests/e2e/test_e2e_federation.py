@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(240)
 def test_nodes_before_after_and_too_late_and_what_the_run_leaves(desk: Desk) -> None:
     before = desk.node("before")
     assert before.wait_for("node_state")["state"] == "waiting"
-    server = desk.server("--rounds", "25")
+    server = desk.server("--rounds", "25", "--epochs", "4", "--batch-size", "50")
     listening = server.wait_for("server_listening")
     after = desk.node("after")
     server.wait_for("nodes_online", where=lambda event: len(event["names"]) == 2)
@@ -104,7 +104,7 @@ def test_when_both_nodes_are_killed_the_server_fails_in_time_with_a_reason(desk:
 
 def test_one_interrupt_finishes_the_round_and_lets_the_nodes_go(desk: Desk) -> None:
     nodes = [desk.node(name) for name in ("one", "two")]
-    server = desk.server("--rounds", "400")
+    server = desk.server("--rounds", "400", "--epochs", "1", "--batch-size", "100")
     server.wait_for("round_finished")
     server.interrupt()
     status, answer = server.end()

@@ -75,7 +75,8 @@ class ChildProcess:
         self._stdin: IO[bytes] = stdin
         self._stdin.write(config.model_dump_json().encode() + b"\n")
         self._stdin.flush()
-        threading.Thread(target=self._read, args=(stdout,), daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=(stdout,), daemon=True)
+        self._reader.start()
 
     @property
     def is_running(self) -> bool:
@@ -103,15 +104,16 @@ class ChildProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._reader.join(timeout=_GRACE)
 
     def _read(self, stream: IO[bytes]) -> None:
-        for line in stream:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(event, dict):
-                self._lines.put(event)
+        with stream:
+            for line in stream:
+                # Whatever a library prints there is nothing that was told to us.
+                with suppress(ValueError):
+                    event = json.loads(line)
+                    if isinstance(event, dict):
+                        self._lines.put(event)
         self._lines.put(None)
 
 

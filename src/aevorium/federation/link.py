@@ -116,7 +116,7 @@ class ServerLink:
             ready = self._await_ready(host, port)
             self.address = f"{host}:{ready['public_port']}"
             root = self.authority.certificate_file.read_bytes()
-            private = f"127.0.0.1:{ready['private_port']}"
+            self.private_address = private = f"127.0.0.1:{ready['private_port']}"
             self._control = SuperlinkControl(private, root_certificates=root, token=token)
             self._executor = Executor(private, secret=secret.encode(), root_certificates=root)
         except BaseException:
