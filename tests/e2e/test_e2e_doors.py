@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import ssl
 import threading
 from collections.abc import Iterator
@@ -60,11 +61,15 @@ def test_the_public_door_serves_nothing_but_nodes(link: ServerLink, path: str) -
 
 
 def test_too_large_a_request_is_refused_before_it_is_read(link: ServerLink) -> None:
-    with _client(link) as client:
-        answer = client.post(
-            f"https://{link.address}/v1/fleet/push-object", headers={"content-length": str(10**9)}, content=b""
-        )
-        assert answer.status_code == 413
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(link.authority.certificate_file)
+    host, port = link.address.rsplit(":", 1)
+    connection = http.client.HTTPSConnection(host, int(port), context=context, timeout=10)
+    connection.putrequest("POST", "/v1/fleet/push-object")
+    connection.putheader("content-length", str(10**9))
+    connection.endheaders()
+    assert connection.getresponse().status == 413
+    connection.close()
 
 
 def test_without_the_secrets_the_private_door_is_shut(link: ServerLink) -> None:
