@@ -88,7 +88,9 @@ def measure_processes(folder: Path, *, nodes: int, server: Callable[[], ServerAp
             (link.nodes_folder / f"{name}.pub").write_bytes(public_pem(key))
         link.enrol()
         started = [
-            subprocess.Popen([sys.executable, __file__, "--serve", name, "--at", link.address, "--in", str(folder)])
+            subprocess.Popen(  # noqa: S603 - this script
+                [sys.executable, __file__, "--serve", name, "--at", link.address, "--in", str(folder)]
+            )
             for name in names
         ]
         try:

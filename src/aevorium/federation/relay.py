@@ -30,6 +30,7 @@ __all__ = ["NodeRelay", "ServerDoor"]
 _START = 60.0
 _POLL = 0.05
 _PROBE = 3.0
+_LINGER = 2.0
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ class NodeRelay:
             until: Asked between messages whether it is time to stop. The last reply has left by then.
         """
         probed = time.monotonic()
+        before = self._answered
         while not until() and self.is_alive:
             token = self._acquire()
             if token is not None:
@@ -135,6 +137,10 @@ class NodeRelay:
                 probed = time.monotonic()
                 self._away_since = None if is_open else self._away_since or probed
             time.sleep(_POLL)
+        if self._answered > before and self.is_alive:
+            # To Flower, a node that has left has not answered, although its reply has arrived: the server, which asks
+            # many times a second, must have fetched it before this one goes.
+            time.sleep(_LINGER)
 
     def _answer_one(self, app: ClientApp, token: str) -> None:
         task = self._executor.client_task(token)
