@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from flwr.clientapp import ClientApp
 
 from aevorium.errors import ConfigError, FederationError
@@ -80,6 +82,8 @@ def join_federation(
     """
     key = load_or_create_node_key(home.key_file)
     if options.enrol_in is not None:
+        # The server and other nodes want the same cores.
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
         _enrol(public_pem(key), name=name, folder=options.enrol_in)
     config = NodeConfig(name=name, data=data, schema=schema, home=home.folder, policy=policy)
     session = open_session(config, report)
