@@ -19,10 +19,10 @@ from aevorium.encoding.grid import table_grids
 from aevorium.encoding.statistics import locate_cells
 from aevorium.schema.table import TableSchema
 
-__all__ = ["Associations", "TableDesign", "count_pairs"]
+__all__ = ["MOST_CELLS", "Associations", "TableDesign", "count_pairs"]
 
 _MAX_CELLS_OF_COLUMN = 128
-_MAX_CELLS = 1_000_000
+MOST_CELLS = 1_000_000
 """A node counts, noises and sends no more cells than that for one request."""
 
 
@@ -67,7 +67,7 @@ class TableDesign(BaseModel):
             return "it pairs a column with itself, or one without cells"
         if len({frozenset(pair) for pair in self.pairs}) != len(self.pairs):
             return "it names a pair twice"
-        return "its tables have too many cells" if self.size > _MAX_CELLS else None
+        return "its tables have too many cells" if self.size > MOST_CELLS else None
 
 
 def count_pairs(frame: pd.DataFrame, schema: TableSchema, *, bins: int, design: TableDesign) -> NDArray[np.int64]:

@@ -10,13 +10,13 @@ import torch
 from aevorium.diffusion.denoiser import TabularDiffusion
 from aevorium.diffusion.layout import EncodedTable
 from aevorium.diffusion.pretraining import Pretraining, train_freely
-from aevorium.encoding.associations import Associations, TableDesign
+from aevorium.encoding.associations import MOST_CELLS, Associations, TableDesign
 from aevorium.encoding.encoder import TableEncoder
 from aevorium.privacy.plan import AssociationSchedule
 from aevorium.privacy.shares import RecipeName
 from aevorium.progress import Report, StepProgress
 from aevorium.schema.table import TableSchema
-from aevorium.surrogate.cells import COARSE_CELLS, cut_columns, number_of_cells
+from aevorium.surrogate.cells import COARSE_CELLS, MANY_CATEGORIES, cut_columns, number_of_cells
 from aevorium.surrogate.density import Surrogate, fit_surrogate
 from aevorium.surrogate.pairs import candidate_pairs, select_pairs
 
@@ -77,7 +77,12 @@ def fine_design(
         if coarse is None
         else select_pairs(coarse, count=schedule.pairs, target=schema.target)
     )
-    return TableDesign(cells=cut_columns(encoder, schema, cells=cells), pairs=pairs)
+    most = MANY_CATEGORIES
+    design = TableDesign(cells=cut_columns(encoder, schema, cells=cells, most=most), pairs=pairs)
+    while design.size > MOST_CELLS:
+        cells, most = cells * 3 // 4, most * 3 // 4
+        design = TableDesign(cells=cut_columns(encoder, schema, cells=cells, most=most), pairs=pairs)
+    return design
 
 
 class WarmStart:

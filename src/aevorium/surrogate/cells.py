@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from aevorium.encoding.encoder import TableEncoder
 from aevorium.schema.table import Categorical, TableSchema
 
-__all__ = ["COARSE_CELLS", "cut_columns", "number_of_cells"]
+__all__ = ["COARSE_CELLS", "MANY_CATEGORIES", "cut_columns", "number_of_cells"]
 
 COARSE_CELLS = 3
 """Cells of a column in the tables by which pairs are selected, 'missing' not counted."""
@@ -26,7 +26,8 @@ _SPIKE = 1.5
 _REST = 0.4
 """What is left over at the end, or before a spike, is a cell from this share of a cell's worth on."""
 
-_MANY_CATEGORIES = 64
+MANY_CATEGORIES = 64
+"""Cells of a categorical column at most: the rarest categories share the last."""
 
 
 def number_of_cells(*, records: float, noise: float) -> int:
@@ -42,7 +43,7 @@ def number_of_cells(*, records: float, noise: float) -> int:
 
 
 def cut_columns(
-    encoder: TableEncoder, schema: TableSchema, *, cells: int, most: int = _MANY_CATEGORIES
+    encoder: TableEncoder, schema: TableSchema, *, cells: int, most: int = MANY_CATEGORIES
 ) -> dict[str, tuple[int, ...]]:
     """Groups the cells of each column's grid into cells of about equal mass.
 
