@@ -48,7 +48,7 @@ class FitSettings:
         """
         components = int(np.clip(4 * pairs, 60, 300)) if pairs else 1
         work = components * cells**2
-        return cls(components=components, steps=int(np.clip(800 * (4e7 / max(work, 1)), 400, 800)) if pairs else 0)
+        return cls(components=components, steps=int(np.clip(1200 * (3e7 / max(work, 1)), 400, 1200)) if pairs else 0)
 
 
 @dataclass(frozen=True)
