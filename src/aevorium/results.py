@@ -146,7 +146,7 @@ def _phases(record: StudyRecord, node: NodeRecord) -> tuple[PhaseSpend, ...]:
     if size is None or not record.plan.is_private:
         return ()
     phases: dict[str, list[PrivacyEvent]] = {}
-    for event in plan_budget(record.plan).events(size):
+    for event in plan_budget(record.plan, records=record.records).events(size):
         phases.setdefault(event.purpose, []).append(event)
     return tuple(
         PhaseSpend(phase=purpose, epsilon=epsilon(events, delta=record.plan.delta), releases=len(events))

@@ -95,6 +95,12 @@ def test_what_is_charged_is_what_the_public_rules_say_and_no_node_spends_more(tm
         assert node.spent == epsilon(run.events, delta=record.plan.delta) <= record.plan.epsilon
     workspace = Workspace(tmp_path / "workspace")
     assert verify_workspace(workspace).is_sound, verify_workspace(workspace).findings
+    report = json.loads(workspace.report_json.read_text(encoding="utf-8"))
+    for told in report["nodes"]:
+        events = _ledger(tmp_path, told["node"]).events
+        for phase in told["phases"]:
+            charged = [event for event in events if event.purpose == phase["phase"]]
+            assert phase["epsilon"] == epsilon(charged, delta=record.plan.delta), phase["phase"]
     statement = workspace.privacy_statement.read_text(encoding="utf-8")
     tables = plan_budget(record.plan, records=record.records).associations
     assert f"σ = {tables.coarse_sigma:.4g}, sensitivity 1, 28 ×" in statement
