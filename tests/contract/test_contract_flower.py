@@ -1,7 +1,11 @@
-"""The parts of Flower that we rely on. After an upgrade that breaks them, read `federation/flower_internals.py`."""
+"""The parts of Flower that we rely on. After an upgrade that breaks them, read `federation/flower_internals`."""
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import inspect
+import time
 from importlib import metadata
 
 import pytest
@@ -9,9 +13,10 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg, Strategy
+from flwr.supercore.inflatable import inflatable_utils
 from flwr.supercore.task_identity import TaskIdentity
 
-from aevorium.federation.flower_internals import assume_identity, new_run, set_message_id, through_the_wire
+from aevorium.federation.flower_internals.messages import assume_identity, new_run, set_message_id, through_the_wire
 from aevorium.federation.local import InProcessGrid, run_in_process
 
 
@@ -39,6 +44,33 @@ def test_identity_and_message_ids_are_where_we_set_them() -> None:
     assert received is not message
     assert received.metadata.message_id == "abc"
     assert received.content["c"]["x"] == 1
+
+
+def test_the_supernode_s_loop_has_the_parts_that_we_replace() -> None:
+    loop = importlib.import_module("flwr.supernode.start_client_internal")
+    source = inspect.getsource(loop.start_client_internal)
+    assert loop.time is time
+    for part in ("_pull_and_store_message(", "_push_messages(", "time.sleep("):
+        assert part in source, part
+    used = set(inspect.signature(loop.start_client_internal).parameters)
+    assert {
+        "state_factory", "server_address", "node_config", "root_certificates", "insecure", "authentication_keys",
+        "isolation",
+    } <= used  # fmt: skip
+
+
+def test_pulls_can_be_retried_sooner() -> None:
+    for function in (inflatable_utils.pull_objects, inflatable_utils.pull_and_inflate_object_from_tree):
+        assert {"initial_backoff", "backoff_cap"} <= set(function.__kwdefaults__ or {})
+
+
+def test_the_superlink_can_be_made_with_our_doors_and_secrets() -> None:
+    config = importlib.import_module("flwr.superlink.config_loader").SuperLinkLifespanConfig
+    names = {field.name for field in dataclasses.fields(config)}
+    assert {"authn_plugin", "superexec_auth_secret", "enable_supernode_auth", "isolation", "database"} <= names
+    source = inspect.getsource(importlib.import_module("flwr.superlink.main").create_app)
+    for attribute in ("superexec_auth_secret", "enable_supernode_auth", "authn_plugin"):
+        assert attribute in source
 
 
 def test_a_message_that_a_node_cannot_answer_comes_back_as_an_error_without_text() -> None:

@@ -89,6 +89,13 @@ class Process:
         assert envelopes, "".join(self.errors)
         return status, envelopes[-1]
 
+    def wait_for_text(self, text: str) -> None:
+        """Waits until a person has been told something."""
+        end = time.monotonic() + LIMIT
+        while text not in self.text:
+            assert time.monotonic() < end, self.text
+            time.sleep(0.05)
+
     def wait(self) -> int:
         """Exit status of a script that tells no events."""
         return self._process.wait(timeout=LIMIT)

@@ -14,7 +14,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from aevorium.federation.flower_internals import Executor, SuperlinkControl
+from aevorium.federation.flower_internals.clients import Executor, SuperlinkControl
 from aevorium.federation.identity import load_or_create_node_key, public_pem
 from aevorium.federation.link import ServerLink
 from aevorium.federation.relay import NodeRelay, ServerDoor

@@ -160,3 +160,22 @@ def test_one_process_and_many_give_the_same_numbers_where_noise_is_fixed(desk: D
     for workspace in (one, many):
         assert not load_study(workspace)[0].is_noise_secret
         assert "NOT PRIVATE" in workspace.privacy_statement.read_text(encoding="utf-8")
+
+
+def test_two_interrupts_stop_a_long_round_at_once(desk: Desk) -> None:
+    nodes = [desk.node(name, rows=400) for name in ("one", "two")]
+    server = desk.server("--epochs", "10000", "--rounds", "1")
+    for node in nodes:
+        node.wait_for("node_asked", where=lambda event: event["phase"] == "train")
+    server.interrupt()
+    server.wait_for_text("Press Ctrl-C again")
+    began = time.monotonic()
+    server.interrupt()
+    status, answer = server.end()
+    assert (status, answer["error"]["code"]) == (1, "RUN_INTERRUPTED"), server.text
+    # The nodes would train for many minutes; a farewell of seconds is all that is waited for.
+    assert time.monotonic() - began < 60
+    record, _ = load_study(Workspace(desk.workspace))
+    assert record.status == "failed"
+    # Nodes that were at work could not say what they had spent: nothing less than all is assumed.
+    assert [node.spent for node in record.nodes] == [3.0, 3.0]

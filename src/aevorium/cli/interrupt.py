@@ -8,7 +8,7 @@ import sys
 import threading
 from contextlib import suppress
 from types import FrameType, TracebackType
-from typing import NoReturn, Self
+from typing import Any, NoReturn, Self
 
 from aevorium.cli.console import Console
 from aevorium.errors import AevoriumError
@@ -33,7 +33,7 @@ class Interrupt:
         self._console = console
         self._leaves = leaves
         self._is_requested = threading.Event()
-        self._before: dict[signal.Signals, object] = {}
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
         # Only the main thread has handlers, and whoever ignores a signal (a job in the background) goes on doing so.
@@ -48,7 +48,7 @@ class Interrupt:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)
 
     def is_requested(self) -> bool:
         """Whether somebody asked to stop."""

@@ -130,8 +130,8 @@ def be_a_child(kind: type[Config]) -> Config:
 
 def tell_parent(**event: object) -> None:
     """Writes one event for the parent."""
-    sys.__stdout__.write(json.dumps(event) + "\n")  # type: ignore[union-attr]
-    sys.__stdout__.flush()  # type: ignore[union-attr]
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()
 
 
 def _end_with_parent() -> None:

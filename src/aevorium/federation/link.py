@@ -19,7 +19,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from aevorium.errors import AevoriumError, ConfigError, FederationError, InternalError
 from aevorium.federation.child import ChildProcess
-from aevorium.federation.flower_internals import Executor, Run, ServerTask, SuperlinkControl
+from aevorium.federation.flower_internals.clients import Executor, ServerTask, SuperlinkControl
+from aevorium.federation.flower_internals.messages import Run
 from aevorium.federation.identity import Authority, read_public_key
 from aevorium.federation.superlink import SuperlinkConfig
 from aevorium.workspace import write_atomically
@@ -108,6 +109,7 @@ class ServerLink:
         for name, content in (("server.crt", certificate), ("server.key", key)):
             with write_atomically(folder / name, mode=0o600) as temporary:
                 temporary.write_bytes(content)
+        self.run_id = 0
         self._enrolled: dict[str, str] = {}
         token, secret = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
         config = SuperlinkConfig(host=host, port=port, folder=folder.resolve(), token=token, secret=secret)

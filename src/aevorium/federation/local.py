@@ -15,7 +15,13 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid, ServerApp
 
-from aevorium.federation.flower_internals import Run, assume_identity, new_run, set_message_id, through_the_wire
+from aevorium.federation.flower_internals.messages import (
+    Run,
+    assume_identity,
+    new_run,
+    set_message_id,
+    through_the_wire,
+)
 
 __all__ = ["InProcessGrid", "run_in_process"]
 

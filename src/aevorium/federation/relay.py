@@ -6,6 +6,7 @@ stay open from the first message to the last, and nothing that the server sent i
 
 from __future__ import annotations
 
+import logging
 import secrets
 import ssl
 import time
@@ -21,11 +22,13 @@ from flwr.clientapp import ClientApp
 
 from aevorium.errors import InternalError
 from aevorium.federation.child import ChildProcess
-from aevorium.federation.flower_internals import Executor
+from aevorium.federation.flower_internals.clients import Executor
 from aevorium.federation.protocol import error_reply
 from aevorium.federation.supernode import SupernodeConfig
 
 __all__ = ["NodeRelay", "ServerDoor"]
+
+_log = logging.getLogger(__name__)
 
 _START = 60.0
 _POLL = 0.05
@@ -126,12 +129,16 @@ class NodeRelay:
         probed = time.monotonic()
         before = self._answered
         while not until() and self.is_alive:
-            token = self._acquire()
-            if token is not None:
-                self._answer_one(app, token)
-                self._away_since = None
-                probed = time.monotonic()
-                continue
+            try:
+                token = self._executor.acquire("flwr-clientapp")
+                if token is not None:
+                    self._answer_one(app, token)
+                    self._away_since = None
+                    probed = time.monotonic()
+                    continue
+            except httpx.HTTPError:
+                # The SuperNode has ended, or gave the message up; whoever called sees the one, the server the other.
+                _log.warning("the SuperNode did not take a reply", exc_info=True)
             if time.monotonic() - probed > _PROBE:
                 is_open = self._door.is_open()
                 probed = time.monotonic()
@@ -160,12 +167,6 @@ class NodeRelay:
         end = time.monotonic() + _START
         while self._sent < self._answered and self.is_alive and time.monotonic() < end:
             self._listen(timeout=_POLL)
-
-    def _acquire(self) -> str | None:
-        try:
-            return self._executor.acquire("flwr-clientapp")
-        except httpx.TransportError:
-            return None  # the SuperNode has just ended, which the caller sees
 
     def _listen(self, *, timeout: float) -> None:
         while (event := self._child.next_event(timeout=timeout)) is not None:

@@ -57,7 +57,7 @@ def main() -> None:
         tell_parent(event="failed", code="PORT_UNAVAILABLE", reason=error.strerror or type(error).__name__)
         sys.exit(1)
     private = _listen("127.0.0.1", 0)
-    from aevorium.federation.flower_internals import superlink_app
+    from aevorium.federation.flower_internals.processes import superlink_app
 
     folder = config.folder
     app = superlink_app(

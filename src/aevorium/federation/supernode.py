@@ -40,7 +40,7 @@ def main() -> None:
     os.environ["FLWR_HOME"] = str(config.folder)
     import uvicorn
 
-    from aevorium.federation.flower_internals import run_supernode, supernode_app
+    from aevorium.federation.flower_internals.processes import run_supernode, supernode_app
 
     app, state = supernode_app(config.secret.encode())
     door = socket.socket(socket.AF_INET, socket.SOCK_STREAM)

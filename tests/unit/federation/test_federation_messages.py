@@ -9,7 +9,7 @@ import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from aevorium.errors import FederationError
-from aevorium.federation.flower_internals import assume_identity, through_the_wire
+from aevorium.federation.flower_internals.messages import assume_identity, through_the_wire
 from aevorium.federation.protocol import (
     CountReply,
     PlanReply,

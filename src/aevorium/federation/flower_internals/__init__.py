@@ -1,0 +1,1 @@
+"""The one folder that touches Flower's private parts. `tests/contract` fails when a new Flower version moves them."""
