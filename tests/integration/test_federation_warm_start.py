@@ -176,6 +176,9 @@ def test_a_server_gets_no_table_beyond_the_plan(tmp_path: Path) -> None:
         session.associations(AssociationsRequest(**run, stage="fine", design=_design(8)))
     # Whatever number of records the server claims, the plan's declared one fixes the tables: 8 of 28 pairs.
     session.statistics(StatisticsRequest(**run, bins=24, records=1e12))
+    # A second request is refused, and changes nothing of what the first one fixed: tables are still of 24 bins.
+    with pytest.raises(PolicyRefused):
+        session.statistics(StatisticsRequest(**run, bins=30, records=1.0))
     for stage, pairs in (("coarse", 27), ("coarse", 8), ("fine", 9), ("fine", 28), ("fine", 0)):
         with pytest.raises(PolicyRefused) as caught:
             session.associations(AssociationsRequest.model_validate({**run, "stage": stage, "design": _design(pairs)}))

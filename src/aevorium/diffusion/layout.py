@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
+from aevorium.encoding.encoder import TableEncoder
+from aevorium.schema.table import TableSchema
+
 __all__ = ["EncodedTable", "Layout"]
 
 
@@ -39,6 +42,16 @@ class Layout(BaseModel):
         if self.columns == 0:
             raise ValueError("a layout needs at least one column")
         return self
+
+    @classmethod
+    def for_table(cls, encoder: TableEncoder, schema: TableSchema) -> Layout:
+        """The layout of what an encoder makes of a schema's tables."""
+        missing_of = encoder.missing_of(schema)
+        return cls(
+            continuous=len(missing_of),
+            categories=tuple(len(prior) for prior in encoder.priors(schema)),
+            missing_of=missing_of,
+        )
 
     @property
     def columns(self) -> int:

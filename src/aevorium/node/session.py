@@ -42,10 +42,9 @@ from aevorium.governance.policy import NodePolicy
 from aevorium.node.training import train_round
 from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.entropy import os_generator
-from aevorium.privacy.events import PrivacyEvent
 from aevorium.privacy.ledger import SqliteLedger
 from aevorium.privacy.mechanisms import NoiseSource, OsNoise, noisy_count, noisy_histogram
-from aevorium.privacy.plan import GUESSED_SIZE, PhaseBudget, StudyPlan, TrainingSchedule, plan_budget
+from aevorium.privacy.plan import PhaseBudget, StudyPlan, TrainingSchedule, estimated_events, plan_budget
 from aevorium.progress import NodeAnswered, NodeAsked, NodeNotice, Report
 from aevorium.schema.table import TableSchema
 from aevorium.workspace import write_atomically
@@ -197,7 +196,7 @@ class NodeSession:
                 server=request.server,
                 epsilon=plan.epsilon,
                 delta=plan.delta,
-                planned_events=_estimate(plan),
+                planned_events=estimated_events(plan),
             )
         )
         self._runs[request.run_id] = _Run(plan=plan, plan_hash=plan.content_hash, budget=plan_budget(plan))
@@ -239,10 +238,10 @@ class NodeSession:
         if run.size is None:
             raise _out_of_order(request.run_id)
         table = self._load()
-        run.bins = request.bins
-        run.budget = plan_budget(run.plan, records=request.records)
-        run.schedule = run.budget.training(run.size)
-        self._gate.fix_events(request.run_id, run.budget.events(run.size))
+        budget = plan_budget(run.plan, records=request.records)
+        self._gate.fix_events(request.run_id, budget.events(run.size))
+        # Only now: a second request for histograms must not change what the first one fixed.
+        run.bins, run.budget, run.schedule = request.bins, budget, budget.training(run.size)
         sigma = run.budget.histogram_sigma
 
         def produce() -> NDArray[np.int64]:
@@ -306,15 +305,12 @@ class NodeSession:
             raise _out_of_order(request.run_id)
         schedule, size, schema = run.schedule, run.size, self.config.schema
         encoder = request.encoder
-        priors = encoder.priors(schema)
-        layout = Layout(
-            continuous=len(encoder.missing_of(schema)),
-            categories=tuple(len(prior) for prior in priors),
-            missing_of=encoder.missing_of(schema),
-        )
-        if request.model.layout != layout or encoder.schema_hash != schema.content_hash:
+        fits = encoder.schema_hash == schema.content_hash
+        if not fits or request.model.layout != Layout.for_table(encoder, schema):
             raise FederationError("MESSAGE_INVALID", "The model or encoder of a round does not fit the node's schema.")
-        model = TabularDiffusion(request.model, priors=priors, generator=torch.Generator().manual_seed(0))
+        model = TabularDiffusion(
+            request.model, priors=encoder.priors(schema), generator=torch.Generator().manual_seed(0)
+        )
         load_vector(model, vector)
         encoded = self._encode(run, encoder)
         outcome = self._gate.release(
@@ -398,16 +394,6 @@ def open_session(config: NodeConfig, report: Report) -> NodeSession:
         report: Takes notices for its own steward.
     """
     return NodeSession(config, noise=OsNoise(), report=report)
-
-
-def _estimate(plan: StudyPlan) -> tuple[PrivacyEvent, ...] | None:
-    """About what the run will release, announced so that runs of a period compose by their events, not by targets.
-
-    The true events are fixed after the count. What they cost hardly depends on the size, which is a guess here.
-    """
-    if not plan.is_private:
-        return None
-    return plan_budget(plan).events(plan.declared_size or GUESSED_SIZE)
 
 
 def _out_of_order(run_id: str) -> PolicyRefused:

@@ -167,8 +167,8 @@ def _discrete_gaussian(sigma: float, sensitivity: int, interval: float) -> pld.P
 def gaussian_budget(epsilon: float, delta: float) -> float:
     """The ρ = Δ²/2σ² of the one Gaussian mechanism that is exactly (ε, δ)-DP (Balle & Wang 2018, Theorem 8).
 
-    Gaussian mechanisms compose to one whose ρ is their sum, so it is what a plan of tables can share out: a quarter
-    more than `zcdp_budget` at ε = 1. It is for planning: what discrete noise costs, `epsilon` says.
+    Gaussian mechanisms compose to one whose ρ is their sum, so it is what a plan of tables can share out: a sixth
+    more than `zcdp_budget` at ε between 1 and 3 and δ = 1e-5. For planning: what noise costs, `epsilon` says.
 
     Args:
         epsilon: Target ε, above 0.

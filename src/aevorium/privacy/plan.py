@@ -28,7 +28,6 @@ from aevorium.privacy.events import DiscreteGaussian, DiscreteLaplace, NonPrivat
 from aevorium.privacy.shares import MOST_CANDIDATES, RecipeName, number_of_pairs, shares_of, signal_of
 
 __all__ = [
-    "GUESSED_SIZE",
     "LOSS_BOUND",
     "LOSS_LEVELS",
     "AssociationSchedule",
@@ -36,6 +35,7 @@ __all__ = [
     "StudyPlan",
     "TrainingSchedule",
     "cost_of",
+    "estimated_events",
     "plan_budget",
 ]
 
@@ -51,7 +51,7 @@ _COUNT_SHARE, _COUNT_CAP = 0.05, 0.25
 _FIXED_NOISE_REFERENCE = 3.0
 """When DP-SGD's noise is given instead of ε, the other phases are budgeted as if ε were this."""
 
-GUESSED_SIZE = 500.0
+_GUESSED_SIZE = 500.0
 """A node's number of records in an estimate that is made before anything is known of it."""
 
 _EPOCHS, _BATCH_SIZE = 20, 32
@@ -291,7 +291,7 @@ def plan_budget(plan: StudyPlan, *, records: float | None = None) -> PhaseBudget
         records: The noisy number of records of all nodes, for a plan that declares none. Before there is one, leave it
             out: the count does not depend on it, everything else of recipe `warm-start` is then an estimate.
     """
-    known = plan.records or records or GUESSED_SIZE * len(plan.nodes)
+    known = plan.records or records or _GUESSED_SIZE * len(plan.nodes)
     signal = signal_of(records=known, epsilon=plan.reference_epsilon, nodes=len(plan.nodes))
     pairs = number_of_pairs(columns=plan.columns, signal=signal) if plan.recipe == "warm-start" else 0
     everything = min(plan.columns * (plan.columns - 1) // 2, MOST_CANDIDATES)
@@ -340,6 +340,17 @@ def cost_of(plan: StudyPlan) -> float:
             hint="Give --records, or leave DP_NOISE_MULTIPLIER unset and choose --epsilon.",
         )
     return epsilon(plan_budget(plan).events(plan.declared_size), delta=plan.delta)
+
+
+def estimated_events(plan: StudyPlan) -> tuple[PrivacyEvent, ...] | None:
+    """About what a node will release, so that runs of a period compose by their events and not by their targets.
+
+    The true events are fixed after the count. What they cost hardly depends on the size, which is a guess here. None
+    for a plan without privacy.
+    """
+    if not plan.is_private:
+        return None
+    return plan_budget(plan).events(plan.declared_size or _GUESSED_SIZE)
 
 
 def _count_epsilon(total: float) -> float:

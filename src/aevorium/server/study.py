@@ -155,12 +155,8 @@ class StudyConductor:
         encoder = TableEncoder.fit(statistics, schema, total=total)
         self._journal.begin_results()
         self._journal.write_encoder(encoder, statistics)
-        layout = Layout(
-            continuous=len(encoder.missing_of(schema)),
-            categories=tuple(len(prior) for prior in encoder.priors(schema)),
-            missing_of=encoder.missing_of(schema),
-        )
-        self._journal.update(records=records, total=total, model=DenoiserConfig.for_layout(layout))
+        model = DenoiserConfig.for_layout(Layout.for_table(encoder, schema))
+        self._journal.update(records=records, total=total, model=model)
         self._journal.note("encoder_fitted", {"bins": bins, "nodes": sorted(self._names.values())})
         return encoder, statistics
 
