@@ -159,6 +159,9 @@ CATALOGUE: dict[str, CatalogueEntry] = {
     "POLICY_DELTA_REFUSED": CatalogueEntry(
         "The study's δ is above the node's limit.", "Lower --delta, or ask the steward.", _REFUSED, 403
     ),
+    "AGGREGATION_TOO_FEW_NODES": CatalogueEntry(
+        "Too few nodes for secure aggregation.", "Take at least three nodes, or --trust local.", _REFUSED, 409
+    ),
     "POLICY_MIN_PATIENTS": CatalogueEntry(
         "The node's noisy patient count is below the minimum of its policy.",
         "Take part with more patients, or ask the steward to lower min_patients.",

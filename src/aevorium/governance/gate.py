@@ -20,7 +20,7 @@ from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.events import DiscreteLaplace, PrivacyEvent, is_within
 from aevorium.privacy.ledger import BudgetLedger, LedgerRun
 
-__all__ = ["AgreedPlan", "ReleaseGate"]
+__all__ = ["AgreedPlan", "ReleaseGate", "ReleasedSteps"]
 
 T = TypeVar("T")
 
@@ -55,6 +55,34 @@ class AgreedPlan:
     def plan_hash(self) -> str:
         """SHA-256 (hex) of the plan's text."""
         return hashlib.sha256(self.plan_json.encode()).hexdigest()
+
+
+class ReleasedSteps:
+    """The steps of a round that is paid for.
+
+    Args:
+        run_id: The run, for messages.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
+        self._last = 0
+
+    def release(self, step: int, *, produce: Callable[[], T]) -> T:
+        """Lets one step out. Reads patient records (in `produce`).
+
+        Args:
+            step: Its number; 1 is the first.
+            produce: Reads the records and adds the noise.
+
+        Raises:
+            PolicyRefused: RELEASE_OUTSIDE_PLAN, if it is not the step after the last one.
+        """
+        if step != self._last + 1:
+            raise _outside_plan(self._run_id, f"Step {step} does not follow step {self._last} of its round.")
+        # Before it is produced: whatever happens, this step does not come again.
+        self._last = step
+        return produce()
 
 
 class ReleaseGate:
@@ -221,6 +249,25 @@ class ReleaseGate:
         self._ledger.commit(reservation)
         self._record("release", facts)
         return produced
+
+    def open_steps(self, run_id: str, *, phase: str, round: int, events: Sequence[PrivacyEvent]) -> ReleasedSteps:
+        """Spends what all steps of a round cost, before the first of them; each is then released once, in order.
+
+        Hundreds of small releases would each wait for the disk otherwise. The reservation is committed at once: after
+        a crash, what steps were sent is not known, and none is released again.
+
+        Args:
+            run_id: An agreed run.
+            phase: The phase of the run.
+            round: The round within the phase; a phase and round are released once.
+            events: What all its steps cost.
+
+        Raises:
+            PolicyRefused: RELEASE_OUTSIDE_PLAN, as for `release`.
+            BudgetExceeded: BUDGET_EXCEEDED, as for `release`.
+        """
+        self.release(run_id, phase=phase, round=round, events=events, produce=lambda: None)
+        return ReleasedSteps(run_id)
 
     def require_patients(self, run_id: str, *, noisy_count: int) -> None:
         """Passes if a released noisy count reaches the policy's minimum. Safe to release.

@@ -15,12 +15,16 @@ from flwr.clientapp import ClientApp
 
 from aevorium.errors import AevoriumError, DataError, InternalError
 from aevorium.federation.protocol import (
+    GRADIENT,
     PLAN,
     TRAIN,
     AssociationsRequest,
     CountRequest,
     DismissRequest,
     FinishRequest,
+    GradientReply,
+    GradientRequest,
+    LossRequest,
     PlanRequest,
     StatisticsRequest,
     TrainRequest,
@@ -64,6 +68,14 @@ def create_client_app(sessions: Mapping[str, NodeSession]) -> ClientApp:
     def train(message: Message, context: Context) -> Message:
         return _answer(message, _session(sessions, context), _train)
 
+    @app.query("gradient")
+    def gradient(message: Message, context: Context) -> Message:
+        return _answer(message, _session(sessions, context), _gradient)
+
+    @app.query("loss")
+    def loss(message: Message, context: Context) -> Message:
+        return _answer(message, _session(sessions, context), _loss)
+
     @app.query("dismiss")
     def dismiss(message: Message, context: Context) -> Message:
         return _answer(message, _session(sessions, context), _dismiss)
@@ -85,9 +97,12 @@ def _session(sessions: Mapping[str, NodeSession], context: Context) -> NodeSessi
 def _answer(message: Message, session: NodeSession, handler: Handler) -> Message:
     phase = message.metadata.message_type.removeprefix("query.")
     try:
-        session.asked(phase, detail=_detail(message))
+        is_news = not _is_further_step(message)
+        if is_news:
+            session.asked(phase, detail=_detail(message))
         reply = handler(session, message)
-        session.answered(phase, code=None)
+        if is_news:
+            session.answered(phase, code=None)
         return reply
     except AevoriumError as error:
         code = "NODE_NOT_READY" if isinstance(error, DataError) else error.code
@@ -102,6 +117,11 @@ def _answer(message: Message, session: NodeSession, handler: Handler) -> Message
     session.is_over = session.is_over or message.metadata.message_type == PLAN
     session.answered(phase, code=code)
     return error_reply(code, to=message)
+
+
+def _is_further_step(message: Message) -> bool:
+    """Whether this is one of hundreds of steps whose round was announced, and paid for, with its first."""
+    return message.metadata.message_type == GRADIENT and read_body(message, GradientRequest).step > 1
 
 
 def _detail(message: Message) -> str:
@@ -140,6 +160,18 @@ def _train(session: NodeSession, message: Message) -> Message:
     vector = read_array(message, np.float32).astype(np.float32, copy=False)
     reply, trained, weight = session.train(read_body(message, TrainRequest), vector)
     return Message(pack(reply, trained, weight=weight), reply_to=message)
+
+
+def _gradient(session: NodeSession, message: Message) -> Message:
+    vector = read_array(message, np.float32).astype(np.float32, copy=False)
+    values = session.gradient(read_body(message, GradientRequest), vector)
+    return Message(pack(GradientReply(), values), reply_to=message)
+
+
+def _loss(session: NodeSession, message: Message) -> Message:
+    vector = read_array(message, np.float32).astype(np.float32, copy=False)
+    reply, values = session.loss(read_body(message, LossRequest), vector)
+    return Message(pack(reply, values), reply_to=message)
 
 
 def _dismiss(session: NodeSession, message: Message) -> Message:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from aevorium import __version__
 from aevorium.data.simulated import looks_simulated
 from aevorium.data.table import PatientTable, read_table
-from aevorium.diffusion.denoiser import TabularDiffusion, load_vector
+from aevorium.diffusion.denoiser import DenoiserConfig, TabularDiffusion, load_vector
 from aevorium.diffusion.layout import EncodedTable, Layout
 from aevorium.encoding.associations import count_pairs
 from aevorium.encoding.encoder import TableEncoder
@@ -28,6 +28,9 @@ from aevorium.federation.protocol import (
     DismissRequest,
     FinishReply,
     FinishRequest,
+    GradientRequest,
+    LossReply,
+    LossRequest,
     PlanReply,
     PlanRequest,
     StatisticsReply,
@@ -37,14 +40,15 @@ from aevorium.federation.protocol import (
 )
 from aevorium.governance.budget import BudgetView
 from aevorium.governance.chain import AuditChain
-from aevorium.governance.gate import AgreedPlan, ReleaseGate
+from aevorium.governance.gate import AgreedPlan, ReleasedSteps, ReleaseGate
 from aevorium.governance.policy import NodePolicy
-from aevorium.node.training import train_round
+from aevorium.node.training import noisy_gradient, noisy_loss, train_round
 from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.entropy import os_generator
 from aevorium.privacy.ledger import SqliteLedger
-from aevorium.privacy.mechanisms import NoiseSource, OsNoise, noisy_count, noisy_histogram
-from aevorium.privacy.plan import PhaseBudget, StudyPlan, TrainingSchedule, estimated_events, plan_budget
+from aevorium.privacy.mechanisms import NoiseSource, OsNoise, noisy_count
+from aevorium.privacy.plan import PhaseBudget, StudyPlan, estimated_events, plan_budget
+from aevorium.privacy.schedule import TrainingSchedule
 from aevorium.progress import NodeAnswered, NodeAsked, NodeNotice, Report
 from aevorium.schema.table import TableSchema
 from aevorium.workspace import write_atomically
@@ -62,6 +66,7 @@ class NodeConfig:
         schema: The schema in which it holds its data.
         home: Where ledger and audit chain lie, whatever the study's workspace.
         policy: What its steward allows.
+        is_simulated: Whether server and nodes are one process, where secure aggregation needs no masks.
     """
 
     name: str
@@ -69,6 +74,7 @@ class NodeConfig:
     schema: TableSchema
     home: Path
     policy: NodePolicy
+    is_simulated: bool = False
 
 
 @dataclass
@@ -83,6 +89,8 @@ class _Run:
     schedule: TrainingSchedule | None = None
     encoder: TableEncoder | None = None
     encoded: EncodedTable | None = field(default=None, repr=False)
+    steps: ReleasedSteps | None = None
+    round: int = 0
 
 
 class NodeSession:
@@ -175,6 +183,11 @@ class NodeSession:
             BudgetExceeded: BUDGET_EXCEEDED.
         """
         plan, schema = request.plan, self.config.schema
+        if plan.trust == "secure-aggregation" and not self.config.is_simulated:
+            raise PolicyRefused(
+                "FEATURE_UNAVAILABLE",
+                f"Run {request.run_id!r} refused. Without masks the server would see this node's part of each sum.",
+            )
         if self._server is not None and request.server != self._server:
             raise PolicyRefused(
                 "POLICY_SERVER_REFUSED",
@@ -239,14 +252,16 @@ class NodeSession:
             raise _out_of_order(request.run_id)
         table = self._load()
         budget = plan_budget(run.plan, records=request.records)
+        # Where all nodes train alike, they do so by their mean size, which is known only now.
+        run.size = run.plan.node_size(count=round(run.size), records=request.records) or run.size
         self._gate.fix_events(request.run_id, budget.events(run.size))
         # Only now: a second request for histograms must not change what the first one fixed.
         run.bins, run.budget, run.schedule = request.bins, budget, budget.training(run.size)
-        sigma = run.budget.histogram_sigma
+        cells = budget.histograms
 
         def produce() -> NDArray[np.int64]:
             exact = count_cells(table.frame, self.config.schema, bins=request.bins)
-            return noisy_histogram(exact, sigma=sigma, noise=self._noise) if sigma > 0 else exact
+            return cells.protect(exact, noise=self._noise)
 
         values = self._gate.release(
             request.run_id, phase="statistics", round=0, events=(run.budget.statistics,), produce=produce
@@ -273,11 +288,11 @@ class NodeSession:
         if problem is not None:
             raise FederationError("MESSAGE_INVALID", f"A request for two-way tables cannot be served: {problem}.")
         table = self._load()
-        sigma = tables.coarse_sigma if is_coarse else tables.fine_sigma
+        cells = tables.coarse if is_coarse else tables.fine
 
         def produce() -> NDArray[np.int64]:
             exact = count_pairs(table.frame, schema, bins=bins, design=design)
-            return noisy_histogram(exact, sigma=sigma, noise=self._noise) if sigma > 0 else exact
+            return cells.protect(exact, noise=self._noise)
 
         values = self._gate.release(
             request.run_id,
@@ -303,16 +318,11 @@ class NodeSession:
         run = self._run(request.run_id, request.plan_hash)
         if run.schedule is None or run.size is None:
             raise _out_of_order(request.run_id)
-        schedule, size, schema = run.schedule, run.size, self.config.schema
-        encoder = request.encoder
-        fits = encoder.schema_hash == schema.content_hash
-        if not fits or request.model.layout != Layout.for_table(encoder, schema):
-            raise FederationError("MESSAGE_INVALID", "The model or encoder of a round does not fit the node's schema.")
-        model = TabularDiffusion(
-            request.model, priors=encoder.priors(schema), generator=torch.Generator().manual_seed(0)
-        )
-        load_vector(model, vector)
-        encoded = self._encode(run, encoder)
+        schedule, size = run.schedule, run.size
+        if schedule.shares is not None:
+            raise _out_of_order(request.run_id)
+        encoded = self._encode(run, request.encoder)
+        model = self._model(run, request.model, vector)
         outcome = self._gate.release(
             request.run_id,
             phase="training",
@@ -332,6 +342,71 @@ class NodeSession:
             loss=outcome.loss, loss_noise=outcome.loss_noise, spent=self._spent(request.run_id, run.plan)
         )
         return reply, outcome.vector, size
+
+    def gradient(self, request: GradientRequest, vector: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Phase "training" under secure aggregation, one step. Reads patient records.
+
+        The sum over the nodes is safe to release; what this returns is protected by one share of the noise alone.
+
+        Args:
+            request: The step.
+            vector: float32 [parameters], the global model.
+
+        Returns:
+            int64 [parameters], modulo 2^64.
+        """
+        run = self._run(request.run_id, request.plan_hash)
+        schedule = run.schedule
+        if schedule is None or schedule.shares is None:
+            raise _out_of_order(request.run_id)
+        if not 1 <= request.step <= schedule.steps:
+            raise PolicyRefused(
+                "RELEASE_OUTSIDE_PLAN", f"Run {request.run_id!r} refused. Its rounds hold {schedule.steps} steps."
+            )
+        if request.encoder is not None:
+            encoded = self._encode(run, request.encoder)
+        elif run.encoded is None or request.step == 1:
+            raise FederationError("MESSAGE_INVALID", "The first step of a round came without the encoder.")
+        else:
+            encoded = run.encoded
+        model = self._model(run, request.model, vector)
+        if request.step == 1:
+            run.steps = self._gate.open_steps(
+                request.run_id,
+                phase="training",
+                round=request.round,
+                events=(schedule.step_event(steps=schedule.steps),),
+            )
+            run.round = request.round
+        if run.steps is None or run.round != request.round:
+            raise _out_of_order(request.run_id)
+        return run.steps.release(
+            request.step,
+            produce=lambda: noisy_gradient(
+                model, encoded, schedule=schedule, settings=request.settings, generator=self._generator
+            ),
+        )
+
+    def loss(self, request: LossRequest, vector: NDArray[np.float32]) -> tuple[LossReply, NDArray[np.int64]]:
+        """The charged loss of a round under secure aggregation. Reads patient records; their sum is safe to release.
+
+        Args:
+            request: The round.
+            vector: float32 [parameters], the model.
+        """
+        run = self._run(request.run_id, request.plan_hash)
+        schedule, encoded = run.schedule, run.encoded
+        if schedule is None or schedule.shares is None or encoded is None:
+            raise _out_of_order(request.run_id)
+        model = self._model(run, request.model, vector)
+        values = self._gate.release(
+            request.run_id,
+            phase="loss",
+            round=request.round,
+            events=(schedule.loss.event("training loss"),),
+            produce=lambda: noisy_loss(model, encoded, schedule=schedule, noise=self._noise, generator=self._generator),
+        )
+        return LossReply(spent=self._spent(request.run_id, run.plan)), values
 
     def finish(self, request: FinishRequest) -> FinishReply:
         """Phase "finish": nothing more is released in this run. Reads no record."""
@@ -372,7 +447,18 @@ class NodeSession:
                 self.notice(line)
         return self._table
 
+    def _model(self, run: _Run, config: DenoiserConfig, vector: NDArray[np.float32]) -> TabularDiffusion:
+        """The model of a request, for the encoder of its run."""
+        schema, encoder = self.config.schema, run.encoder
+        if encoder is None or config.layout != Layout.for_table(encoder, schema):
+            raise FederationError("MESSAGE_INVALID", "The model of a round does not fit the encoder and the schema.")
+        model = TabularDiffusion(config, priors=encoder.priors(schema), generator=torch.Generator().manual_seed(0))
+        load_vector(model, vector)
+        return model
+
     def _encode(self, run: _Run, encoder: TableEncoder) -> EncodedTable:
+        if encoder.schema_hash != self.config.schema.content_hash:
+            raise FederationError("MESSAGE_INVALID", "The encoder of a round does not fit the node's schema.")
         if run.encoded is None or run.encoder != encoder:
             # Where a value lies within its bin says nothing that is kept.
             seed = int(torch.randint(2**62, (1,), generator=self._generator()))

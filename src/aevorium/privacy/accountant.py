@@ -15,6 +15,9 @@ What holds for a run is its target: (ε, δ) of the plan. When parameters depend
 stops early for a reason found in its own output, the smaller figure computed from the events that happened describes
 that one outcome and must not replace the target in a claim.
 
+**Sums of shares** (secure aggregation) are accounted as the mechanism that they are close to; what the distance adds
+to ε and takes off δ is proven in `sums`.
+
 **Over the runs of a period** (`spent`). A new run is planned after seeing the old ones, so the PLDs of runs do not
 compose. Rényi costs at one fixed order do (`renyi.RenyiFilter`).
 """
@@ -36,13 +39,17 @@ from scipy.special import log_ndtr, ndtr
 from aevorium.errors import ConfigError, InternalError
 from aevorium.privacy.events import (
     DiscreteGaussian,
+    DiscreteGaussianSum,
     DiscreteLaplace,
     NonPrivate,
     PrivacyEvent,
+    SampledDiscreteGaussianSum,
     SampledGaussian,
+    amount_of,
     merge_events,
 )
 from aevorium.privacy.renyi import RenyiFilter, renyi_epsilon, zcdp_budget
+from aevorium.privacy.sums import distance_of, noise_multiplier_of
 
 __all__ = ["calibrate", "epsilon", "gaussian_budget", "round_up", "spent", "zcdp_budget"]
 
@@ -98,7 +105,7 @@ def _epsilon(events: tuple[PrivacyEvent, ...], delta: float, grid: float) -> flo
 
 
 def _composed_epsilon(events: tuple[PrivacyEvent, ...], delta: float, grid: float) -> float:
-    slack = _SLACK * sum(_amount(event) for event in events)
+    slack = _SLACK * sum(amount_of(event) for event in events)
     if delta < 1e-12 or delta <= 10 * slack:
         raise ConfigError(
             "CONFIG_INVALID",
@@ -106,10 +113,26 @@ def _composed_epsilon(events: tuple[PrivacyEvent, ...], delta: float, grid: floa
             hint="Use a delta of at least 1e-12, or fewer steps.",
         )
     interval = grid * _widening(events, delta)
-    total = _distribution(events[0], interval)
-    for event in events[1:]:
-        total = total.compose(_distribution(event, interval))
-    return float(total.get_epsilon_for_delta(delta - slack))
+    ideals = [_ideal(event) for event in events]
+    total = _distribution(ideals[0], interval)
+    for ideal in ideals[1:]:
+        total = total.compose(_distribution(ideal, interval))
+    distance = math.fsum(distance_of(event) for event in events)
+    return float(total.get_epsilon_for_delta((delta - slack) * math.exp(-distance))) + distance
+
+
+def _ideal(event: PrivacyEvent) -> PrivacyEvent:
+    """The mechanism that is accounted in an event's place; `sums.distance_of` says what that costs."""
+    match event:
+        case DiscreteGaussianSum(sigma=sigma, shares=shares, sensitivity=sensitivity, count=count):
+            return DiscreteGaussian(
+                purpose=event.purpose, sigma=sigma * math.sqrt(shares), sensitivity=sensitivity, count=count
+            )
+        case SampledDiscreteGaussianSum(sampling_rate=rate, steps=steps):
+            noise = noise_multiplier_of(event)
+            return SampledGaussian(purpose=event.purpose, sampling_rate=rate, noise_multiplier=noise, steps=steps)
+        case _:
+            return event
 
 
 def _widening(events: tuple[PrivacyEvent, ...], delta: float) -> float:
@@ -120,15 +143,9 @@ def _widening(events: tuple[PrivacyEvent, ...], delta: float) -> float:
     of tables, each with a loss below the grid's step, would otherwise cost visibly more than they do.
     """
     estimate = renyi_epsilon(events, delta=delta)
-    noises = [event.noise_multiplier for event in events if isinstance(event, SampledGaussian)]
+    noises = [ideal.noise_multiplier for ideal in map(_ideal, events) if isinstance(ideal, SampledGaussian)]
     reach = max(((10 + 0.5 / noise) / noise for noise in noises), default=0.0)
     return 2.0 ** math.ceil(math.log2(max(min(1.0, estimate), math.sqrt(estimate / 4), estimate / 200, reach / 30)))
-
-
-def _amount(event: PrivacyEvent) -> int:
-    return (
-        event.steps if isinstance(event, SampledGaussian) else event.count if isinstance(event, DiscreteGaussian) else 1
-    )
 
 
 @lru_cache(maxsize=16)

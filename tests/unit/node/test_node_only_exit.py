@@ -20,7 +20,7 @@ def _returns(function: ast.FunctionDef) -> list[str]:
 
 def test_handlers_return_what_the_session_released_or_a_code() -> None:
     functions = _functions(app)
-    for phase in ("plan", "count", "statistics", "associations", "train", "dismiss", "finish"):
+    for phase in ("plan", "count", "statistics", "associations", "train", "gradient", "loss", "dismiss", "finish"):
         assert _returns(functions[phase]) == [f"_answer(message, _session(sessions, context), _{phase})"]
     assert set(_returns(functions["_answer"])) == {"reply", "error_reply(code, to=message)"}
     packed = {
@@ -29,14 +29,16 @@ def test_handlers_return_what_the_session_released_or_a_code() -> None:
         "_statistics": "Message(pack(reply, values), reply_to=message)",
         "_associations": "Message(pack(reply, values), reply_to=message)",
         "_train": "Message(pack(reply, trained, weight=weight), reply_to=message)",
+        "_gradient": "Message(pack(GradientReply(), values), reply_to=message)",
+        "_loss": "Message(pack(reply, values), reply_to=message)",
         "_dismiss": "Message(pack(session.dismiss(read_body(message, DismissRequest))), reply_to=message)",
         "_finish": "Message(pack(session.finish(read_body(message, FinishRequest))), reply_to=message)",
     }
     for name, expected in packed.items():
         assert _returns(functions[name]) == [expected]
     assert set(functions) == {
-        "create_client_app", "plan", "count", "statistics", "associations", "train", "dismiss", "finish", "_session",
-        "_answer", "_detail", *packed,
+        "create_client_app", "plan", "count", "statistics", "associations", "train", "gradient", "loss", "dismiss",
+        "finish", "_session", "_answer", "_detail", "_is_further_step", *packed,
     }  # fmt: skip
     # What a steward is told goes to the node's own console, by `session.asked`, and nowhere else.
     assert ast.unparse(functions["_answer"]).count("_detail(") == 1
@@ -45,14 +47,17 @@ def test_handlers_return_what_the_session_released_or_a_code() -> None:
 def test_records_are_used_inside_the_gate_alone() -> None:
     """In the session, what is computed from the table is computed in `produce`, or stays (`_load`, `_encode`)."""
     functions = _functions(session)
-    for name in ("count", "statistics", "associations", "train"):
+    for name in ("count", "statistics", "associations", "train", "loss"):
         calls = [ast.unparse(node) for node in ast.walk(functions[name]) if isinstance(node, ast.Call)]
         assert sum(call.startswith("self._gate.release(") for call in calls) == 1
+    steps = ast.unparse(functions["gradient"])
+    assert steps.count("run.steps = self._gate.open_steps(") == 1
+    assert steps.count("return run.steps.release(") == steps.count("return ") == 1
     for name in ("agree", "finish"):
         assert "_load" not in ast.unparse(functions[name])
         assert "_encode" not in ast.unparse(functions[name])
-    outside = ("len(table.frame)", "count_cells(", "count_pairs(", "train_round(")
-    for name in ("count", "statistics", "associations", "train"):
+    outside = ("len(table.frame)", "count_cells(", "count_pairs(", "train_round(", "noisy_gradient(", "noisy_loss(")
+    for name in ("count", "statistics", "associations", "train", "gradient", "loss"):
         function = functions[name]
         inner = [
             node
