@@ -50,7 +50,10 @@ _FINE = 1e-4
 """Grid of the privacy loss, in nats, for statements."""
 
 _COARSE = 1e-3
-"""The same while searching."""
+"""The same while searching for an ε of at least `_SMALL`; below that it would cost more than the target itself."""
+
+_SMALL = 0.1
+"""Targets below this are searched on the fine grid; their noise is so large that it has few points."""
 
 _SLACK = 1e-15
 """Floating-point error of δ, per composed mechanism, taken off δ before ε is read."""
@@ -227,8 +230,10 @@ def calibrate(
         ConfigError: CONFIG_INVALID, if no noise meets the target, or none within the range searched.
     """
 
+    grid = _COARSE if epsilon >= _SMALL else _FINE
+
     def excess(log_noise: float) -> float:
-        found = _epsilon(merge_events(make_events(math.exp(log_noise))), delta, _COARSE)
+        found = _epsilon(merge_events(make_events(math.exp(log_noise))), delta, grid)
         return math.log(max(found, 1e-9) / epsilon)
 
     if not 0 < epsilon < math.inf or not 0 < delta < 1:
