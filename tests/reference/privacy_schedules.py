@@ -124,7 +124,6 @@ class _Sampled:
             log_ratio = np.where(value > 40, value, np.log(inner)) - math.log(self.rate)
         return 0.5 + self.noise**2 * log_ratio
 
-    @lru_cache(maxsize=4)
     def points(self, tail: float) -> tuple[np.ndarray, np.ndarray]:
         """Points x and their probabilities: the trapezoidal rule, exact to rounding for smooth densities."""
         reach = -ndtri_exp(math.log(tail)) * self.noise
@@ -136,16 +135,15 @@ class _Sampled:
         weight[[0, -1]] /= 2
         return x, weight / weight.sum()
 
-    @lru_cache(maxsize=4)
     def law(self, tail: float) -> tuple[np.ndarray, np.ndarray]:
-        x, weight = self.points(tail)
+        x, weight = _points_of(self, tail)
         return self.loss(x), weight
 
     def log_moment(self, tilt: float, tail: float) -> float:
-        return _log_moment_of(*self.law(tail), tilt)
+        return _log_moment_of(*_law_of(self, tail), tilt)
 
     def cells(self, step: float, tail: float) -> tuple[int, np.ndarray, float]:
-        x, weight = self.points(tail)
+        x, weight = _points_of(self, tail)
         ends = np.sort(self.loss(x[[0, -1]]))
         low, high = (round(end / step) for end in ends)
         inner = self.crossing((np.arange(low, high) + 0.5) * step)
@@ -166,7 +164,6 @@ class _Lattice:
     sensitivity: int
     times: int
 
-    @lru_cache(maxsize=4)
     def law(self, tail: float) -> tuple[np.ndarray, np.ndarray]:
         reach = math.ceil(-ndtri_exp(math.log(tail)) * self.sigma)
         x = np.arange(-reach, reach + 1)
@@ -174,16 +171,26 @@ class _Lattice:
         return self.sensitivity * (2 * x + self.sensitivity) / (2 * self.sigma**2), weight / weight.sum()
 
     def log_moment(self, tilt: float, tail: float) -> float:
-        return _log_moment_of(*self.law(tail), tilt)
+        return _log_moment_of(*_law_of(self, tail), tilt)
 
     def cells(self, step: float, tail: float) -> tuple[int, np.ndarray, float]:
-        losses, weight = self.law(tail)
+        losses, weight = _law_of(self, tail)
         index = np.rint(losses / step).astype(np.int64)
         low = int(index[0])
         return low, np.bincount(index - low, weights=weight), float(weight @ losses)
 
 
 _Release = _Gaussian | _Sampled | _Lattice
+
+
+@lru_cache(maxsize=8)
+def _points_of(release: _Sampled, tail: float) -> tuple[np.ndarray, np.ndarray]:
+    return release.points(tail)
+
+
+@lru_cache(maxsize=8)
+def _law_of(release: _Sampled | _Lattice, tail: float) -> tuple[np.ndarray, np.ndarray]:
+    return release.law(tail)
 
 
 def _normal_mass(edges: np.ndarray) -> np.ndarray:
@@ -223,7 +230,8 @@ def _chernoff(releases: list[_Release], delta: float, tail: float) -> tuple[floa
     found = scipy.optimize.minimize_scalar(
         bound, bounds=(tried[max(best - 1, 0)], tried[min(best + 1, 59)]), method="bounded"
     )
-    return math.exp(found.x), float(found.fun)
+    # A loss that is bounded has no best λ below infinity; any λ will do.
+    return min(math.exp(found.x), 100 / max(found.fun, 1e-3)), float(found.fun)
 
 
 def bracket(schedule: Schedule) -> tuple[float, float]:
@@ -282,9 +290,7 @@ def _law(
     return losses + shift, law * np.exp(moment - tilt * losses)
 
 
-def _window(
-    releases: list[_Release], *, tilt: float, centre: float, delta: float, tail: float
-) -> tuple[float, float]:
+def _window(releases: list[_Release], *, tilt: float, centre: float, delta: float, tail: float) -> tuple[float, float]:
     """How wide a window around ε holds the tilted law, and a bound on the δ of what it leaves out."""
 
     def moment(at: float) -> float:
@@ -299,7 +305,7 @@ def _window(
     for half in np.arange(6.0, 400.0) * deviation:
         above = min(value - t * (centre + half) for t, value in excess if t > 0)
         below = min(value - t * (centre - half) for t, value in excess if t < 0)
-        outside = math.exp(above + weight) + math.exp(below + weight)
+        outside = math.exp(min(above + weight, 0)) + math.exp(min(below + weight, 0))
         if outside <= _TINY * delta:
             # One deviation more for the rounding of all releases.
             return 2 * (half + deviation), outside

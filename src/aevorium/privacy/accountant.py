@@ -44,7 +44,7 @@ from aevorium.privacy.events import (
 )
 from aevorium.privacy.renyi import RenyiFilter, renyi_epsilon, zcdp_budget
 
-__all__ = ["calibrate", "epsilon", "gaussian_budget", "round_up", "spent", "zcdp_budget"]
+__all__ = ["calibrate", "epsilon", "gaussian_budget", "privacy_curve", "round_up", "spent", "zcdp_budget"]
 
 _FINE = 1e-4
 """Grid of the privacy loss, in nats, for statements."""
@@ -57,6 +57,9 @@ _SMALL = 0.1
 
 _SLACK = 1e-15
 """Floating-point error of δ, per composed mechanism, taken off δ before ε is read."""
+
+_CURVE_DELTA = 1e-9
+"""The smallest δ of a curve: attacks that succeed more seldom are of no interest."""
 
 _NOISE_RANGE = (0.1, 1e6)
 """Noise multipliers that `calibrate` considers."""
@@ -108,11 +111,39 @@ def _composed_epsilon(events: tuple[PrivacyEvent, ...], delta: float, grid: floa
             f"delta = {delta!r} is too small. ε cannot be computed reliably at it.",
             hint="Use a delta of at least 1e-12, or fewer steps.",
         )
-    interval = grid * _widening(events, delta)
+    total = _composed(events, grid * _widening(events, delta))
+    return float(total.get_epsilon_for_delta(delta - slack))
+
+
+def _composed(events: tuple[PrivacyEvent, ...], interval: float) -> pld.PrivacyLossDistribution:
     total = _distribution(events[0], interval)
     for event in events[1:]:
         total = total.compose(_distribution(event, interval))
-    return float(total.get_epsilon_for_delta(delta - slack))
+    return total
+
+
+def privacy_curve(events: Sequence[PrivacyEvent], *, points: int = 400) -> tuple[tuple[float, float], ...]:
+    """Pairs (ε, δ) that all hold for one run's events, by the rules of `epsilon`. Safe to release.
+
+    Args:
+        events: What the run releases, its parameters all fixed beforehand.
+        points: How many pairs, from the δ of pure ε alone down to about 1e-9.
+
+    Returns:
+        Pairs in ascending order of ε, each δ ≥ the true value at its ε.
+    """
+    merged = merge_events(events)
+    pure = math.fsum(event.epsilon for event in merged if isinstance(event, DiscreteLaplace)) * (1 + 1e-12)
+    composed = tuple(event for event in merged if not isinstance(event, DiscreteLaplace))
+    if any(isinstance(event, NonPrivate) for event in composed):
+        return ((math.inf, 0.0),)
+    if not composed:
+        return ((pure, 0.0),)
+    slack = _SLACK * sum(_amount(event) for event in composed)
+    total = _composed(composed, _FINE * _widening(composed, _CURVE_DELTA))
+    grid = np.linspace(0.0, float(total.get_epsilon_for_delta(_CURVE_DELTA)), points)
+    deltas = np.minimum(np.asarray(total.get_delta_for_epsilon(grid)) + slack, 1.0)
+    return tuple((pure + float(at), float(delta)) for at, delta in zip(grid, deltas, strict=True))
 
 
 def _widening(events: tuple[PrivacyEvent, ...], delta: float) -> float:
@@ -229,7 +260,6 @@ def calibrate(
     Raises:
         ConfigError: CONFIG_INVALID, if no noise meets the target, or none within the range searched.
     """
-
     grid = _COARSE if epsilon >= _SMALL else _FINE
 
     def excess(log_noise: float) -> float:
