@@ -51,16 +51,22 @@ from aevorium.privacy.events import (
 from aevorium.privacy.renyi import RenyiFilter, renyi_epsilon, zcdp_budget
 from aevorium.privacy.sums import distance_of, noise_multiplier_of
 
-__all__ = ["calibrate", "epsilon", "gaussian_budget", "round_up", "spent", "zcdp_budget"]
+__all__ = ["calibrate", "epsilon", "gaussian_budget", "privacy_curve", "round_up", "spent", "zcdp_budget"]
 
 _FINE = 1e-4
 """Grid of the privacy loss, in nats, for statements."""
 
 _COARSE = 1e-3
-"""The same while searching."""
+"""The same while searching for an ε of at least `_SMALL`; below that it would cost more than the target itself."""
+
+_SMALL = 0.1
+"""Targets below this are searched on the fine grid; their noise is so large that it has few points."""
 
 _SLACK = 1e-15
 """Floating-point error of δ, per composed mechanism, taken off δ before ε is read."""
+
+_CURVE_DELTA = 1e-9
+"""The smallest δ of a curve: attacks that succeed more seldom are of no interest."""
 
 _NOISE_RANGE = (0.1, 1e6)
 """Noise multipliers that `calibrate` considers."""
@@ -112,13 +118,42 @@ def _composed_epsilon(events: tuple[PrivacyEvent, ...], delta: float, grid: floa
             f"delta = {delta!r} is too small. ε cannot be computed reliably at it.",
             hint="Use a delta of at least 1e-12, or fewer steps.",
         )
-    interval = grid * _widening(events, delta)
+    total = _composed(events, grid * _widening(events, delta))
+    distance = math.fsum(distance_of(event) for event in events)
+    return float(total.get_epsilon_for_delta((delta - slack) * math.exp(-distance))) + distance
+
+
+def _composed(events: tuple[PrivacyEvent, ...], interval: float) -> pld.PrivacyLossDistribution:
     ideals = [_ideal(event) for event in events]
     total = _distribution(ideals[0], interval)
     for ideal in ideals[1:]:
         total = total.compose(_distribution(ideal, interval))
-    distance = math.fsum(distance_of(event) for event in events)
-    return float(total.get_epsilon_for_delta((delta - slack) * math.exp(-distance))) + distance
+    return total
+
+
+def privacy_curve(events: Sequence[PrivacyEvent], *, points: int = 400) -> tuple[tuple[float, float], ...]:
+    """Pairs (ε, δ) that all hold for one run's events, by the rules of `epsilon`. Safe to release.
+
+    Args:
+        events: What the run releases, its parameters all fixed beforehand.
+        points: How many pairs, from the δ of pure ε alone down to about 1e-9.
+
+    Returns:
+        Pairs in ascending order of ε, each δ ≥ the true value at its ε.
+    """
+    merged = merge_events(events)
+    pure = math.fsum(event.epsilon for event in merged if isinstance(event, DiscreteLaplace)) * (1 + 1e-12)
+    composed = tuple(event for event in merged if not isinstance(event, DiscreteLaplace))
+    if any(isinstance(event, NonPrivate) for event in composed):
+        return ((math.inf, 0.0),)
+    if not composed:
+        return ((pure, 0.0),)
+    slack = _SLACK * sum(amount_of(event) for event in composed)
+    total = _composed(composed, _FINE * _widening(composed, _CURVE_DELTA))
+    grid = np.linspace(0.0, float(total.get_epsilon_for_delta(_CURVE_DELTA)), points)
+    distance = math.fsum(distance_of(event) for event in composed)
+    deltas = np.minimum(np.asarray(total.get_delta_for_epsilon(grid)) * math.exp(distance) + slack, 1.0)
+    return tuple((pure + distance + float(at), float(delta)) for at, delta in zip(grid, deltas, strict=True))
 
 
 def _ideal(event: PrivacyEvent) -> PrivacyEvent:
@@ -243,9 +278,10 @@ def calibrate(
     Raises:
         ConfigError: CONFIG_INVALID, if no noise meets the target, or none within the range searched.
     """
+    grid = _COARSE if epsilon >= _SMALL else _FINE
 
     def excess(log_noise: float) -> float:
-        found = _epsilon(merge_events(make_events(math.exp(log_noise))), delta, _COARSE)
+        found = _epsilon(merge_events(make_events(math.exp(log_noise))), delta, grid)
         return math.log(max(found, 1e-9) / epsilon)
 
     if not 0 < epsilon < math.inf or not 0 < delta < 1:
