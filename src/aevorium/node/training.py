@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from aevorium.diffusion.denoiser import TabularDiffusion, to_vector
 from aevorium.diffusion.layout import EncodedTable
 from aevorium.errors import FederationError
 from aevorium.federation.protocol import TrainingSettings
 from aevorium.privacy.mechanisms import NoiseSource, noisy_histogram
+from aevorium.privacy.numbers import Numbers
 from aevorium.privacy.plan import LOSS_BOUND, LOSS_LEVELS, TrainingSchedule
 from aevorium.privacy.training import TrainingPlan, record_losses, train_privately
 
-__all__ = ["RoundOutcome", "train_round"]
+__all__ = ["loss_noise", "train_round"]
 
 _LOSS_DRAWS = 8
-
-
-@dataclass(frozen=True)
-class RoundOutcome:
-    """What a round releases. Safe to release.
-
-    Attributes:
-        vector: float32 [parameters], the node's model.
-        loss: Noisy mean loss per record.
-        loss_noise: Standard deviation of its noise.
-    """
-
-    vector: NDArray[np.float32]
-    loss: float
-    loss_noise: float
 
 
 def train_round(
@@ -46,7 +30,7 @@ def train_round(
     noise: NoiseSource,
     generator: Callable[[], torch.Generator],
     size: float,
-) -> RoundOutcome:
+) -> Numbers:
     """Trains the model in place. Reads patient records; what it returns is safe to release at the schedule's cost.
 
     Args:
@@ -57,6 +41,9 @@ def train_round(
         noise: Source of the loss's noise.
         generator: Makes generators for noise and batches.
         size: The node's declared or noisy number of records.
+
+    Returns:
+        The node's model, float32 [parameters], and the noisy mean loss per record, float64 [1].
     """
     if settings.learning_rate is None:
         raise FederationError("MESSAGE_INVALID", "A round came without the step size that belongs to it.")
@@ -76,5 +63,14 @@ def train_round(
     total = np.round(bounded * (LOSS_LEVELS / LOSS_BOUND)).astype(np.int64).sum(keepdims=True)
     if schedule.loss_sigma > 0:
         total = noisy_histogram(total, sigma=schedule.loss_sigma, noise=noise)
-    scale = LOSS_BOUND / LOSS_LEVELS / size
-    return RoundOutcome(vector=to_vector(model), loss=float(total[0]) * scale, loss_noise=schedule.loss_sigma * scale)
+    return to_vector(model), np.array([float(total[0]) * _loss_unit(size)])
+
+
+def loss_noise(schedule: TrainingSchedule, *, size: float) -> float:
+    """Standard deviation of the noise in a round's loss. Public."""
+    return schedule.loss_sigma * _loss_unit(size)
+
+
+def _loss_unit(size: float) -> float:
+    """By how much one level of one record's loss moves the mean."""
+    return LOSS_BOUND / LOSS_LEVELS / size
