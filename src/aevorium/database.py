@@ -28,35 +28,35 @@ class Database:
 
     Args:
         path: The file; it and its folder are made when absent.
-        version: The version of the tables; stored in the file.
-        tables: The statements that make them.
+        migrations: For each version, from the first on, the statements that make it of the one before. The file
+            stores its version; one that is older is brought up to the newest in a single transaction.
 
     Raises:
-        ArtefactError: DATABASE_UNUSABLE, if the file is no such database, is of another version, or cannot be opened.
+        ArtefactError: DATABASE_UNUSABLE, if the file is no such database, is of a newer version, or cannot be opened.
     """
 
-    def __init__(self, path: Path, *, version: int, tables: Sequence[str]) -> None:
+    def __init__(self, path: Path, *, migrations: Sequence[Sequence[str]]) -> None:
         self.path = path
-        self._version = version
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             if os.name == "posix":
                 path.touch(mode=0o600)
         except OSError as error:
             raise self._unusable(error.strerror or type(error).__name__) from error
-        self._create(tables)
+        self._migrate(migrations)
 
-    def _create(self, tables: Sequence[str]) -> None:
+    def _migrate(self, migrations: Sequence[Sequence[str]]) -> None:
+        newest = len(migrations)
         with self.write() as connection:
-            if _version_of(connection) == 0:
-                for statement in tables:
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {self._version:d}")
-        with self.read() as connection:
             found = _version_of(connection)
-        if found != self._version:
+            for statements in migrations[found:]:
+                for statement in statements:
+                    connection.execute(statement)
+            if found < newest:
+                connection.execute(f"PRAGMA user_version = {newest:d}")
+        if found > newest:
             raise self._unusable(
-                f"It has version {found}; this version of Aevorium reads {self._version}",
+                f"It has version {found}; this version of Aevorium reads {newest}",
                 hint="Use the version of Aevorium that wrote it, or a newer one.",
             )
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from aevorium.database import Database
 print("ready", flush=True)
 sys.stdin.readline()
-Database(Path(sys.argv[1]), version=1, tables=("CREATE TABLE t (x)",))
+Database(Path(sys.argv[1]), migrations=[["CREATE TABLE t (x)"]])
 """
 
 
@@ -43,7 +43,7 @@ def test_many_processes_make_one_file_and_none_finds_it_locked(tmp_path: Path) -
             maker.stdin.flush()
         answers = [maker.communicate() for maker in makers]
         assert [maker.returncode for maker in makers] == [0] * 6, answers
-        with Database(path, version=1, tables=()).read() as connection:
+        with Database(path, migrations=[["CREATE TABLE t (x)"]]).read() as connection:
             assert connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
 
 
@@ -54,7 +54,36 @@ def test_a_file_that_stays_locked_is_named(tmp_path: Path, monkeypatch: pytest.M
     holder.execute("BEGIN EXCLUSIVE")
     try:
         with pytest.raises(Exception, match="locked") as caught:
-            Database(path, version=1, tables=("CREATE TABLE t (x)",))
+            Database(path, migrations=[["CREATE TABLE t (x)"]])
     finally:
         holder.close()
+    assert getattr(caught.value, "code", None) == "DATABASE_UNUSABLE"
+
+
+def test_an_older_file_is_brought_up_to_date_and_keeps_its_rows(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    first, second = ["CREATE TABLE t (x)"], ["ALTER TABLE t ADD COLUMN y", "UPDATE t SET y = x + 1"]
+    with Database(path, migrations=[first]).write() as connection:
+        connection.execute("INSERT INTO t (x) VALUES (1)")
+    for _ in range(2):
+        with Database(path, migrations=[first, second]).read() as connection:
+            assert [tuple(row) for row in connection.execute("SELECT x, y FROM t")] == [(1, 2)]
+
+
+def test_a_migration_that_fails_leaves_the_older_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    first = ["CREATE TABLE t (x)"]
+    Database(path, migrations=[first])
+    with pytest.raises(Exception, match="no such table") as caught:
+        Database(path, migrations=[first, ["ALTER TABLE t ADD COLUMN y", "UPDATE other SET y = 1"]])
+    assert getattr(caught.value, "code", None) == "DATABASE_UNUSABLE"
+    with Database(path, migrations=[first]).read() as connection:
+        assert [row["name"] for row in connection.execute("PRAGMA table_info(t)")] == ["x"]
+
+
+def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    Database(path, migrations=[["CREATE TABLE t (x)"], ["CREATE TABLE u (x)"]])
+    with pytest.raises(Exception, match="has version 2") as caught:
+        Database(path, migrations=[["CREATE TABLE t (x)"]])
     assert getattr(caught.value, "code", None) == "DATABASE_UNUSABLE"

@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from aevorium.diffusion.denoiser import DenoiserConfig
 from aevorium.encoding.associations import TableDesign
@@ -189,6 +189,7 @@ class LossRequest(_Body):
     run_id: str
     plan_hash: str
     round: int = Field(ge=1)
+    encoder: TableEncoder = Field(description="The shared encoder.")
     model: DenoiserConfig = Field(description="Size and shape of the model.")
 
 
@@ -249,7 +250,7 @@ def read_body(message: Message, kind: type[Body]) -> Body:
     try:
         text = message.content[_BODY]["json"]
         return kind.model_validate_json(str(text))
-    except (KeyError, ValidationError) as error:
+    except (KeyError, TypeError, ValueError) as error:  # no content, none of this name, of another kind, or invalid
         raise FederationError(
             "MESSAGE_INVALID",
             f"A message does not hold a valid {kind.__name__}. Sender and receiver may differ in version.",
@@ -262,7 +263,7 @@ def read_array(message: Message, dtype: type[np.generic]) -> NDArray[np.generic]
     Raises:
         FederationError: MESSAGE_INVALID, if there is none or it is of another type or shape.
     """
-    record = message.content.get(_ARRAY)
+    record = message.content.get(_ARRAY) if message.has_content() else None
     arrays = record.to_numpy_ndarrays() if isinstance(record, ArrayRecord) else []
     if len(arrays) != 1 or arrays[0].dtype != np.dtype(dtype) or arrays[0].ndim != 1:
         raise FederationError("MESSAGE_INVALID", f"A message does not hold one flat array of {np.dtype(dtype)}.")

@@ -17,13 +17,11 @@ from types import TracebackType
 from typing import Self
 
 import httpx
-from flwr.app import Message
 from flwr.clientapp import ClientApp
 
 from aevorium.errors import InternalError
 from aevorium.federation.child import ChildProcess
 from aevorium.federation.flower_internals.clients import Executor
-from aevorium.federation.protocol import error_reply
 from aevorium.federation.supernode import SupernodeConfig
 
 __all__ = ["NodeRelay", "ServerDoor"]
@@ -154,7 +152,7 @@ class NodeRelay:
         context, is_answered = None, False
         try:
             message, context = task.receive()
-            reply = _expired(message) or app(message, context)
+            reply = app(message, context)
             task.answer(reply, context)
             is_answered = True
         finally:
@@ -182,10 +180,3 @@ class NodeRelay:
         if not isinstance(port, int):
             raise InternalError("The SuperNode does not start.", hint=f"Report it with {str(self._child.log)!r}.")
         return port
-
-
-def _expired(message: Message) -> Message | None:
-    """The refusal of a request that waited too long: the server no longer wants the answer, so nothing is spent."""
-    if message.metadata.created_at + message.metadata.ttl < time.time():
-        return error_reply("REQUEST_EXPIRED", to=message)
-    return None

@@ -45,7 +45,9 @@ class ReleaseView(_View):
 
     phase: str = Field(description="Phase of the run.")
     round: int = Field(description="Round within the phase.")
-    state: Literal["reserved", "committed"] = Field(description="Both are spent; a reserved one was perhaps not sent.")
+    state: Literal["reserved", "committed", "failed"] = Field(
+        description="All are spent; only the numbers of a committed one can have left."
+    )
     time: str = Field(description="When it was reserved: UTC, ISO 8601.")
     events: tuple[PrivacyEvent, ...] = Field(description="What it costs.")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,9 +28,7 @@ __all__ = ["GENESIS", "AuditChain", "AuditEntry", "ChainProblem", "ChainReport",
 GENESIS = "0" * 64
 """What the first entry names as the hash before it, and the head of an empty chain."""
 
-_VERSION = 1
-
-_TABLES = ("CREATE TABLE entries (seq INTEGER PRIMARY KEY, entry TEXT NOT NULL)",)
+_MIGRATIONS = (("CREATE TABLE entries (seq INTEGER PRIMARY KEY, entry TEXT NOT NULL)",),)
 
 _LARGEST_INTEGER = 2**53 - 1
 
@@ -168,7 +167,7 @@ class AuditChain:
     """
 
     def __init__(self, path: Path, *, now: Callable[[], datetime] = _utc_now) -> None:
-        self._database = Database(path, version=_VERSION, tables=_TABLES)
+        self._database = Database(path, migrations=_MIGRATIONS)
         self._now = now
 
     def append(self, *, actor: str, action: str, detail: Mapping[str, object]) -> AuditEntry:
@@ -180,8 +179,7 @@ class AuditChain:
             detail: The particulars, as JSON values; never a patient's value.
         """
         with self._database.write() as connection:
-            row = connection.execute("SELECT entry FROM entries ORDER BY seq DESC LIMIT 1").fetchone()
-            last = None if row is None else AuditEntry.model_validate_json(row["entry"])
+            last = _last(connection)
             content = {
                 "seq": 1 if last is None else last.seq + 1,
                 "time": self._now().astimezone(UTC).isoformat(timespec="milliseconds"),
@@ -206,11 +204,16 @@ class AuditChain:
         return tuple(AuditEntry.model_validate(entry) for entry in self.export())
 
     @property
+    def last(self) -> AuditEntry | None:
+        """The last entry, if there is one."""
+        with self._database.read() as connection:
+            return _last(connection)
+
+    @property
     def head(self) -> str:
         """The hash of the last entry, or `GENESIS`; note it elsewhere to be able to see a cut."""
-        with self._database.read() as connection:
-            row = connection.execute("SELECT entry FROM entries ORDER BY seq DESC LIMIT 1").fetchone()
-        return GENESIS if row is None else AuditEntry.model_validate_json(row["entry"]).hash
+        last = self.last
+        return GENESIS if last is None else last.hash
 
     def verify(self, *, expected_head: str | None = None) -> ChainReport:
         """Checks the stored chain; see `verify_entries`."""
@@ -227,6 +230,11 @@ class AuditChain:
         view = {"schema_version": 1, "head": head, "entries": entries}
         with write_atomically(path) as temporary:
             temporary.write_text(json.dumps(view, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _last(connection: sqlite3.Connection) -> AuditEntry | None:
+    row = connection.execute("SELECT entry FROM entries ORDER BY seq DESC LIMIT 1").fetchone()
+    return None if row is None else AuditEntry.model_validate_json(row["entry"])
 
 
 def _parsed(text: str) -> object:

@@ -1,16 +1,25 @@
 """The release gate: the only way out of a node for anything computed from patient records.
 
 Order of a release: is it in the agreed plan, does the policy still bear it → reserve it in the ledger → compute →
-commit → write the audit entry → hand it on. From the reservation on it counts as spent, whatever happens next.
+commit the numbers and the audit entry that tells of them → move the entry to the chain → hand the numbers on. From the
+reservation on it counts as spent, whatever happens next.
+
+A node may be killed between any two of these. Every change of the ledger is one transaction, and the audit entry that
+tells of it is part of that transaction: the chain gets it now, or when the gate is opened again. The same request
+after that finds its reservation, and gets the committed numbers once more or, if there are none, has them computed;
+neither costs anything more (`aevorium.privacy.ledger` says why).
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NoReturn
 
 from aevorium.errors import AevoriumError, BudgetExceeded, ConfigError, PolicyRefused
 from aevorium.governance.budget import BudgetView, PeriodBudget
@@ -18,11 +27,10 @@ from aevorium.governance.chain import AuditChain
 from aevorium.governance.policy import Budget, NodePolicy
 from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.events import DiscreteLaplace, PrivacyEvent, is_within
-from aevorium.privacy.ledger import BudgetLedger, LedgerRun
+from aevorium.privacy.ledger import BudgetLedger, Facts, LedgerRun, Owed
+from aevorium.privacy.numbers import Numbers
 
 __all__ = ["AgreedPlan", "ReleaseGate", "ReleasedSteps"]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ class AgreedPlan:
 
 
 class ReleasedSteps:
-    """The steps of a round that is paid for.
+    """The steps of a round that is paid for, under secure aggregation.
 
     Args:
         run_id: The run, for messages.
@@ -68,7 +76,7 @@ class ReleasedSteps:
         self._run_id = run_id
         self._last = 0
 
-    def release(self, step: int, *, produce: Callable[[], T]) -> T:
+    def release(self, step: int, *, produce: Callable[[], Numbers]) -> Numbers:
         """Lets one step out. Reads patient records (in `produce`).
 
         Args:
@@ -100,6 +108,9 @@ class ReleaseGate:
         self._policy = policy
         self._ledger = ledger
         self._chain = chain
+        self._lock = threading.Lock()
+        self._at_work: set[tuple[str, str, int]] = set()
+        self._pay_owed()
 
     def agree(self, plan: AgreedPlan) -> None:
         """Accepts a plan, or refuses it before any record is read. The same plan again changes nothing.
@@ -123,8 +134,7 @@ class ReleaseGate:
             "epsilon": plan.epsilon,
             "delta": plan.delta,
         }
-        known = self._ledger.run(plan.run_id)
-        if known is not None and known.plan_hash == plan.plan_hash and known.closed_at is None:
+        if _is_open(self._ledger.run(plan.run_id), plan):
             return
         budget = self._policy.budget
         try:
@@ -138,6 +148,8 @@ class ReleaseGate:
                 delta=plan.delta,
                 period=budget.period,
                 agreed_events=plan.planned_events,
+                facts={"server": plan.server},
+                owes=Owed("plan_agreed", {**facts, "period": budget.period}),
                 admit=lambda runs: PeriodBudget(budget, runs).admit_plan(
                     plan.run_id, epsilon=plan.epsilon, delta=plan.delta, planned=plan.planned_events
                 ),
@@ -145,7 +157,7 @@ class ReleaseGate:
         except AevoriumError as error:
             self._record("plan_refused", {**facts, "code": error.code, "reason": error.message})
             raise
-        self._record("plan_agreed", {**facts, "period": budget.period})
+        self._pay_owed()
 
     def _check_policy(self, plan: AgreedPlan) -> None:
         allow, budget = self._policy.allow, self._policy.budget
@@ -177,30 +189,35 @@ class ReleaseGate:
                 hint="Set consent = 'automatic' in the policy, if its steward agrees.",
             )
 
-    def fix_events(self, run_id: str, events: Sequence[PrivacyEvent]) -> None:
+    def fix_events(self, run_id: str, events: Sequence[PrivacyEvent], *, basis: Facts | None = None) -> None:
         """Fixes all that a run may release, once, after its noisy count and before anything that is not pure.
 
         Args:
             run_id: The run.
             events: Everything, with what was released already.
+            basis: The facts that the events follow from, kept with them.
 
         Raises:
             PolicyRefused: RELEASE_OUTSIDE_PLAN, if the run is unknown or closed, its events were fixed before, it has
                 released something that is not pure, or the list leaves out something released.
             BudgetExceeded: BUDGET_EXCEEDED, if they cost more than the run's target or than the policy bears.
         """
-        facts = {"run_id": run_id, "events": [event.model_dump() for event in events]}
+        told = {"run_id": run_id, "events": [event.model_dump() for event in events]}
         try:
             run = self._run(run_id)
             _check_target(run_id, events, target=run.epsilon, delta=run.delta)
             budget = self._budget_of(run)
             self._ledger.fix_events(
-                run_id, events, admit=lambda runs: _admit_fixing(run_id, runs, budget=budget, events=events)
+                run_id,
+                events,
+                facts=basis,
+                owes=Owed("events_fixed", told),
+                admit=lambda runs: _admit_fixing(run_id, runs, budget=budget, events=events),
             )
         except AevoriumError as error:
-            self._record("events_refused", {**facts, "code": error.code, "reason": error.message})
+            self._record("events_refused", {**told, "code": error.code, "reason": error.message})
             raise
-        self._record("events_fixed", facts)
+        self._pay_owed()
 
     def release(
         self,
@@ -209,67 +226,111 @@ class ReleaseGate:
         phase: str,
         round: int,
         events: Sequence[PrivacyEvent],
-        produce: Callable[[], T],
-    ) -> T:
+        fingerprint: str,
+        produce: Callable[[], Numbers],
+        learn: Callable[[Numbers], Facts] | None = None,
+    ) -> Numbers:
         """Computes something from patient records and lets it out, or refuses before a record is read.
 
         Reads patient records (in `produce`). What it returns is safe to release, if `produce` adds the noise that
-        `events` describe.
+        `events` describe. The same request again gets the same numbers, and reads no record.
 
         Args:
             run_id: An agreed run.
             phase: The phase of the run.
             round: The round within the phase; a phase and round are released once.
             events: What the release costs.
+            fingerprint: SHA-256 (hex) of all that was asked for: what `produce` depends on besides the records.
             produce: Reads the records and adds the noise. It must not raise for a reason found in the records.
+            learn: The facts in the numbers that later phases go by, kept with them.
 
         Raises:
-            PolicyRefused: RELEASE_OUTSIDE_PLAN: unknown or closed run, replay, or events that the plan does not hold.
+            PolicyRefused: RELEASE_OUTSIDE_PLAN: unknown or closed run, a replay with other content or of a release
+                that failed or is at work, or events that the plan does not hold.
             BudgetExceeded: BUDGET_EXCEEDED, if the policy no longer bears the run.
         """
-        facts = {"run_id": run_id, "phase": phase, "round": round, "events": [event.model_dump() for event in events]}
-        try:
-            budget = self._budget_of(self._run(run_id))
-            reservation = self._ledger.reserve(
-                run_id,
-                phase=phase,
-                round=round,
-                events=events,
-                admit=lambda runs: _admit_release(run_id, runs, budget=budget, events=events),
-            )
-        except AevoriumError as error:
-            self._record("release_refused", {**facts, "code": error.code, "reason": error.message})
-            raise
-        try:
-            produced = produce()
-        except BaseException as error:
-            # The type alone: the text of an exception can quote a patient's value.
-            self._record("release_failed", {**facts, "error": type(error).__name__, "spent": True})
-            raise
-        self._ledger.commit(reservation)
-        self._record("release", facts)
-        return produced
+        told = {"run_id": run_id, "phase": phase, "round": round, "events": [event.model_dump() for event in events]}
+        with self._alone(run_id, phase, round, told=told):
+            try:
+                budget = self._budget_of(self._run(run_id))
+                reservation = self._ledger.reserve(
+                    run_id,
+                    phase=phase,
+                    round=round,
+                    events=events,
+                    fingerprint=fingerprint,
+                    admit=lambda runs: _admit_release(
+                        run_id, runs, budget=budget, phase=phase, round=round, events=events
+                    ),
+                )
+            except AevoriumError as error:
+                self._record("release_refused", {**told, "code": error.code, "reason": error.message})
+                raise
+            if reservation.numbers is not None:
+                self._record("release_repeated", told)
+                return reservation.numbers
+            try:
+                numbers = produce()
+            except BaseException as error:
+                # The type alone: the text of an exception can quote a patient's value.
+                failed = Owed("release_failed", {**told, "error": type(error).__name__, "spent": True})
+                self._ledger.fail(reservation.id, owes=failed)
+                self._pay_owed()
+                raise
+            facts = None if learn is None else learn(numbers)
+            self._ledger.commit(reservation.id, numbers=numbers, facts=facts, owes=Owed("release", told))
+            self._pay_owed()
+            return numbers
 
     def open_steps(self, run_id: str, *, phase: str, round: int, events: Sequence[PrivacyEvent]) -> ReleasedSteps:
         """Spends what all steps of a round cost, before the first of them; each is then released once, in order.
 
-        Hundreds of small releases would each wait for the disk otherwise. The reservation is committed at once: after
-        a crash, what steps were sent is not known, and none is released again.
+        Hundreds of small releases would each wait for the disk otherwise. Nothing of them is kept: a round cannot be
+        opened again, and after a restart the rest of it stays unreleased.
 
         Args:
             run_id: An agreed run.
             phase: The phase of the run.
-            round: The round within the phase; a phase and round are released once.
+            round: The round within the phase; a phase and round are opened once.
             events: What all its steps cost.
 
         Raises:
             PolicyRefused: RELEASE_OUTSIDE_PLAN, as for `release`.
             BudgetExceeded: BUDGET_EXCEEDED, as for `release`.
         """
-        self.release(run_id, phase=phase, round=round, events=events, produce=lambda: None)
+        # A fingerprint of no request: whatever asks for the round again asks for something else.
+        once = secrets.token_hex(32)
+        self.release(run_id, phase=phase, round=round, events=events, fingerprint=once, produce=tuple)
         return ReleasedSteps(run_id)
 
-    def require_patients(self, run_id: str, *, noisy_count: int) -> None:
+    @contextmanager
+    def _alone(self, run_id: str, phase: str, round: int, *, told: Mapping[str, object]) -> Iterator[None]:
+        """Lets one request for a release in at a time; another one while records are being read is refused."""
+        key = (run_id, phase, round)
+        with self._lock:
+            is_free = key not in self._at_work
+            self._at_work.add(key)
+        if not is_free:
+            error = _outside_plan(run_id, f"Phase {phase!r}, round {round} is being computed (replayed).")
+            self._record("release_refused", {**told, "code": error.code, "reason": error.message})
+            raise error
+        try:
+            yield
+        finally:
+            self._at_work.discard(key)
+
+    def refuse(self, error: AevoriumError, *, phase: str, run_id: str | None = None) -> NoReturn:
+        """Refuses a request that never gets as far as a release: writes it down, and raises the error.
+
+        Args:
+            error: Why.
+            phase: What was asked for.
+            run_id: The run that was named, if the request can be read.
+        """
+        self._record("request_refused", {"run_id": run_id, "phase": phase, "code": error.code, "reason": error.message})
+        raise error
+
+    def require_patients(self, run_id: str, *, noisy_count: int, phase: str = "count") -> None:
         """Passes if a released noisy count reaches the policy's minimum. Safe to release.
 
         Raises:
@@ -282,14 +343,16 @@ class ReleaseGate:
             f"Run {run_id!r} refused. The noisy patient count of node {self._node!r} is below the"
             f" {minimum} that its policy asks for."
         )
-        self._record("release_refused", {"run_id": run_id, "code": "POLICY_MIN_PATIENTS", "reason": message})
-        raise PolicyRefused("POLICY_MIN_PATIENTS", message)
+        self.refuse(PolicyRefused("POLICY_MIN_PATIENTS", message), phase=phase, run_id=run_id)
 
     def close(self, run_id: str) -> None:
-        """Ends a run at this node: nothing more is released under it, and budget it did not use may come back."""
+        """Ends a run at this node: nothing more is released under it, and budget it did not use may come back.
+
+        A second time changes nothing.
+        """
         self._run(run_id)
-        self._ledger.close_run(run_id)
-        self._record("run_closed", {"run_id": run_id})
+        self._ledger.close_run(run_id, owes=Owed("run_closed", {"run_id": run_id}))
+        self._pay_owed()
 
     def spend(self) -> BudgetView:
         """The budget of the policy's period, recomputed from the ledger. Safe to release."""
@@ -306,8 +369,25 @@ class ReleaseGate:
         """The limit on the period that pays for a run, which a new period does not change."""
         return self._policy.budget.model_copy(update={"period": run.period})
 
+    def _pay_owed(self) -> None:
+        """Moves to the chain what the ledger owes it, each entry once, also if the process ended half-way before."""
+        for owed in self._ledger.owed():
+            detail = {**owed.detail, "ledger_entry": owed.id}
+            last = self._chain.last
+            # Only the last entry can be one that got there but was not struck out: the next waits until it is.
+            if last is None or (last.action, last.detail.get("ledger_entry")) != (owed.action, owed.id):
+                self._chain.append(actor=self._node, action=owed.action, detail=detail)
+            self._ledger.settle(owed.id)
+
     def _record(self, action: str, detail: Mapping[str, object]) -> None:
         self._chain.append(actor=self._node, action=action, detail=detail)
+
+
+def _is_open(known: LedgerRun | None, plan: AgreedPlan) -> bool:
+    """Whether the very same plan of the same server was agreed to before, and goes on."""
+    if known is None or known.closed_at is not None:
+        return False
+    return known.plan_hash == plan.plan_hash and known.facts.get("server") == plan.server
 
 
 def _admit_fixing(
@@ -323,9 +403,17 @@ def _admit_fixing(
 
 
 def _admit_release(
-    run_id: str, runs: Mapping[str, LedgerRun], *, budget: Budget, events: Sequence[PrivacyEvent]
+    run_id: str,
+    runs: Mapping[str, LedgerRun],
+    *,
+    budget: Budget,
+    phase: str,
+    round: int,
+    events: Sequence[PrivacyEvent],
 ) -> None:
     run = runs[run_id]
+    if run.find(phase=phase, round=round) is not None:
+        events = ()  # They are among the run's own already, from before the process that reserved them ended.
     period = PeriodBudget(budget, runs)
     if run.epsilon == math.inf:
         period.admit_events(run_id, planned=run.planned_events or (*run.events, *events))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -13,12 +15,11 @@ from numpy.typing import NDArray
 from aevorium import __version__
 from aevorium.data.simulated import looks_simulated
 from aevorium.data.table import PatientTable, read_table
-from aevorium.diffusion.denoiser import DenoiserConfig, TabularDiffusion, load_vector
-from aevorium.diffusion.layout import EncodedTable, Layout
+from aevorium.diffusion.layout import EncodedTable
 from aevorium.encoding.associations import count_pairs
 from aevorium.encoding.encoder import TableEncoder
 from aevorium.encoding.statistics import count_cells
-from aevorium.errors import AevoriumError, FederationError, PolicyRefused
+from aevorium.errors import AevoriumError, FederationError
 from aevorium.federation.protocol import (
     AssociationsReply,
     AssociationsRequest,
@@ -40,15 +41,28 @@ from aevorium.federation.protocol import (
 )
 from aevorium.governance.budget import BudgetView
 from aevorium.governance.chain import AuditChain
-from aevorium.governance.gate import AgreedPlan, ReleasedSteps, ReleaseGate
+from aevorium.governance.gate import AgreedPlan, ReleaseGate
 from aevorium.governance.policy import NodePolicy
-from aevorium.node.training import noisy_gradient, noisy_loss, train_round
+from aevorium.node.checks import (
+    RunRequest,
+    check_design,
+    check_plan,
+    known,
+    model_of,
+    require_agreed,
+    require_as_fixed,
+    require_trust,
+    require_turn,
+)
+from aevorium.node.run import NodeRun, fingerprint_of, learn_count
+from aevorium.node.steps import OpenSteps, require_encoder, require_open
+from aevorium.node.training import loss_noise, noisy_gradient, noisy_loss, train_round
 from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.entropy import os_generator
 from aevorium.privacy.ledger import SqliteLedger
 from aevorium.privacy.mechanisms import NoiseSource, OsNoise, noisy_count
-from aevorium.privacy.plan import PhaseBudget, StudyPlan, estimated_events, plan_budget
-from aevorium.privacy.schedule import TrainingSchedule
+from aevorium.privacy.numbers import Numbers
+from aevorium.privacy.plan import StudyPlan, estimated_events
 from aevorium.progress import NodeAnswered, NodeAsked, NodeNotice, Report
 from aevorium.schema.table import TableSchema
 from aevorium.workspace import write_atomically
@@ -77,22 +91,6 @@ class NodeConfig:
     is_simulated: bool = False
 
 
-@dataclass
-class _Run:
-    """What a node remembers of the run it takes part in."""
-
-    plan: StudyPlan
-    plan_hash: str
-    budget: PhaseBudget
-    size: float | None = None
-    bins: int | None = None
-    schedule: TrainingSchedule | None = None
-    encoder: TableEncoder | None = None
-    encoded: EncodedTable | None = field(default=None, repr=False)
-    steps: ReleasedSteps | None = None
-    round: int = 0
-
-
 class NodeSession:
     """Answers the phases of a study.
 
@@ -119,7 +117,8 @@ class NodeSession:
         self._generator = generator
         self._report = report
         self._table: PatientTable | None = None
-        self._runs: dict[str, _Run] = {}
+        self._encoded: tuple[TableEncoder, EncodedTable] | None = None
+        self._steps: OpenSteps | None = None
         self._ledger = SqliteLedger(config.home / "ledger.db")
         self._chain = AuditChain(config.home / "audit.db")
         self._gate = ReleaseGate(node=config.name, policy=config.policy, ledger=self._ledger, chain=self._chain)
@@ -182,24 +181,16 @@ class NodeSession:
             PolicyRefused: SCHEMA_MISMATCH, or what the gate refuses.
             BudgetExceeded: BUDGET_EXCEEDED.
         """
-        plan, schema = request.plan, self.config.schema
-        if plan.trust == "secure-aggregation" and not self.config.is_simulated:
-            raise PolicyRefused(
-                "FEATURE_UNAVAILABLE",
-                f"Run {request.run_id!r} refused. Without masks the server would see this node's part of each sum.",
+        plan = request.plan
+        with self._refusing("plan", run_id=request.run_id):
+            check_plan(
+                request,
+                schema=self.config.schema,
+                node=self.config.name,
+                server=self._server,
+                is_simulated=self.config.is_simulated,
             )
-        if self._server is not None and request.server != self._server:
-            raise PolicyRefused(
-                "POLICY_SERVER_REFUSED",
-                f"Run {request.run_id!r} refused. It names another server than the one that node"
-                f" {self.config.name!r} is connected to.",
-            )
-        if plan.schema_hash != schema.content_hash or plan.columns != len(schema.measured):
-            raise PolicyRefused(
-                "SCHEMA_MISMATCH",
-                f"Run {request.run_id!r} refused. Its schema {plan.study!r} differs from that of node"
-                f" {self.config.name!r}.",
-            )
+            planned = estimated_events(plan)
         self._gate.agree(
             AgreedPlan(
                 run_id=request.run_id,
@@ -209,10 +200,9 @@ class NodeSession:
                 server=request.server,
                 epsilon=plan.epsilon,
                 delta=plan.delta,
-                planned_events=estimated_events(plan),
+                planned_events=planned,
             )
         )
-        self._runs[request.run_id] = _Run(plan=plan, plan_hash=plan.content_hash, budget=plan_budget(plan))
         return PlanReply(
             node=self.config.name,
             plan_hash=plan.content_hash,
@@ -227,46 +217,53 @@ class NodeSession:
             DataError: The table cannot be used; nothing is spent then.
             PolicyRefused: POLICY_MIN_PATIENTS, by the noisy count.
         """
-        run = self._run(request.run_id, request.plan_hash)
+        run = self._run(request, phase="count")
         table = self._load()
-        private = run.plan.is_private
-        epsilon_of_count = getattr(run.budget.count, "epsilon", 0.0)
+        event, private = run.budget.count, run.plan.is_private
 
-        def produce() -> int:
+        def produce() -> Numbers:
             exact = len(table.frame)
-            return noisy_count(exact, epsilon=epsilon_of_count, noise=self._noise) if private else exact
+            noisy = noisy_count(exact, epsilon=getattr(event, "epsilon", 0.0), noise=self._noise) if private else exact
+            return (np.array([noisy], dtype=np.int64),)
 
-        noisy = self._gate.release(request.run_id, phase="count", round=0, events=(run.budget.count,), produce=produce)
+        (numbers,) = self._gate.release(
+            request.run_id,
+            phase="count",
+            round=0,
+            events=(event,),
+            fingerprint=fingerprint_of(request),
+            produce=produce,
+            learn=learn_count,
+        )
+        noisy = int(numbers[0])
         self._gate.require_patients(request.run_id, noisy_count=noisy)
-        run.size = run.plan.declared_size or float(max(noisy, 1))
         is_simulated = table.unit_ids is not None and looks_simulated(table.unit_ids)
         return CountReply(count=noisy, is_simulated=is_simulated)
 
     def statistics(self, request: StatisticsRequest) -> tuple[StatisticsReply, NDArray[np.int64]]:
         """Phase "statistics": noisy one-way histograms. Reads patient records. The reply is safe to release.
 
-        First fixes every event that the run may still release, by noisy or declared numbers alone.
+        First fixes every event that the run may still release, by noisy or declared numbers alone, and once: a second
+        request must not change what the first one fixed.
         """
-        run = self._run(request.run_id, request.plan_hash)
-        if run.size is None:
-            raise _out_of_order(request.run_id)
+        run = self._run(request, phase="statistics")
         table = self._load()
-        budget = plan_budget(run.plan, records=request.records)
-        # Where all nodes train alike, they do so by their mean size, which is known only now.
-        run.size = run.plan.node_size(count=round(run.size), records=request.records) or run.size
-        self._gate.fix_events(request.run_id, budget.events(run.size))
-        # Only now: a second request for histograms must not change what the first one fixed.
-        run.bins, run.budget, run.schedule = request.bins, budget, budget.training(run.size)
-        cells = budget.histograms
+        run = self._fix(run, request)
+        cells = run.budget.histograms
 
-        def produce() -> NDArray[np.int64]:
+        def produce() -> Numbers:
             exact = count_cells(table.frame, self.config.schema, bins=request.bins)
-            return cells.protect(exact, noise=self._noise)
+            return (cells.protect(exact, noise=self._noise),)
 
-        values = self._gate.release(
-            request.run_id, phase="statistics", round=0, events=(run.budget.statistics,), produce=produce
+        (values,) = self._gate.release(
+            request.run_id,
+            phase="statistics",
+            round=0,
+            events=(run.budget.statistics,),
+            fingerprint=fingerprint_of(request),
+            produce=produce,
         )
-        return StatisticsReply(), values
+        return StatisticsReply(), values.astype(np.int64, copy=False)
 
     def associations(self, request: AssociationsRequest) -> tuple[AssociationsReply, NDArray[np.int64]]:
         """Phase "associations": noisy two-way tables. Reads patient records. The reply is safe to release.
@@ -274,34 +271,29 @@ class NodeSession:
         Which pairs and cells the server asks for is its own affair; how many tables, and with how much noise, was
         fixed before the first histogram.
         """
-        run, schema = self._run(request.run_id, request.plan_hash), self.config.schema
-        if run.bins is None:
-            raise _out_of_order(request.run_id)
-        bins, tables, design = run.bins, run.budget.associations, request.design
         is_coarse = request.stage == "coarse"
-        if not 0 < len(design.pairs) == (tables.candidates if is_coarse else tables.pairs):
-            raise PolicyRefused(
-                "RELEASE_OUTSIDE_PLAN",
-                f"Run {request.run_id!r} refused. Its plan holds another number of {request.stage} tables.",
-            )
-        problem = design.problem(schema, bins=bins)
-        if problem is not None:
-            raise FederationError("MESSAGE_INVALID", f"A request for two-way tables cannot be served: {problem}.")
+        number = 1 if is_coarse else 2
+        run = self._run(request, phase="associations", round=number)
+        schema, design, tables = self.config.schema, request.design, run.budget.associations
+        with self._refusing("associations", run_id=request.run_id):
+            bins = known(run, run.bins)
+            check_design(request, schema=schema, bins=bins, tables=tables)
         table = self._load()
         cells = tables.coarse if is_coarse else tables.fine
 
-        def produce() -> NDArray[np.int64]:
+        def produce() -> Numbers:
             exact = count_pairs(table.frame, schema, bins=bins, design=design)
-            return cells.protect(exact, noise=self._noise)
+            return (cells.protect(exact, noise=self._noise),)
 
-        values = self._gate.release(
+        (values,) = self._gate.release(
             request.run_id,
             phase="associations",
-            round=1 if is_coarse else 2,
+            round=number,
             events=tables.coarse_events() if is_coarse else tables.fine_events(),
+            fingerprint=fingerprint_of(request),
             produce=produce,
         )
-        return AssociationsReply(), values
+        return AssociationsReply(), values.astype(np.int64, copy=False)
 
     def train(
         self, request: TrainRequest, vector: NDArray[np.float32]
@@ -315,33 +307,39 @@ class NodeSession:
         Returns:
             The reply, the node's model, and the public weight of it. All are safe to release.
         """
-        run = self._run(request.run_id, request.plan_hash)
-        if run.schedule is None or run.size is None:
-            raise _out_of_order(request.run_id)
-        schedule, size = run.schedule, run.size
-        if schedule.shares is not None:
-            raise _out_of_order(request.run_id)
-        encoded = self._encode(run, request.encoder)
-        model = self._model(run, request.model, vector)
-        outcome = self._gate.release(
-            request.run_id,
-            phase="training",
-            round=request.round,
-            events=schedule.round_events(),
-            produce=lambda: train_round(
+        run = self._run(request, phase="training", round=request.round)
+        with self._refusing("training", run_id=request.run_id):
+            schedule, size = require_trust(run, is_summed=False), known(run, run.size)
+            if request.settings.learning_rate is None:
+                raise FederationError("MESSAGE_INVALID", "A round came without the step size that belongs to it.")
+            model = model_of(request.model, vector, encoder=request.encoder, schema=self.config.schema)
+        table = self._load()
+
+        def produce() -> Numbers:
+            return train_round(
                 model,
-                encoded,
+                self._encode(table, request.encoder),
                 schedule=schedule,
                 settings=request.settings,
                 noise=self._noise,
                 generator=self._generator,
                 size=size,
-            ),
+            )
+
+        trained, loss = self._gate.release(
+            request.run_id,
+            phase="training",
+            round=request.round,
+            events=schedule.round_events(),
+            fingerprint=fingerprint_of(request, vector),
+            produce=produce,
         )
         reply = TrainReply(
-            loss=outcome.loss, loss_noise=outcome.loss_noise, spent=self._spent(request.run_id, run.plan)
+            loss=float(loss[0]),
+            loss_noise=loss_noise(schedule, size=size),
+            spent=self._spent(request.run_id, run.plan),
         )
-        return reply, outcome.vector, size
+        return reply, trained.astype(np.float32, copy=False), size
 
     def gradient(self, request: GradientRequest, vector: NDArray[np.float32]) -> NDArray[np.int64]:
         """Phase "training" under secure aggregation, one step. Reads patient records.
@@ -355,37 +353,22 @@ class NodeSession:
         Returns:
             int64 [parameters], modulo 2^64.
         """
-        run = self._run(request.run_id, request.plan_hash)
-        schedule = run.schedule
-        if schedule is None or schedule.shares is None:
-            raise _out_of_order(request.run_id)
-        if not 1 <= request.step <= schedule.steps:
-            raise PolicyRefused(
-                "RELEASE_OUTSIDE_PLAN", f"Run {request.run_id!r} refused. Its rounds hold {schedule.steps} steps."
-            )
-        if request.encoder is not None:
-            encoded = self._encode(run, request.encoder)
-        elif run.encoded is None or request.step == 1:
-            raise FederationError("MESSAGE_INVALID", "The first step of a round came without the encoder.")
-        else:
-            encoded = run.encoded
-        model = self._model(run, request.model, vector)
         if request.step == 1:
-            run.steps = self._gate.open_steps(
-                request.run_id,
-                phase="training",
-                round=request.round,
-                events=(schedule.step_event(steps=schedule.steps),),
+            self._steps = self._open_steps(request)
+        with self._refusing("training", run_id=request.run_id):
+            steps = require_open(self._steps, request)
+            model = model_of(request.model, vector, encoder=steps.encoder, schema=self.config.schema)
+        table = self._load()
+
+        def produce() -> Numbers:
+            encoded = self._encode(table, steps.encoder)
+            return noisy_gradient(
+                model, encoded, schedule=steps.schedule, settings=request.settings, generator=self._generator
             )
-            run.round = request.round
-        if run.steps is None or run.round != request.round:
-            raise _out_of_order(request.run_id)
-        return run.steps.release(
-            request.step,
-            produce=lambda: noisy_gradient(
-                model, encoded, schedule=schedule, settings=request.settings, generator=self._generator
-            ),
-        )
+
+        with self._refusing("training", run_id=request.run_id):
+            (values,) = steps.released.release(request.step, produce=produce)
+        return values.astype(np.int64, copy=False)
 
     def loss(self, request: LossRequest, vector: NDArray[np.float32]) -> tuple[LossReply, NDArray[np.int64]]:
         """The charged loss of a round under secure aggregation. Reads patient records; their sum is safe to release.
@@ -394,26 +377,33 @@ class NodeSession:
             request: The round.
             vector: float32 [parameters], the model.
         """
-        run = self._run(request.run_id, request.plan_hash)
-        schedule, encoded = run.schedule, run.encoded
-        if schedule is None or schedule.shares is None or encoded is None:
-            raise _out_of_order(request.run_id)
-        model = self._model(run, request.model, vector)
-        values = self._gate.release(
+        run = self._run(request, phase="loss", round=request.round)
+        with self._refusing("loss", run_id=request.run_id):
+            schedule = require_trust(run, is_summed=True)
+            model = model_of(request.model, vector, encoder=request.encoder, schema=self.config.schema)
+        table = self._load()
+
+        def produce() -> Numbers:
+            encoded = self._encode(table, request.encoder)
+            return noisy_loss(model, encoded, schedule=schedule, noise=self._noise, generator=self._generator)
+
+        (values,) = self._gate.release(
             request.run_id,
             phase="loss",
             round=request.round,
             events=(schedule.loss.event("training loss"),),
-            produce=lambda: noisy_loss(model, encoded, schedule=schedule, noise=self._noise, generator=self._generator),
+            fingerprint=fingerprint_of(request, vector),
+            produce=produce,
         )
-        return LossReply(spent=self._spent(request.run_id, run.plan)), values
+        return LossReply(spent=self._spent(request.run_id, run.plan)), values.astype(np.int64, copy=False)
 
     def finish(self, request: FinishRequest) -> FinishReply:
-        """Phase "finish": nothing more is released in this run. Reads no record."""
-        run = self._run(request.run_id, request.plan_hash)
+        """Phase "finish": nothing more is released in this run. Reads no record. May be asked again."""
+        with self._refusing("finish", run_id=request.run_id):
+            run = require_agreed(request, self._ledger.run(request.run_id), server=self._server)
+        self._steps = None
         self._gate.close(request.run_id)
         view = self._gate.spend()
-        del self._runs[request.run_id]
         self.is_over = self.has_finished = True
         return FinishReply(
             node=self.config.name,
@@ -430,11 +420,52 @@ class NodeSession:
         self.is_over = True
         return DismissReply()
 
-    def _run(self, run_id: str, plan_hash: str) -> _Run:
-        run = self._runs.get(run_id)
-        if run is None or run.plan_hash != plan_hash:
-            raise PolicyRefused("RELEASE_OUTSIDE_PLAN", f"Run {run_id!r} refused. No such plan was agreed here.")
+    def refuse(self, error: AevoriumError, *, phase: str) -> NoReturn:
+        """Refuses what cannot even be read as a request: writes it down, and raises the error."""
+        self._gate.refuse(error, phase=phase)
+
+    @contextmanager
+    def _refusing(self, phase: str, *, run_id: str) -> Iterator[None]:
+        """Whatever is found wrong before the gate is asked for a release is a refusal of the gate too."""
+        try:
+            yield
+        except AevoriumError as error:
+            self._gate.refuse(error, phase=phase, run_id=run_id)
+
+    def _run(self, request: RunRequest, *, phase: str, round: int = 0) -> NodeRun:
+        """The run that a request for a release belongs to, if the request comes in its turn."""
+        with self._refusing(phase, run_id=request.run_id):
+            run = require_agreed(request, self._ledger.run(request.run_id), server=self._server)
+            require_turn(run, phase, round)
+        if phase != "count" and run.count is not None:
+            # Also of a run that goes on after a restart: the policy may have been changed in between.
+            self._gate.require_patients(request.run_id, noisy_count=run.count, phase=phase)
         return run
+
+    def _fix(self, run: NodeRun, request: StatisticsRequest) -> NodeRun:
+        """Fixes all that the run may release by a request for histograms, or checks that it says what the first did."""
+        if run.bins is None:
+            fixed = replace(run, bins=request.bins, records=request.records)
+            with self._refusing("statistics", run_id=request.run_id):
+                events = fixed.budget.events(known(fixed, fixed.size))
+            self._gate.fix_events(request.run_id, events, basis=fixed.basis)
+            return fixed
+        with self._refusing("statistics", run_id=request.run_id):
+            require_as_fixed(run, request)
+        return run
+
+    def _open_steps(self, request: GradientRequest) -> OpenSteps:
+        """Pays for a round under secure aggregation, by its first step."""
+        run = self._run(request, phase="training", round=request.round)
+        with self._refusing("training", run_id=request.run_id):
+            schedule, encoder = require_trust(run, is_summed=True), require_encoder(request)
+        released = self._gate.open_steps(
+            request.run_id,
+            phase="training",
+            round=request.round,
+            events=(schedule.step_event(steps=schedule.steps),),
+        )
+        return OpenSteps(request.run_id, request.round, schedule=schedule, encoder=encoder, released=released)
 
     def _spent(self, run_id: str, plan: StudyPlan) -> float:
         entry = self._ledger.run(run_id)
@@ -447,25 +478,16 @@ class NodeSession:
                 self.notice(line)
         return self._table
 
-    def _model(self, run: _Run, config: DenoiserConfig, vector: NDArray[np.float32]) -> TabularDiffusion:
-        """The model of a request, for the encoder of its run."""
-        schema, encoder = self.config.schema, run.encoder
-        if encoder is None or config.layout != Layout.for_table(encoder, schema):
-            raise FederationError("MESSAGE_INVALID", "The model of a round does not fit the encoder and the schema.")
-        model = TabularDiffusion(config, priors=encoder.priors(schema), generator=torch.Generator().manual_seed(0))
-        load_vector(model, vector)
-        return model
-
-    def _encode(self, run: _Run, encoder: TableEncoder) -> EncodedTable:
-        if encoder.schema_hash != self.config.schema.content_hash:
-            raise FederationError("MESSAGE_INVALID", "The encoder of a round does not fit the node's schema.")
-        if run.encoded is None or run.encoder != encoder:
+    def _encode(self, table: PatientTable, encoder: TableEncoder) -> EncodedTable:
+        if self._encoded is None or self._encoded[0] != encoder:
             # Where a value lies within its bin says nothing that is kept.
             seed = int(torch.randint(2**62, (1,), generator=self._generator()))
-            arrays = encoder.encode(self._load().frame, self.config.schema, generator=np.random.default_rng(seed))
-            run.encoded = EncodedTable.from_arrays(arrays.values, codes=arrays.codes, observed=arrays.observed)
-            run.encoder = encoder
-        return run.encoded
+            arrays = encoder.encode(table.frame, self.config.schema, generator=np.random.default_rng(seed))
+            self._encoded = (
+                encoder,
+                EncodedTable.from_arrays(arrays.values, codes=arrays.codes, observed=arrays.observed),
+            )
+        return self._encoded[1]
 
 
 OpenSession = Callable[[NodeConfig, Report], NodeSession]
@@ -480,7 +502,3 @@ def open_session(config: NodeConfig, report: Report) -> NodeSession:
         report: Takes notices for its own steward.
     """
     return NodeSession(config, noise=OsNoise(), report=report)
-
-
-def _out_of_order(run_id: str) -> PolicyRefused:
-    return PolicyRefused("RELEASE_OUTSIDE_PLAN", f"Run {run_id!r} refused. Its phases come in another order.")

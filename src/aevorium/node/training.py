@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from aevorium.diffusion.denoiser import TabularDiffusion, to_vector
 from aevorium.diffusion.layout import EncodedTable
@@ -15,28 +13,14 @@ from aevorium.errors import FederationError
 from aevorium.federation.protocol import TrainingSettings
 from aevorium.privacy.aggregation import encode_vector, share_noise
 from aevorium.privacy.mechanisms import NoiseSource
+from aevorium.privacy.numbers import Numbers
 from aevorium.privacy.plan import LOSS_BOUND, LOSS_LEVELS
 from aevorium.privacy.schedule import CLIP_LEVELS, TrainingSchedule
 from aevorium.privacy.training import TrainingPlan, clipped_gradient_sum, record_losses, train_privately
 
-__all__ = ["RoundOutcome", "noisy_gradient", "noisy_loss", "train_round"]
+__all__ = ["loss_noise", "noisy_gradient", "noisy_loss", "train_round"]
 
 _LOSS_DRAWS = 8
-
-
-@dataclass(frozen=True)
-class RoundOutcome:
-    """What a round releases. Safe to release.
-
-    Attributes:
-        vector: float32 [parameters], the node's model.
-        loss: Noisy mean loss per record.
-        loss_noise: Standard deviation of its noise.
-    """
-
-    vector: NDArray[np.float32]
-    loss: float
-    loss_noise: float
 
 
 def train_round(
@@ -48,7 +32,7 @@ def train_round(
     noise: NoiseSource,
     generator: Callable[[], torch.Generator],
     size: float,
-) -> RoundOutcome:
+) -> Numbers:
     """Trains the model in place. Reads patient records; what it returns is safe to release at the schedule's cost.
 
     Args:
@@ -59,6 +43,9 @@ def train_round(
         noise: Source of the loss's noise.
         generator: Makes generators for noise and batches.
         size: The node's declared or noisy number of records.
+
+    Returns:
+        The node's model, float32 [parameters], and the noisy mean loss per record, float64 [1].
     """
     if settings.learning_rate is None:
         raise FederationError("MESSAGE_INVALID", "A round came without the step size that belongs to it.")
@@ -73,9 +60,8 @@ def train_round(
         ema_decay=settings.ema_decay,
     )
     train_privately(model, encoded, plan=plan, generator=generator)
-    loss = noisy_loss(model, encoded, schedule=schedule, noise=noise, generator=generator)
-    scale = LOSS_BOUND / LOSS_LEVELS / size
-    return RoundOutcome(vector=to_vector(model), loss=float(loss[0]) * scale, loss_noise=schedule.loss.sigma * scale)
+    (total,) = noisy_loss(model, encoded, schedule=schedule, noise=noise, generator=generator)
+    return to_vector(model), np.array([float(total[0]) * _loss_unit(size)])
 
 
 def noisy_gradient(
@@ -85,7 +71,7 @@ def noisy_gradient(
     schedule: TrainingSchedule,
     settings: TrainingSettings,
     generator: Callable[[], torch.Generator],
-) -> NDArray[np.int64]:
+) -> Numbers:
     """One step under secure aggregation: the node's part of the sum, with its share of the noise.
 
     Reads patient records. The sum over all nodes is safe to release at the schedule's cost; a single part is protected
@@ -112,7 +98,7 @@ def noisy_gradient(
     part = encode_vector(exact, unit=settings.clip_norm, levels=CLIP_LEVELS, generator=generator())
     if schedule.noise_multiplier > 0:
         part += share_noise(len(part), sigma=schedule.noise_multiplier * CLIP_LEVELS, generator=generator())
-    return part
+    return (part,)
 
 
 def noisy_loss(
@@ -122,7 +108,7 @@ def noisy_loss(
     schedule: TrainingSchedule,
     noise: NoiseSource,
     generator: Callable[[], torch.Generator],
-) -> NDArray[np.int64]:
+) -> Numbers:
     """The sum of the records' bounded losses in levels, with noise: int64 [1]. Reads patient records.
 
     Args:
@@ -135,4 +121,14 @@ def noisy_loss(
     losses = record_losses(model, encoded, generator=generator(), draws=_LOSS_DRAWS)
     bounded = np.clip(np.nan_to_num(losses, nan=LOSS_BOUND), 0.0, LOSS_BOUND)
     levels = np.round(bounded * (LOSS_LEVELS / LOSS_BOUND)).astype(np.int64)
-    return schedule.loss.protect(levels.sum(keepdims=True), noise=noise)
+    return (schedule.loss.protect(levels.sum(keepdims=True), noise=noise),)
+
+
+def loss_noise(schedule: TrainingSchedule, *, size: float) -> float:
+    """Standard deviation of the noise in a round's loss. Public."""
+    return schedule.loss.sigma * _loss_unit(size)
+
+
+def _loss_unit(size: float) -> float:
+    """By how much one level of one record's loss moves the mean."""
+    return LOSS_BOUND / LOSS_LEVELS / size

@@ -1,202 +1,46 @@
 """The budget ledger: which runs a node agreed to and what each released, on disk, append-only.
 
-A release is *reserved* before its numbers are computed and *committed* when they are handed on. Both count as spent,
-for ever: a crash in between can over-count, never under-count.
+A release is *reserved* before its numbers are computed and *committed* together with them, in one transaction, before
+they are handed on. From the reservation on it counts as spent, for ever. What follows for a node that is killed:
+
+- Only committed numbers ever leave. So a reservation that was not committed has sent nothing, and its numbers may be
+  drawn anew for the same request, under the same charge: the world sees one draw, whichever it is.
+- Committed numbers may be sent again as often as asked for. They are the same bytes, and to repeat what is released
+  already is post-processing, which costs nothing (Dwork & Roth 2014, Proposition 2.1).
+- Both hold for the same request alone. Another one for the same phase and round would be a second mechanism, so each
+  reservation holds the fingerprint of what was asked for, and a different one is refused.
+- The first holds only while the end of a process does not depend on records. An exception can, so a reservation whose
+  numbers could not be computed has *failed*: it stays spent and is never tried again.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, Protocol
 
 from pydantic import ValidationError
 
 from aevorium.database import Database
 from aevorium.errors import ArtefactError, InternalError, PolicyRefused
+from aevorium.privacy.entries import Admit, BudgetLedger, Facts, LedgerRelease, LedgerRun, Owed, Reservation
 from aevorium.privacy.events import PrivacyEvent, events_from_json, events_to_json
+from aevorium.privacy.ledger_tables import MIGRATIONS
+from aevorium.privacy.numbers import Numbers, numbers_from_bytes, numbers_to_bytes
 
-__all__ = ["Admit", "BudgetLedger", "LedgerRelease", "LedgerRun", "SqliteLedger"]
-
-_VERSION = 1
-
-_TABLES = (
-    """CREATE TABLE runs (
-        position INTEGER PRIMARY KEY AUTOINCREMENT,
-        run_id TEXT NOT NULL UNIQUE,
-        plan TEXT NOT NULL,
-        plan_hash TEXT NOT NULL,
-        epsilon REAL NOT NULL,
-        delta REAL NOT NULL,
-        period TEXT NOT NULL,
-        agreed_events TEXT,
-        fixed_events TEXT,
-        agreed_at TEXT NOT NULL,
-        closed_at TEXT
-    )""",
-    """CREATE TABLE releases (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        run_id TEXT NOT NULL REFERENCES runs (run_id),
-        phase TEXT NOT NULL,
-        round INTEGER NOT NULL,
-        events TEXT NOT NULL,
-        state TEXT NOT NULL CHECK (state IN ('reserved', 'committed')),
-        reserved_at TEXT NOT NULL,
-        committed_at TEXT,
-        UNIQUE (run_id, phase, round)
-    )""",
-    """CREATE TRIGGER runs_stay BEFORE DELETE ON runs
-    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
-    """CREATE TRIGGER releases_stay BEFORE DELETE ON releases
-    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
-    """CREATE TRIGGER agreements_stay BEFORE UPDATE OF
-        position, run_id, plan, plan_hash, epsilon, delta, period, agreed_events, agreed_at ON runs
-    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
-    """CREATE TRIGGER fixed_events_stay BEFORE UPDATE OF fixed_events ON runs WHEN OLD.fixed_events IS NOT NULL
-    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
-    """CREATE TRIGGER ends_stay BEFORE UPDATE OF closed_at ON runs WHEN OLD.closed_at IS NOT NULL
-    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
-    """CREATE TRIGGER commits_stay BEFORE UPDATE OF state, committed_at ON releases WHEN OLD.state = 'committed'
-    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
-    """CREATE TRIGGER events_stay BEFORE UPDATE OF run_id, phase, round, events ON releases
-    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
-)
-
-
-@dataclass(frozen=True)
-class LedgerRelease:
-    """One release of a run. Safe to release.
-
-    Attributes:
-        id: The reservation's number.
-        run_id: The run.
-        phase: The phase of the run.
-        round: The round within the phase.
-        events: What it costs.
-        state: "reserved" (perhaps released) or "committed" (released); both are spent.
-        reserved_at: UTC, ISO 8601.
-        committed_at: The same; None while only reserved.
-    """
-
-    id: int
-    run_id: str
-    phase: str
-    round: int
-    events: tuple[PrivacyEvent, ...]
-    state: Literal["reserved", "committed"]
-    reserved_at: str
-    committed_at: str | None
-
-
-@dataclass(frozen=True)
-class LedgerRun:
-    """One run that the node agreed to, with everything it released so far. Safe to release.
-
-    Attributes:
-        run_id: The run.
-        plan_json: The plan as agreed.
-        plan_hash: SHA-256 (hex) of its text.
-        epsilon: The run's target ε.
-        delta: The run's target δ.
-        period: The budget period that pays for it.
-        agreed_events: The events that the plan announced; None if it announced none.
-        fixed_events: The events fixed later, after a noisy count; None if none were.
-        agreed_at: UTC, ISO 8601.
-        closed_at: When the run ended at this node; None while more may be released.
-        releases: In the order of reservation.
-    """
-
-    run_id: str
-    plan_json: str
-    plan_hash: str
-    epsilon: float
-    delta: float
-    period: str
-    agreed_events: tuple[PrivacyEvent, ...] | None
-    fixed_events: tuple[PrivacyEvent, ...] | None
-    agreed_at: str
-    closed_at: str | None
-    releases: tuple[LedgerRelease, ...] = ()
-
-    @property
-    def events(self) -> tuple[PrivacyEvent, ...]:
-        """Everything released or reserved, in order."""
-        return tuple(event for release in self.releases for event in release.events)
-
-    @property
-    def planned_events(self) -> tuple[PrivacyEvent, ...] | None:
-        """All that the run may release, as far as it is fixed."""
-        return self.agreed_events if self.fixed_events is None else self.fixed_events
-
-
-Admit = Callable[[Mapping[str, LedgerRun]], None]
-"""Looks at the runs of the period and raises if the change must not be made. Runs inside the transaction."""
-
-
-class BudgetLedger(Protocol):
-    """What every ledger does; `tests/unit/privacy/test_privacy_ledger.py` holds the suite that each one passes.
-
-    An `admit` function sees the period as it is before the change, within the same transaction; when it raises,
-    nothing is written. Two processes therefore cannot both be admitted to budget that suffices for one.
-    """
-
-    def open_run(
-        self,
-        run_id: str,
-        *,
-        plan_json: str,
-        plan_hash: str,
-        epsilon: float,
-        delta: float,
-        period: str,
-        agreed_events: Sequence[PrivacyEvent] | None = None,
-        admit: Admit | None = None,
-    ) -> None:
-        """Writes a run down. Raises PolicyRefused (RELEASE_OUTSIDE_PLAN) if the id is taken."""
-        ...
-
-    def fix_events(self, run_id: str, events: Sequence[PrivacyEvent], *, admit: Admit | None = None) -> None:
-        """Writes down, once, all that a run may release.
-
-        Raises:
-            PolicyRefused: RELEASE_OUTSIDE_PLAN, if the run is unknown or closed, or its events were fixed before.
-        """
-        ...
-
-    def close_run(self, run_id: str) -> None:
-        """Marks the end of a run at this node; a second time changes nothing."""
-        ...
-
-    def reserve(
-        self, run_id: str, *, phase: str, round: int, events: Sequence[PrivacyEvent], admit: Admit | None = None
-    ) -> int:
-        """Spends the events and returns the reservation's number.
-
-        Raises:
-            PolicyRefused: RELEASE_OUTSIDE_PLAN, if the run is unknown or closed, or this phase and round of it were
-                reserved before.
-        """
-        ...
-
-    def commit(self, reservation: int) -> None:
-        """Marks a reservation as released. Raises InternalError if there is none, or it was committed before."""
-        ...
-
-    def run(self, run_id: str) -> LedgerRun | None:
-        """One run, or None."""
-        ...
-
-    def runs(self, period: str) -> dict[str, LedgerRun]:
-        """The runs of a period by id, in the order of agreement."""
-        ...
-
-    def periods(self) -> tuple[str, ...]:
-        """The periods that have runs, oldest first."""
-        ...
+__all__ = [
+    "Admit",
+    "BudgetLedger",
+    "Facts",
+    "LedgerRelease",
+    "LedgerRun",
+    "Owed",
+    "Reservation",
+    "SqliteLedger",
+]
 
 
 def _utc_now() -> datetime:
@@ -217,7 +61,7 @@ class SqliteLedger:
     def __init__(self, path: Path, *, now: Callable[[], datetime] = _utc_now) -> None:
         if os.name == "posix" and path.parent.is_dir():
             path.parent.chmod(0o700)
-        self._database = Database(path, version=_VERSION, tables=_TABLES)
+        self._database = Database(path, migrations=MIGRATIONS)
         self._now = now
 
     def open_run(
@@ -230,7 +74,9 @@ class SqliteLedger:
         delta: float,
         period: str,
         agreed_events: Sequence[PrivacyEvent] | None = None,
+        facts: Facts | None = None,
         admit: Admit | None = None,
+        owes: Owed | None = None,
     ) -> None:
         """See `BudgetLedger`."""
         with self._database.write() as connection:
@@ -252,8 +98,18 @@ class SqliteLedger:
                     self._time(),
                 ),
             )
+            _note_facts(connection, run_id, facts)
+            _owe(connection, owes)
 
-    def fix_events(self, run_id: str, events: Sequence[PrivacyEvent], *, admit: Admit | None = None) -> None:
+    def fix_events(
+        self,
+        run_id: str,
+        events: Sequence[PrivacyEvent],
+        *,
+        facts: Facts | None = None,
+        admit: Admit | None = None,
+        owes: Owed | None = None,
+    ) -> None:
         """See `BudgetLedger`."""
         with self._database.write() as connection:
             run = self._open(connection, run_id)
@@ -262,42 +118,81 @@ class SqliteLedger:
             if admit is not None:
                 admit(self._period(connection, run.period))
             connection.execute("UPDATE runs SET fixed_events = ? WHERE run_id = ?", (events_to_json(events), run_id))
+            _note_facts(connection, run_id, facts)
+            _owe(connection, owes)
 
-    def close_run(self, run_id: str) -> None:
+    def close_run(self, run_id: str, *, owes: Owed | None = None) -> None:
         """See `BudgetLedger`."""
         with self._database.write() as connection:
-            connection.execute(
+            cursor = connection.execute(
                 "UPDATE runs SET closed_at = ? WHERE run_id = ? AND closed_at IS NULL", (self._time(), run_id)
             )
+            if cursor.rowcount == 1:
+                _forget(connection, run_id)
+                _owe(connection, owes)
 
     def reserve(
-        self, run_id: str, *, phase: str, round: int, events: Sequence[PrivacyEvent], admit: Admit | None = None
-    ) -> int:
+        self,
+        run_id: str,
+        *,
+        phase: str,
+        round: int,
+        events: Sequence[PrivacyEvent],
+        fingerprint: str,
+        admit: Admit | None = None,
+    ) -> Reservation:
         """See `BudgetLedger`."""
         with self._database.write() as connection:
             run = self._open(connection, run_id)
-            if any((release.phase, release.round) == (phase, round) for release in run.releases):
-                raise _outside_plan(run_id, f"Phase {phase!r}, round {round} was released before (replayed).")
+            found = run.find(phase=phase, round=round)
+            if found is not None:
+                _require_same(found, events=events, fingerprint=fingerprint)
+                if found.state == "committed":
+                    return Reservation(found.id, _numbers_of(connection, found))
             if admit is not None:
                 admit(self._period(connection, run.period))
+            if found is not None:
+                return Reservation(found.id, None)
             cursor = connection.execute(
-                "INSERT INTO releases (run_id, phase, round, events, state, reserved_at)"
-                " VALUES (?, ?, ?, ?, 'reserved', ?)",
-                (run_id, phase, round, events_to_json(events), self._time()),
+                "INSERT INTO releases (run_id, phase, round, events, state, reserved_at, fingerprint)"
+                " VALUES (?, ?, ?, ?, 'reserved', ?, ?)",
+                (run_id, phase, round, events_to_json(events), self._time(), fingerprint),
             )
             if cursor.lastrowid is None:
                 raise InternalError("The ledger gave no number to a reservation.")
-            return cursor.lastrowid
+            return Reservation(cursor.lastrowid, None)
 
-    def commit(self, reservation: int) -> None:
+    def commit(
+        self, reservation: int, *, numbers: Numbers, facts: Facts | None = None, owes: Owed | None = None
+    ) -> None:
         """See `BudgetLedger`."""
         with self._database.write() as connection:
-            cursor = connection.execute(
-                "UPDATE releases SET state = 'committed', committed_at = ? WHERE id = ? AND state = 'reserved'",
-                (self._time(), reservation),
+            row = _open_reservation(connection, reservation)
+            connection.execute(
+                "UPDATE releases SET state = 'committed', committed_at = ? WHERE id = ?", (self._time(), reservation)
             )
-            if cursor.rowcount != 1:
-                raise InternalError(f"There is no open reservation {reservation} in the ledger.")
+            _forget(connection, row["run_id"], phase=row["phase"])
+            connection.execute("INSERT INTO outbox VALUES (?, ?)", (reservation, numbers_to_bytes(numbers)))
+            _note_facts(connection, row["run_id"], facts)
+            _owe(connection, owes)
+
+    def fail(self, reservation: int, *, owes: Owed | None = None) -> None:
+        """See `BudgetLedger`."""
+        with self._database.write() as connection:
+            _open_reservation(connection, reservation)
+            connection.execute("UPDATE releases SET failed_at = ? WHERE id = ?", (self._time(), reservation))
+            _owe(connection, owes)
+
+    def owed(self) -> tuple[Owed, ...]:
+        """See `BudgetLedger`."""
+        with self._database.read() as connection:
+            rows = connection.execute("SELECT * FROM owed ORDER BY id").fetchall()
+            return tuple(Owed(row["action"], json.loads(row["detail"]), id=row["id"]) for row in rows)
+
+    def settle(self, owed: int) -> None:
+        """See `BudgetLedger`."""
+        with self._database.write() as connection:
+            connection.execute("DELETE FROM owed WHERE id = ?", (owed,))
 
     def run(self, run_id: str) -> LedgerRun | None:
         """See `BudgetLedger`."""
@@ -349,9 +244,21 @@ class SqliteLedger:
             fixed_events=None if row["fixed_events"] is None else self._events(row["fixed_events"]),
             agreed_at=row["agreed_at"],
             closed_at=row["closed_at"],
-            releases=tuple(
-                LedgerRelease(**{**dict(release), "events": self._events(release["events"])}) for release in releases
-            ),
+            facts=json.loads(row["facts"]),
+            releases=tuple(self._release(release) for release in releases),
+        )
+
+    def _release(self, row: sqlite3.Row) -> LedgerRelease:
+        return LedgerRelease(
+            id=row["id"],
+            run_id=row["run_id"],
+            phase=row["phase"],
+            round=row["round"],
+            events=self._events(row["events"]),
+            state=row["state"] if row["failed_at"] is None else "failed",
+            reserved_at=row["reserved_at"],
+            committed_at=row["committed_at"],
+            fingerprint=row["fingerprint"],
         )
 
     def _events(self, text: str) -> tuple[PrivacyEvent, ...]:
@@ -364,6 +271,60 @@ class SqliteLedger:
                 f"The ledger {path!r} cannot be used. This version does not know one of its events.",
                 hint="Use the version of Aevorium that wrote it, or a newer one.",
             ) from error
+
+
+def _require_same(found: LedgerRelease, *, events: Sequence[PrivacyEvent], fingerprint: str) -> None:
+    """Passes if a reservation was made for the very same request, and its numbers can still be had."""
+    what = f"Phase {found.phase!r}, round {found.round}"
+    if found.fingerprint != fingerprint or found.events != tuple(events):
+        raise _outside_plan(found.run_id, f"{what} was asked for before (replayed), with other content.")
+    if found.state == "failed":
+        raise _outside_plan(found.run_id, f"{what} was asked for before (replayed), and failed.")
+
+
+def _open_reservation(connection: sqlite3.Connection, reservation: int) -> sqlite3.Row:
+    row: sqlite3.Row | None = connection.execute(
+        "SELECT * FROM releases WHERE id = ? AND state = 'reserved' AND failed_at IS NULL", (reservation,)
+    ).fetchone()
+    if row is None:
+        raise InternalError(f"There is no open reservation {reservation} in the ledger.")
+    return row
+
+
+def _numbers_of(connection: sqlite3.Connection, release: LedgerRelease) -> Numbers:
+    row = connection.execute("SELECT payload FROM outbox WHERE release_id = ?", (release.id,)).fetchone()
+    if row is None or row["payload"] is None:
+        raise _outside_plan(
+            release.run_id,
+            f"Phase {release.phase!r}, round {release.round} was released before (replayed); the numbers are no longer"
+            " kept.",
+        )
+    return numbers_from_bytes(row["payload"])
+
+
+def _forget(connection: sqlite3.Connection, run_id: str, *, phase: str | None = None) -> None:
+    """Forgets the numbers of a run, or of one phase of it; that they were released stays."""
+    connection.execute(
+        "UPDATE outbox SET payload = NULL WHERE payload IS NOT NULL AND release_id IN"
+        " (SELECT id FROM releases WHERE run_id = ? AND phase = COALESCE(?, phase))",
+        (run_id, phase),
+    )
+
+
+def _note_facts(connection: sqlite3.Connection, run_id: str, facts: Facts | None) -> None:
+    """Adds facts to those of a run. What is known stays: later phases were fixed by it."""
+    if not facts:
+        return
+    row = connection.execute("SELECT facts FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+    known = json.loads(row["facts"])
+    if any(name in known and known[name] != value for name, value in facts.items()):
+        raise InternalError(f"A fact of run {run_id!r} would change.")
+    connection.execute("UPDATE runs SET facts = ? WHERE run_id = ?", (json.dumps({**known, **facts}), run_id))
+
+
+def _owe(connection: sqlite3.Connection, owes: Owed | None) -> None:
+    if owes is not None:
+        connection.execute("INSERT INTO owed (action, detail) VALUES (?, ?)", (owes.action, json.dumps(owes.detail)))
 
 
 def _outside_plan(run_id: str, reason: str) -> PolicyRefused:

@@ -126,7 +126,7 @@ class SummedTraining:
     def _finish_round(self, number: int, *, started: float) -> None:
         """Asks for the charged loss of the averaged model, and writes the round down."""
         vector = self._average.vector()
-        request = LossRequest(**self._run, round=number, model=self._journal.model)
+        request = LossRequest(**self._run, round=number, encoder=self._encoder, model=self._journal.model)
         replies = self._ask(request, vector, message_type=LOSS, phase=f"training, round {number}")
         parts = [np.asarray(read_array(message, np.int64), dtype=np.int64) for message in replies.valid.values()]
         bodies = [read_body(message, LossReply) for message in replies.valid.values()]

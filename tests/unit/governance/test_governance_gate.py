@@ -4,6 +4,7 @@ import json
 import math
 import threading
 
+import numpy as np
 import pytest
 
 from aevorium.errors import AevoriumError, BudgetExceeded, ConfigError, ExitStatus, PolicyRefused
@@ -29,6 +30,11 @@ class Node:
         self.ledger = SqliteLedger(home / "ledger.db")
         self.chain = AuditChain(home / "audit.db")
         self.gate = ReleaseGate(node="st-mary", policy=policy, ledger=self.ledger, chain=self.chain)
+
+    def release(self, run_id: str = "r1", *, phase: str, round: int = 0, events, produce, asked: str = "x", **extra):
+        return self.gate.release(
+            run_id, phase=phase, round=round, events=events, fingerprint=asked, produce=produce, **extra
+        )
 
     @property
     def actions(self) -> list[str]:
@@ -60,7 +66,11 @@ def plan(run_id: str = "r1", **changes) -> AgreedPlan:
     return AgreedPlan(run_id=run_id, **{**facts, **changes})
 
 
-def must_not_run() -> None:
+def numbers():
+    return (np.array([812]),)
+
+
+def must_not_run():
     raise AssertionError("records were read")
 
 
@@ -75,10 +85,10 @@ def refused(code: str, attempt) -> AevoriumError:
 def test_a_run_from_plan_to_end(make):
     node = make()
     node.gate.agree(plan())
-    assert node.gate.release("r1", phase="count", round=0, events=[COUNT], produce=lambda: 812) == 812
-    assert node.gate.release("r1", phase="tables", round=0, events=[TABLES], produce=lambda: [1, 2]) == [1, 2]
+    assert node.release(phase="count", round=0, events=[COUNT], produce=numbers)[0].tolist() == [812]
+    node.release(phase="tables", round=0, events=[TABLES], produce=numbers)
     for number in (1, 2):
-        node.gate.release("r1", phase="training", round=number, events=[ROUND], produce=lambda: "model")
+        node.release(phase="training", round=number, events=[ROUND], produce=numbers)
     node.gate.close("r1")
     assert node.ledger.run("r1").events == EVENTS
     assert {release.state for release in node.ledger.run("r1").releases} == {"committed"}
@@ -92,7 +102,7 @@ def test_a_run_from_plan_to_end(make):
 def test_the_audit_log_has_events_and_purposes_but_no_values(make):
     node = make()
     node.gate.agree(plan())
-    node.gate.release("r1", phase="count", round=0, events=[COUNT], produce=lambda: 918273)
+    node.release(phase="count", round=0, events=[COUNT], produce=lambda: (np.array([918273]),))
     assert node.last.actor == "st-mary"
     assert node.last.detail["phase"] == "count"
     assert node.last.detail["events"] == [{"purpose": "count", "kind": "discrete_laplace", "epsilon": 0.1}]
@@ -103,7 +113,12 @@ def test_the_reservation_is_on_disk_before_records_are_read(make):
     node = make()
     node.gate.agree(plan())
     seen = []
-    node.gate.release("r1", phase="count", round=0, events=[COUNT], produce=lambda: seen.append(node.ledger.run("r1")))
+
+    def look():
+        seen.append(node.ledger.run("r1"))
+        return numbers()
+
+    node.release(phase="count", round=0, events=[COUNT], produce=look)
     assert seen[0].events == (COUNT,)
     assert seen[0].releases[0].state == "reserved"
 
@@ -121,7 +136,7 @@ def test_what_fails_while_records_are_read_stays_spent(make, error):
         raise error
 
     with pytest.raises(type(error)):
-        node.gate.release("r1", phase="count", round=0, events=[COUNT], produce=produce)
+        node.release(phase="count", round=0, events=[COUNT], produce=produce)
     assert node.ledger.run("r1").events == (COUNT,)
     assert node.last.action == "release_failed"
     assert node.last.detail["spent"] is True
@@ -129,7 +144,7 @@ def test_what_fails_while_records_are_read_stays_spent(make, error):
     assert "Jane" not in json.dumps(node.chain.export())
     refused(
         "RELEASE_OUTSIDE_PLAN",
-        lambda: node.gate.release("r1", phase="count", round=0, events=[COUNT], produce=must_not_run),
+        lambda: node.release(phase="count", round=0, events=[COUNT], produce=must_not_run),
     )
 
 
@@ -190,7 +205,7 @@ def test_a_plan_beyond_the_budget_leaves_only_an_audit_entry(make):
     assert node.actions == ["plan_refused"]
     refused(
         "RELEASE_OUTSIDE_PLAN",
-        lambda: node.gate.release("r1", phase="count", round=0, events=[COUNT], produce=must_not_run),
+        lambda: node.release(phase="count", round=0, events=[COUNT], produce=must_not_run),
     )
 
 
@@ -228,7 +243,7 @@ def test_events_that_the_plan_does_not_hold_are_refused_even_if_they_are_cheaper
     node.gate.agree(plan())
     refused(
         "RELEASE_OUTSIDE_PLAN",
-        lambda: node.gate.release("r1", phase="x", round=0, events=events, produce=must_not_run),
+        lambda: node.release(phase="x", round=0, events=events, produce=must_not_run),
     )
     assert node.ledger.run("r1").events == ()
     assert node.last.action == "release_refused"
@@ -238,10 +253,10 @@ def test_more_rounds_than_planned_are_refused(make):
     node = make()
     node.gate.agree(plan())
     for number in (1, 2):
-        node.gate.release("r1", phase="training", round=number, events=[ROUND], produce=lambda: None)
+        node.release(phase="training", round=number, events=[ROUND], produce=numbers)
     refused(
         "RELEASE_OUTSIDE_PLAN",
-        lambda: node.gate.release("r1", phase="training", round=3, events=[ROUND], produce=must_not_run),
+        lambda: node.release(phase="training", round=3, events=[ROUND], produce=must_not_run),
     )
 
 
@@ -252,33 +267,126 @@ def test_unknown_and_closed_runs_release_nothing(make):
     for run_id in ("r1", "r9"):
         refused(
             "RELEASE_OUTSIDE_PLAN",
-            lambda run_id=run_id: node.gate.release(
-                run_id, phase="count", round=0, events=[COUNT], produce=must_not_run
-            ),
+            lambda run_id=run_id: node.release(run_id, phase="count", round=0, events=[COUNT], produce=must_not_run),
         )
     refused("RELEASE_OUTSIDE_PLAN", lambda: node.gate.close("r9"))
 
 
-def test_a_replay_is_refused_by_a_gate_that_was_started_anew(make):
+def test_the_same_request_gets_the_same_numbers_also_from_a_gate_that_was_started_anew(make):
     node = make()
     node.gate.agree(plan())
-    node.gate.release("r1", phase="training", round=1, events=[ROUND], produce=lambda: None)
+    (first,) = node.release(phase="training", round=1, events=[ROUND], produce=lambda: (np.random.rand(5),))
+    for again in (node, make()):
+        (found,) = again.release(phase="training", round=1, events=[ROUND], produce=must_not_run)
+        assert found.tobytes() == first.tobytes()
+    assert node.ledger.run("r1").events == (ROUND,)
+    assert node.actions == ["plan_agreed", "release", "release_repeated", "release_repeated"]
+
+
+def test_a_replay_with_other_content_is_refused_also_by_a_gate_that_was_started_anew(make):
+    node = make()
+    node.gate.agree(plan())
+    node.release(phase="training", round=1, events=[ROUND], produce=numbers)
+    for again in (node, make()):
+        refused(
+            "RELEASE_OUTSIDE_PLAN",
+            lambda again=again: again.release(
+                phase="training", round=1, events=[ROUND], produce=must_not_run, asked="another"
+            ),
+        )
+    assert node.ledger.run("r1").events == (ROUND,)
+    assert node.actions[-2:] == ["release_refused"] * 2
+
+
+def test_what_is_asked_for_again_while_it_is_computed_is_refused(make):
+    node = make()
+    node.gate.agree(plan())
+
+    def produce():
+        refused(
+            "RELEASE_OUTSIDE_PLAN",
+            lambda: node.release(phase="training", round=1, events=[ROUND], produce=must_not_run),
+        )
+        return numbers()
+
+    node.release(phase="training", round=1, events=[ROUND], produce=produce)
+    assert node.actions == ["plan_agreed", "release_refused", "release"]
+
+
+class Killed(BaseException):
+    """Ends a process as kill -9 would: nothing after it runs."""
+
+
+def killed(*_, **__):
+    raise Killed
+
+
+def test_what_was_reserved_by_a_process_that_was_killed_is_computed_once_more_at_no_further_cost(make, monkeypatch):
+    node = make()
+    node.gate.agree(plan())
+    monkeypatch.setattr(node.ledger, "commit", killed)
+    with pytest.raises(Killed):
+        node.release(phase="training", round=1, events=[ROUND], produce=numbers)
+    assert node.ledger.run("r1").events == (ROUND,)
+    stricter = make(NodePolicy(budget=Budget(max_epsilon=0.5, max_delta=DELTA, period="2026")))
+    refused(
+        "BUDGET_EXCEEDED",
+        lambda: stricter.release(phase="training", round=1, events=[ROUND], produce=must_not_run),
+    )
+    again = make()
+    again.release(phase="training", round=1, events=[ROUND], produce=numbers)
+    again.release(phase="training", round=2, events=[ROUND], produce=numbers)
     refused(
         "RELEASE_OUTSIDE_PLAN",
-        lambda: make().gate.release("r1", phase="training", round=1, events=[ROUND], produce=must_not_run),
+        lambda: again.release(phase="training", round=3, events=[ROUND], produce=must_not_run),
     )
+    assert node.ledger.run("r1").events == (ROUND, ROUND)
+
+
+@pytest.mark.parametrize("moment", ["before the chain", "after the chain"])
+def test_the_chain_tells_of_every_change_once_though_the_process_was_killed(make, monkeypatch, moment):
+    node = make()
+    node.gate.agree(plan())
+
+    def attempts():
+        yield lambda: make_killed().release(phase="count", events=[COUNT], produce=numbers)
+        yield lambda: make_killed().gate.fix_events("r1", EVENTS)
+        yield lambda: make_killed().gate.close("r1")
+
+    def make_killed():
+        fresh = make()
+        owner, method = (fresh.chain, "append") if moment == "before the chain" else (fresh.ledger, "settle")
+        monkeypatch.setattr(owner, method, killed)
+        return fresh
+
+    for attempt in attempts():
+        with pytest.raises(Killed):
+            attempt()
+    assert make().actions == ["plan_agreed", "release", "events_fixed", "run_closed"]
+    assert make().chain.verify().is_sound
+    assert node.ledger.owed() == ()
+
+
+def test_a_refused_request_is_written_down(make):
+    node = make()
+    with pytest.raises(PolicyRefused):
+        node.gate.refuse(PolicyRefused("SCHEMA_MISMATCH", "Another schema."), phase="plan", run_id="r1")
+    assert node.last.action == "request_refused"
+    assert node.last.detail == {
+        "run_id": "r1", "phase": "plan", "code": "SCHEMA_MISMATCH", "reason": "Another schema.",
+    }  # fmt: skip
 
 
 def test_before_events_are_fixed_only_noisy_counts_pass(make):
     node = make()
     node.gate.agree(plan(planned_events=None))
-    node.gate.release("r1", phase="count", round=0, events=[COUNT], produce=lambda: 1)
+    node.release(phase="count", round=0, events=[COUNT], produce=numbers)
     refused(
         "RELEASE_OUTSIDE_PLAN",
-        lambda: node.gate.release("r1", phase="tables", round=0, events=[TABLES], produce=must_not_run),
+        lambda: node.release(phase="tables", round=0, events=[TABLES], produce=must_not_run),
     )
     node.gate.fix_events("r1", EVENTS)
-    node.gate.release("r1", phase="tables", round=0, events=[TABLES], produce=lambda: 1)
+    node.release(phase="tables", round=0, events=[TABLES], produce=numbers)
     assert node.actions[-3:] == ["release_refused", "events_fixed", "release"]
 
 
@@ -286,17 +394,17 @@ def test_counts_before_the_fixing_stay_within_the_target(make):
     node = make()
     node.gate.agree(plan(planned_events=None, epsilon=0.25))
     for number in (1, 2):
-        node.gate.release("r1", phase="count", round=number, events=[COUNT], produce=lambda: 1)
+        node.release(phase="count", round=number, events=[COUNT], produce=numbers)
     refused(
         "BUDGET_EXCEEDED",
-        lambda: node.gate.release("r1", phase="count", round=3, events=[COUNT], produce=must_not_run),
+        lambda: node.release(phase="count", round=3, events=[COUNT], produce=must_not_run),
     )
 
 
 def test_events_that_leave_out_the_count_or_cost_too_much_cannot_be_fixed(make):
     node = make()
     node.gate.agree(plan(planned_events=None))
-    node.gate.release("r1", phase="count", round=0, events=[COUNT], produce=lambda: 1)
+    node.release(phase="count", round=0, events=[COUNT], produce=numbers)
     refused("RELEASE_OUTSIDE_PLAN", lambda: node.gate.fix_events("r1", [TABLES, ROUND]))
     refused("BUDGET_EXCEEDED", lambda: node.gate.fix_events("r1", [*EVENTS, ROUND]))
     refused("RELEASE_OUTSIDE_PLAN", lambda: node.gate.fix_events("r9", EVENTS))
@@ -308,7 +416,7 @@ def test_events_that_leave_out_the_count_or_cost_too_much_cannot_be_fixed(make):
 def test_events_cannot_be_fixed_after_gaussian_output_was_seen(make):
     node = make()
     node.gate.agree(plan())
-    node.gate.release("r1", phase="tables", round=0, events=[TABLES], produce=lambda: 1)
+    node.release(phase="tables", round=0, events=[TABLES], produce=numbers)
     error = refused("RELEASE_OUTSIDE_PLAN", lambda: node.gate.fix_events("r1", EVENTS))
     assert "noisy counts" in error.message
 
@@ -316,36 +424,36 @@ def test_events_cannot_be_fixed_after_gaussian_output_was_seen(make):
 def test_an_estimate_can_be_replaced_after_the_count(make):
     node = make()
     node.gate.agree(plan())
-    node.gate.release("r1", phase="count", round=0, events=[COUNT], produce=lambda: 1)
+    node.release(phase="count", round=0, events=[COUNT], produce=numbers)
     larger = ROUND.model_copy(update={"sampling_rate": 0.12, "noise_multiplier": 5.0, "steps": 40})
     node.gate.fix_events("r1", (COUNT, TABLES, larger))
     refused(
         "RELEASE_OUTSIDE_PLAN",
-        lambda: node.gate.release("r1", phase="training", round=1, events=[ROUND], produce=must_not_run),
+        lambda: node.release(phase="training", round=1, events=[ROUND], produce=must_not_run),
     )
-    node.gate.release("r1", phase="training", round=1, events=[larger], produce=lambda: None)
+    node.release(phase="training", round=1, events=[larger], produce=numbers)
 
 
 def test_a_limit_lowered_during_a_run_stops_it(make):
     node = make()
     node.gate.agree(plan())
-    node.gate.release("r1", phase="count", round=0, events=[COUNT], produce=lambda: 1)
+    node.release(phase="count", round=0, events=[COUNT], produce=numbers)
     stricter = make(NodePolicy(budget=Budget(max_epsilon=0.5, max_delta=DELTA, period="2026")))
     refused(
         "BUDGET_EXCEEDED",
-        lambda: stricter.gate.release("r1", phase="tables", round=0, events=[TABLES], produce=must_not_run),
+        lambda: stricter.release(phase="tables", round=0, events=[TABLES], produce=must_not_run),
     )
 
 
 def test_a_new_period_neither_frees_nor_stops_the_runs_of_the_old_one(make):
     node = make()
     node.gate.agree(plan())
-    node.gate.release("r1", phase="training", round=1, events=[ROUND], produce=lambda: None)
+    node.release(phase="training", round=1, events=[ROUND], produce=numbers)
     later = make(NodePolicy(budget=Budget(max_epsilon=10.0, max_delta=DELTA, period="2027")))
-    later.gate.release("r1", phase="training", round=2, events=[ROUND], produce=lambda: None)
+    later.release(phase="training", round=2, events=[ROUND], produce=numbers)
     refused(
         "RELEASE_OUTSIDE_PLAN",
-        lambda: later.gate.release("r1", phase="training", round=3, events=[ROUND], produce=must_not_run),
+        lambda: later.release(phase="training", round=3, events=[ROUND], produce=must_not_run),
     )
     assert later.gate.spend().spent == 0
     assert node.gate.spend().spent > 0
@@ -357,9 +465,9 @@ def test_a_run_without_privacy_needs_a_policy_without_a_limit(make):
     node = make(simulated_policy(epsilon=math.inf, delta=DELTA))
     node.gate.agree(unprotected)
     none = NonPrivate(purpose="count")
-    node.gate.release("r1", phase="count", round=0, events=[none], produce=lambda: 1)
+    node.release(phase="count", round=0, events=[none], produce=numbers)
     node.gate.fix_events("r1", [none, none])
-    node.gate.release("r1", phase="tables", round=0, events=[none], produce=lambda: 1)
+    node.release(phase="tables", round=0, events=[none], produce=numbers)
     view = node.gate.spend()
     assert view.spent == view.left == math.inf
     assert json.loads(view.model_dump_json())["spent"] == "Infinity"
@@ -372,7 +480,7 @@ def test_an_unprotected_release_is_not_in_any_private_plan(make):
     node.gate.agree(plan(planned_events=None))
     refused(
         "RELEASE_OUTSIDE_PLAN",
-        lambda: node.gate.release("r1", phase="x", round=0, events=[NonPrivate(purpose="x")], produce=must_not_run),
+        lambda: node.release(phase="x", round=0, events=[NonPrivate(purpose="x")], produce=must_not_run),
     )
 
 
@@ -426,6 +534,6 @@ def test_a_run_that_another_node_refused_costs_nothing_and_can_be_repeated(make,
         view = node.gate.spend()
         assert (view.spent, view.committed, view.left) == (0, 0, TARGET)
     node.gate.agree(plan("r1", planned_events=planned))
-    node.gate.release("r1", phase="count", round=0, events=[COUNT], produce=lambda: 812)
+    node.release(phase="count", round=0, events=[COUNT], produce=numbers)
     node.gate.close("r1")
     refused("BUDGET_EXCEEDED", lambda: node.gate.agree(plan("r2", planned_events=planned)))

@@ -9,11 +9,14 @@ import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from aevorium.database import Database
 from aevorium.errors import ArtefactError, InternalError, PolicyRefused
-from aevorium.privacy.events import DiscreteGaussian, DiscreteLaplace, SampledGaussian
-from aevorium.privacy.ledger import BudgetLedger, SqliteLedger
+from aevorium.privacy.events import DiscreteGaussian, DiscreteLaplace, SampledGaussian, events_to_json
+from aevorium.privacy.ledger import BudgetLedger, Owed, SqliteLedger
+from aevorium.privacy.ledger_tables import MIGRATIONS
 
 COUNT = DiscreteLaplace(purpose="count", epsilon=0.1)
 TABLES = DiscreteGaussian(purpose="tables", sigma=5.0, count=14)
@@ -30,6 +33,14 @@ def refuse(_runs) -> None:
 
 def open_run(ledger: BudgetLedger, run_id: str = "r1", *, period: str = "2026", **extra) -> None:
     ledger.open_run(run_id, plan_json="{}", plan_hash="ab", epsilon=3.0, delta=1e-5, period=period, **extra)
+
+
+def reserve(ledger: BudgetLedger, run_id: str = "r1", *, phase: str, round: int, events, asked: str = "x", **extra):
+    return ledger.reserve(run_id, phase=phase, round=round, events=events, fingerprint=asked, **extra)
+
+
+def release(ledger: BudgetLedger, run_id: str = "r1", *, phase: str, round: int, events, numbers=(), **extra) -> None:
+    ledger.commit(reserve(ledger, run_id, phase=phase, round=round, events=events).id, numbers=numbers, **extra)
 
 
 class LedgerConformance:
@@ -64,48 +75,157 @@ class LedgerConformance:
 
     def test_reserved_and_committed_are_both_spent_for_ever(self, ledger, reopened):
         open_run(ledger)
-        first = ledger.reserve("r1", phase="count", round=0, events=[COUNT])
-        second = ledger.reserve("r1", phase="tables", round=0, events=[TABLES])
-        ledger.commit(first)
-        assert first != second
+        first = reserve(ledger, phase="count", round=0, events=[COUNT])
+        second = reserve(ledger, phase="tables", round=0, events=[TABLES])
+        ledger.commit(first.id, numbers=())
+        assert first.id != second.id
         run = reopened().run("r1")
         assert run.events == (COUNT, TABLES)
         assert [release.state for release in run.releases] == ["committed", "reserved"]
 
     def test_a_release_of_nothing_costs_nothing_but_is_written_down(self, ledger):
         open_run(ledger)
-        ledger.reserve("r1", phase="hello", round=0, events=[])
+        reserve(ledger, phase="hello", round=0, events=[])
         assert ledger.run("r1").events == ()
         assert len(ledger.run("r1").releases) == 1
 
     def test_a_phase_and_round_are_released_once(self, ledger):
         open_run(ledger)
         open_run(ledger, "r2")
-        ledger.commit(ledger.reserve("r1", phase="training", round=1, events=[TRAINING]))
+        release(ledger, phase="training", round=1, events=[TRAINING])
         with pytest.raises(PolicyRefused) as caught:
-            ledger.reserve("r1", phase="training", round=1, events=[TRAINING])
+            reserve(ledger, phase="training", round=1, events=[TRAINING], asked="another")
         assert caught.value.code == "RELEASE_OUTSIDE_PLAN"
         assert "replayed" in caught.value.message
         assert ledger.run("r1").events == (TRAINING,)
-        ledger.reserve("r1", phase="training", round=2, events=[TRAINING])
-        ledger.reserve("r1", phase="tables", round=1, events=[TABLES])
-        ledger.reserve("r2", phase="training", round=1, events=[TRAINING])
+        reserve(ledger, phase="training", round=2, events=[TRAINING])
+        reserve(ledger, phase="tables", round=1, events=[TABLES])
+        reserve(ledger, "r2", phase="training", round=1, events=[TRAINING])
+
+    def test_the_same_request_gets_the_same_numbers_free_of_charge(self, ledger, reopened):
+        open_run(ledger)
+        numbers = (np.array([1.5, -np.inf], np.float32), np.array([7], np.int64))
+        release(ledger, phase="training", round=1, events=[TRAINING], numbers=numbers)
+        for again in (ledger, reopened()):
+            found = reserve(again, phase="training", round=1, events=[TRAINING], admit=refuse)
+            assert [array.dtype for array in found.numbers] == [np.float32, np.int64]
+            assert [array.tobytes() for array in found.numbers] == [array.tobytes() for array in numbers]
+        assert ledger.run("r1").events == (TRAINING,)
+
+    @pytest.mark.parametrize("change", [{"asked": "another"}, {"events": [TABLES]}, {"events": []}])
+    def test_another_request_for_the_same_place_is_refused_reserved_or_committed(self, ledger, change):
+        open_run(ledger)
+        first = reserve(ledger, phase="training", round=1, events=[TRAINING])
+        asked = {"phase": "training", "round": 1, "events": [TRAINING], **change}
+        with pytest.raises(PolicyRefused):
+            reserve(ledger, **asked)
+        ledger.commit(first.id, numbers=(np.zeros(2),))
+        with pytest.raises(PolicyRefused):
+            reserve(ledger, **asked)
+        assert ledger.run("r1").events == (TRAINING,)
+
+    def test_a_reservation_that_was_not_committed_is_found_again_and_asks_the_policy_anew(self, ledger, reopened):
+        open_run(ledger)
+        first = reserve(ledger, phase="training", round=1, events=[TRAINING])
+        second = reserve(reopened(), phase="training", round=1, events=[TRAINING])
+        assert (second.id, second.numbers) == (first.id, None)
+        with pytest.raises(Refusal):
+            reserve(ledger, phase="training", round=1, events=[TRAINING], admit=refuse)
+        assert ledger.run("r1").events == (TRAINING,)
+
+    def test_of_two_draws_under_one_reservation_one_is_committed(self, ledger, reopened):
+        open_run(ledger)
+        first = reserve(ledger, phase="training", round=1, events=[TRAINING])
+        second = reserve(reopened(), phase="training", round=1, events=[TRAINING])
+        ledger.commit(second.id, numbers=(np.array([2.0]),))
+        with pytest.raises(InternalError):
+            ledger.commit(first.id, numbers=(np.array([1.0]),))
+        assert reserve(ledger, phase="training", round=1, events=[TRAINING]).numbers[0].tolist() == [2.0]
+
+    def test_what_failed_stays_spent_and_is_never_tried_again(self, ledger, reopened):
+        open_run(ledger)
+        failed = reserve(ledger, phase="training", round=1, events=[TRAINING])
+        ledger.fail(failed.id)
+        with pytest.raises(PolicyRefused, match="failed"):
+            reserve(reopened(), phase="training", round=1, events=[TRAINING])
+        for attempt in (lambda: ledger.commit(failed.id, numbers=()), lambda: ledger.fail(failed.id)):
+            with pytest.raises(InternalError):
+                attempt()
+        run = reopened().run("r1")
+        assert run.events == (TRAINING,)
+        assert run.releases[0].state == "failed"
+
+    def test_what_was_committed_cannot_fail(self, ledger):
+        open_run(ledger)
+        committed = reserve(ledger, phase="training", round=1, events=[TRAINING])
+        ledger.commit(committed.id, numbers=())
+        with pytest.raises(InternalError):
+            ledger.fail(committed.id)
+
+    def test_of_a_phase_only_the_newest_numbers_are_kept_and_of_a_closed_run_none(self, ledger):
+        open_run(ledger)
+        open_run(ledger, "r2")
+        release(ledger, "r2", phase="training", round=1, events=[TRAINING], numbers=(np.zeros(2),))
+        release(ledger, phase="count", round=0, events=[COUNT], numbers=(np.zeros(1),))
+        for number in (1, 2):
+            release(ledger, phase="training", round=number, events=[TRAINING], numbers=(np.full(3, number),))
+        with pytest.raises(PolicyRefused, match="no longer kept"):
+            reserve(ledger, phase="training", round=1, events=[TRAINING])
+        assert reserve(ledger, phase="training", round=2, events=[TRAINING]).numbers[0].tolist() == [2, 2, 2]
+        assert reserve(ledger, phase="count", round=0, events=[COUNT]).numbers is not None
+        ledger.close_run("r1")
+        with pytest.raises(PolicyRefused, match="closed"):
+            reserve(ledger, phase="training", round=2, events=[TRAINING])
+        assert reserve(ledger, "r2", phase="training", round=1, events=[TRAINING]).numbers is not None
+
+    def test_only_numbers_can_be_committed(self, ledger):
+        open_run(ledger)
+        reservation = reserve(ledger, phase="count", round=0, events=[COUNT]).id
+        with pytest.raises(InternalError, match="no numbers"):
+            ledger.commit(reservation, numbers=(np.array([{"patient": 1}]),))
+        assert ledger.run("r1").releases[0].state == "reserved"
+
+    def test_facts_are_added_with_what_makes_them_known_and_never_change(self, ledger, reopened):
+        open_run(ledger, facts={"server": "s"})
+        release(ledger, phase="count", round=0, events=[COUNT], facts={"count": 812})
+        ledger.fix_events("r1", [COUNT], facts={"bins": 30, "records": 812.5})
+        assert reopened().run("r1").facts == {"server": "s", "count": 812, "bins": 30, "records": 812.5}
+        other = reserve(ledger, phase="tables", round=0, events=[TABLES]).id
+        with pytest.raises(InternalError, match="would change"):
+            ledger.commit(other, numbers=(), facts={"count": 813})
+        assert ledger.run("r1").facts["count"] == 812
+        assert ledger.run("r1").releases[1].state == "reserved"
+
+    def test_what_the_audit_chain_is_owed_is_kept_with_the_change_until_it_is_settled(self, ledger, reopened):
+        open_run(ledger, owes=Owed("plan_agreed", {"epsilon": float("inf")}))
+        with pytest.raises(Refusal):
+            ledger.fix_events("r1", [COUNT], admit=refuse, owes=Owed("events_fixed", {}))
+        first = reserve(ledger, phase="count", round=0, events=[COUNT]).id
+        ledger.commit(first, numbers=(), owes=Owed("release", {"phase": "count"}))
+        ledger.fail(reserve(ledger, phase="tables", round=0, events=[TABLES]).id, owes=Owed("release_failed", {}))
+        for _ in range(2):
+            ledger.close_run("r1", owes=Owed("run_closed", {}))
+        owed = reopened().owed()
+        assert [entry.action for entry in owed] == ["plan_agreed", "release", "release_failed", "run_closed"]
+        assert owed[0].detail == {"epsilon": float("inf")}
+        ledger.settle(owed[0].id)
+        assert reopened().owed() == owed[1:]
 
     def test_an_unknown_run_releases_nothing(self, ledger):
         with pytest.raises(PolicyRefused) as caught:
-            ledger.reserve("r1", phase="count", round=0, events=[COUNT])
+            reserve(ledger, phase="count", round=0, events=[COUNT])
         assert caught.value.code == "RELEASE_OUTSIDE_PLAN"
         with pytest.raises(PolicyRefused):
             ledger.fix_events("r1", [COUNT])
 
     def test_a_closed_run_releases_nothing_more_and_stays_closed(self, ledger):
         open_run(ledger)
-        ledger.reserve("r1", phase="count", round=0, events=[COUNT])
+        reserve(ledger, phase="count", round=0, events=[COUNT])
         ledger.close_run("r1")
         closed_at = ledger.run("r1").closed_at
         assert closed_at is not None
         for attempt in (
-            lambda: ledger.reserve("r1", phase="tables", round=0, events=[TABLES]),
+            lambda: reserve(ledger, phase="tables", round=0, events=[TABLES]),
             lambda: ledger.fix_events("r1", [COUNT]),
         ):
             with pytest.raises(PolicyRefused):
@@ -126,14 +246,14 @@ class LedgerConformance:
     @pytest.mark.parametrize("reservation", [0, 7])
     def test_an_unknown_reservation_cannot_be_committed(self, ledger, reservation):
         with pytest.raises(InternalError):
-            ledger.commit(reservation)
+            ledger.commit(reservation, numbers=())
 
     def test_a_reservation_is_committed_once(self, ledger):
         open_run(ledger)
-        reservation = ledger.reserve("r1", phase="count", round=0, events=[COUNT])
-        ledger.commit(reservation)
+        reservation = reserve(ledger, phase="count", round=0, events=[COUNT]).id
+        ledger.commit(reservation, numbers=())
         with pytest.raises(InternalError):
-            ledger.commit(reservation)
+            ledger.commit(reservation, numbers=())
 
     def test_whoever_is_not_admitted_leaves_no_trace(self, ledger):
         with pytest.raises(Refusal):
@@ -141,7 +261,7 @@ class LedgerConformance:
         assert ledger.run("r1") is None
         open_run(ledger)
         with pytest.raises(Refusal):
-            ledger.reserve("r1", phase="count", round=0, events=[COUNT], admit=refuse)
+            reserve(ledger, phase="count", round=0, events=[COUNT], admit=refuse)
         with pytest.raises(Refusal):
             ledger.fix_events("r1", [COUNT], admit=refuse)
         run = ledger.run("r1")
@@ -151,14 +271,14 @@ class LedgerConformance:
     def test_admission_sees_the_period_before_the_change(self, ledger):
         open_run(ledger, "old", period="2025")
         open_run(ledger, "r1")
-        ledger.reserve("r1", phase="count", round=0, events=[COUNT])
+        reserve(ledger, phase="count", round=0, events=[COUNT])
         seen = []
 
         def look(runs):
             seen.append({name: run.events for name, run in runs.items()})
 
         open_run(ledger, "r2", admit=look)
-        ledger.reserve("r1", phase="tables", round=0, events=[TABLES], admit=look)
+        reserve(ledger, phase="tables", round=0, events=[TABLES], admit=look)
         assert seen == [{"r1": (COUNT,)}, {"r1": (COUNT,), "r2": ()}]
 
     def test_runs_come_in_the_order_of_agreement_and_periods_oldest_first(self, ledger):
@@ -182,7 +302,7 @@ class LedgerConformance:
             own = reopened()
             barrier.wait()
             try:
-                own.reserve("r1", phase="training", round=number, events=[TRAINING], admit=only_the_first)
+                reserve(own, phase="training", round=number, events=[TRAINING], admit=only_the_first)
             except Refusal:
                 return
             admitted.append(number)
@@ -223,7 +343,7 @@ from aevorium.privacy.events import DiscreteLaplace
 from aevorium.privacy.ledger import SqliteLedger
 
 ledger = SqliteLedger(Path(sys.argv[1]))
-ledger.reserve("r1", phase="count", round=0, events=[DiscreteLaplace(purpose="count", epsilon=0.1)])
+ledger.reserve("r1", phase="count", round=0, events=[DiscreteLaplace(purpose="count", epsilon=0.1)], fingerprint="x")
 os._exit(9)
 """
 
@@ -238,7 +358,10 @@ def test_a_process_that_dies_between_reservation_and_commit_has_spent(tmp_path):
     assert ledger.run("r1").events == (COUNT,)
     assert ledger.run("r1").releases[0].state == "reserved"
     with pytest.raises(PolicyRefused):
-        ledger.reserve("r1", phase="count", round=0, events=[COUNT])
+        reserve(ledger, phase="count", round=0, events=[COUNT], asked="another")
+    # The same request may have its numbers computed now, under the charge that was made.
+    release(ledger, phase="count", round=0, events=[COUNT])
+    assert ledger.run("r1").events == (COUNT,)
 
 
 DIE_INSIDE_THE_TRANSACTION = """
@@ -246,7 +369,9 @@ import os, sys
 from pathlib import Path
 from aevorium.privacy.ledger import SqliteLedger
 
-SqliteLedger(Path(sys.argv[1])).reserve("r1", phase="count", round=0, events=[], admit=lambda runs: os._exit(9))
+SqliteLedger(Path(sys.argv[1])).reserve(
+    "r1", phase="count", round=0, events=[], fingerprint="x", admit=lambda runs: os._exit(9)
+)
 """
 
 
@@ -258,7 +383,7 @@ def test_a_process_that_dies_before_the_reservation_leaves_the_ledger_usable(tmp
     assert process.returncode == 9, errors
     ledger = SqliteLedger(path)
     assert ledger.run("r1").releases == ()
-    ledger.reserve("r1", phase="count", round=0, events=[COUNT])
+    reserve(ledger, phase="count", round=0, events=[COUNT])
 
 
 COMPETE = """
@@ -279,7 +404,8 @@ sys.stdin.readline()
 admitted = 0
 for round in range(25):
     try:
-        ledger.reserve(name, phase="x", round=round, events=[DiscreteLaplace(purpose=name, epsilon=1.0)], admit=room)
+        event = DiscreteLaplace(purpose=name, epsilon=1.0)
+        ledger.reserve(name, phase="x", round=round, events=[event], fingerprint="x", admit=room)
     except LookupError:
         break
     admitted += 1
@@ -315,7 +441,7 @@ def test_times_come_from_the_clock_given(tmp_path):
     times = iter(datetime(2026, 3, 1, 12, tzinfo=UTC) + timedelta(hours=hour) for hour in range(10))
     ledger = SqliteLedger(tmp_path / "ledger.db", now=lambda: next(times))
     open_run(ledger)
-    ledger.commit(ledger.reserve("r1", phase="count", round=0, events=[COUNT]))
+    release(ledger, phase="count", round=0, events=[COUNT])
     ledger.close_run("r1")
     run = ledger.run("r1")
     assert run.agreed_at == "2026-03-01T12:00:00.000+00:00"
@@ -346,6 +472,13 @@ def test_only_the_owner_can_read_a_ledger(tmp_path):
         "UPDATE runs SET agreed_events = '[]'",
         "UPDATE runs SET fixed_events = '[]'",
         "UPDATE runs SET closed_at = NULL",
+        "UPDATE releases SET fingerprint = 'y'",
+        "UPDATE releases SET failed_at = '2026'",
+        "UPDATE releases SET failed_at = NULL WHERE round = 1",
+        "UPDATE releases SET state = 'committed' WHERE round = 1",
+        "DELETE FROM outbox",
+        "UPDATE outbox SET payload = X'00'",
+        "UPDATE outbox SET release_id = 2",
     ],
 )
 def test_the_file_itself_refuses_to_forget(tmp_path, statement):
@@ -353,7 +486,8 @@ def test_the_file_itself_refuses_to_forget(tmp_path, statement):
     ledger = SqliteLedger(path)
     open_run(ledger)
     ledger.fix_events("r1", [COUNT])
-    ledger.commit(ledger.reserve("r1", phase="count", round=0, events=[COUNT]))
+    release(ledger, phase="count", round=0, events=[COUNT])
+    ledger.fail(reserve(ledger, phase="count", round=1, events=[]).id)
     ledger.close_run("r1")
     connection = sqlite3.connect(path)
     try:
@@ -376,11 +510,40 @@ def execute(path: Path, statement: str, *values: object) -> None:
 def test_a_ledger_of_another_version_is_refused(tmp_path):
     path = tmp_path / "ledger.db"
     SqliteLedger(path)
-    execute(path, "PRAGMA user_version = 2")
+    execute(path, "PRAGMA user_version = 3")
     with pytest.raises(ArtefactError) as caught:
         SqliteLedger(path)
     assert caught.value.code == "DATABASE_UNUSABLE"
-    assert "version 2" in caught.value.message
+    assert "version 3" in caught.value.message
+
+
+def test_a_ledger_of_the_first_version_keeps_its_runs_and_releases(tmp_path):
+    path = tmp_path / "ledger.db"
+    Database(path, migrations=MIGRATIONS[:1])
+    execute(
+        path,
+        "INSERT INTO runs (run_id, plan, plan_hash, epsilon, delta, period, agreed_at)"
+        " VALUES ('r1', '{}', 'ab', 3.0, 1e-5, '2026', '')",
+    )
+    for round, state in enumerate(("committed", "reserved")):
+        execute(
+            path,
+            "INSERT INTO releases (run_id, phase, round, events, state, reserved_at) VALUES ('r1', 'x', ?, ?, ?, '')",
+            round, events_to_json([COUNT]), state,
+        )  # fmt: skip
+    ledger = SqliteLedger(path)
+    run = ledger.run("r1")
+    assert run.events == (COUNT, COUNT)
+    assert [release.state for release in run.releases] == ["committed", "reserved"]
+    assert (run.facts, ledger.owed()) == ({}, ())
+    # Nobody knows what these two were asked for: neither can be repeated.
+    for round in (0, 1):
+        with pytest.raises(PolicyRefused):
+            reserve(ledger, phase="x", round=round, events=[COUNT])
+    release(ledger, phase="x", round=2, events=[COUNT], numbers=(np.zeros(1),))
+    assert len(SqliteLedger(path).run("r1").events) == 3
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        execute(path, "UPDATE releases SET events = '[]'")
 
 
 def test_an_event_of_a_newer_version_is_refused_not_ignored(tmp_path):
