@@ -12,16 +12,13 @@ import pandas as pd
 import pytest
 
 from aevorium.errors import AevoriumError, ArtefactError, BudgetExceeded, DataError, PolicyRefused
-from aevorium.federation.protocol import CountRequest, FinishRequest, PlanRequest, StatisticsRequest
 from aevorium.generation import generate_table
 from aevorium.governance.chain import AuditChain
 from aevorium.governance.policy import Allowance, Budget, NodePolicy
-from aevorium.node.session import NodeConfig, NodeSession
 from aevorium.pipeline import NodeSource, RunResult, run_federation
 from aevorium.planning import RunOptions, plan_cost, plan_study
 from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.ledger import SqliteLedger
-from aevorium.privacy.mechanisms import OsNoise
 from aevorium.progress import ProgressEvent, RoundFinished, ignore
 from aevorium.schema.frame import typed_frame, violations
 from aevorium.schema.table import TableSchema
@@ -344,40 +341,6 @@ def test_a_node_lost_on_the_way_is_told_to_finish_and_its_spend_is_recorded(tmp_
     (run,) = SqliteLedger(workspace.node_home("small") / "ledger.db").runs(small.budget.period).values()
     assert run.closed_at is not None
     assert verify_workspace(workspace).is_sound, verify_workspace(workspace).findings
-
-
-def _session(tmp_path: Path, policy: NodePolicy) -> tuple[NodeSession, PlanRequest]:
-    schema = TableSchema.from_toml(SCHEMA, source="test")
-    config = NodeConfig(
-        name="a", data=_table(tmp_path / "a.csv", 300, 0), schema=schema, home=tmp_path / "home", policy=policy
-    )
-    plan = plan_study(schema, ["a"], OPTIONS)
-    return NodeSession(config, noise=OsNoise(), report=ignore), PlanRequest(run_id="r1", server="s", plan=plan)
-
-
-def test_a_deviating_server_is_refused(tmp_path: Path) -> None:
-    session, request = _session(tmp_path, NodePolicy())
-    run = {"run_id": "r1", "plan_hash": request.plan.content_hash}
-    with pytest.raises(PolicyRefused):
-        session.count(CountRequest(**run))
-    session.agree(request)
-    with pytest.raises(PolicyRefused):
-        session.statistics(StatisticsRequest(**run, bins=30, records=300))
-    with pytest.raises(PolicyRefused):
-        session.count(CountRequest(run_id="r1", plan_hash="0" * 64))
-    session.count(CountRequest(**run))
-    with pytest.raises(PolicyRefused):
-        session.count(CountRequest(**run))
-    session.statistics(StatisticsRequest(**run, bins=30, records=300))
-    with pytest.raises(PolicyRefused):
-        session.statistics(StatisticsRequest(**run, bins=60, records=300))
-    session.finish(FinishRequest(**run))
-    with pytest.raises(PolicyRefused):
-        session.statistics(StatisticsRequest(**run, bins=30, records=300))
-    altered = request.plan.model_copy(update={"schema_hash": "f" * 64})
-    with pytest.raises(PolicyRefused) as caught:
-        session.agree(PlanRequest(run_id="r2", server="s", plan=altered))
-    assert caught.value.code == "SCHEMA_MISMATCH"
 
 
 def test_a_fixed_noise_says_what_it_costs_or_asks_for_the_size() -> None:

@@ -195,9 +195,11 @@ def test_a_server_gets_no_table_beyond_the_plan(tmp_path: Path) -> None:
         _, values = session.associations(request)
         assert values.dtype == np.int64
         assert len(values) == request.design.size
-        # Not the same tables once more, nor others instead.
+        # The same tables with the same noise once more, but no others instead.
+        assert session.associations(request)[1].tobytes() == values.tobytes()
+        other = request.design.model_copy(update={"pairs": request.design.pairs[::-1]})
         with pytest.raises(PolicyRefused):
-            session.associations(request)
+            session.associations(request.model_copy(update={"design": other}))
     after = SqliteLedger(tmp_path / "home" / "ledger.db").run("r")
     assert after is not None
     assert [release.phase for release in after.releases] == ["count", "statistics", "associations", "associations"]

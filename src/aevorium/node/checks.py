@@ -6,6 +6,7 @@ writes down.
 
 from __future__ import annotations
 
+import math
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from aevorium.diffusion.denoiser import DenoiserConfig, TabularDiffusion, load_vector
 from aevorium.diffusion.layout import Layout
 from aevorium.encoding.encoder import TableEncoder
-from aevorium.errors import FederationError, PolicyRefused
+from aevorium.errors import BudgetExceeded, FederationError, PolicyRefused
 from aevorium.federation.protocol import AssociationsRequest, PlanRequest, StatisticsRequest
 from aevorium.node.run import NodeRun
 from aevorium.privacy.ledger import LedgerRun
@@ -59,6 +60,7 @@ def check_plan(request: PlanRequest, *, schema: TableSchema, node: str, server: 
     Raises:
         PolicyRefused: POLICY_SERVER_REFUSED; SCHEMA_MISMATCH; FEATURE_UNAVAILABLE for secure aggregation over nodes
             that are not simulated.
+        BudgetExceeded: BUDGET_EXCEEDED, if it adds no noise and claims an ε.
     """
     plan, refused = request.plan, f"Run {request.run_id!r} refused."
     if plan.trust == "secure-aggregation" and not is_simulated:
@@ -73,6 +75,12 @@ def check_plan(request: PlanRequest, *, schema: TableSchema, node: str, server: 
     if plan.schema_hash != schema.content_hash or plan.columns != len(schema.measured):
         raise PolicyRefused(
             "SCHEMA_MISMATCH", f"{refused} Its schema {plan.study!r} differs from that of node {node!r}."
+        )
+    if not plan.is_private and math.isfinite(plan.epsilon):
+        raise BudgetExceeded(
+            "BUDGET_EXCEEDED",
+            f"{refused} It adds no noise, so it costs ε = ∞; it says ε = {plan.epsilon:g}.",
+            hint="The plan contradicts itself; find out why the server sent it.",
         )
 
 

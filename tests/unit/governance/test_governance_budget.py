@@ -43,6 +43,7 @@ def run(
         state="committed",
         reserved_at="",
         committed_at="",
+        fingerprint=None,
     )
     return LedgerRun(
         run_id=run_id,
@@ -55,6 +56,7 @@ def run(
         fixed_events=fixed,
         agreed_at="",
         closed_at="later" if closed else None,
+        facts={},
         releases=(release,) if released else (),
     )
 
