@@ -119,7 +119,8 @@ def _detail(message: Message) -> str:
 
 
 def _plan(session: NodeSession, message: Message) -> Message:
-    return Message(pack(session.agree(read_body(message, PlanRequest))), reply_to=message)
+    until = message.metadata.created_at + message.metadata.ttl
+    return Message(pack(session.agree(read_body(message, PlanRequest), until=until)), reply_to=message)
 
 
 def _count(session: NodeSession, message: Message) -> Message:

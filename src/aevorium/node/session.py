@@ -39,6 +39,8 @@ from aevorium.governance.budget import BudgetView
 from aevorium.governance.chain import AuditChain
 from aevorium.governance.gate import AgreedPlan, ReleaseGate
 from aevorium.governance.policy import NodePolicy
+from aevorium.governance.spend import write_spend
+from aevorium.node.oversight import Oversight
 from aevorium.node.training import train_round
 from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.entropy import os_generator
@@ -47,7 +49,6 @@ from aevorium.privacy.mechanisms import NoiseSource, OsNoise, noisy_count, noisy
 from aevorium.privacy.plan import PhaseBudget, StudyPlan, TrainingSchedule, estimated_events, plan_budget
 from aevorium.progress import NodeAnswered, NodeAsked, NodeNotice, Report
 from aevorium.schema.table import TableSchema
-from aevorium.workspace import write_atomically
 
 __all__ = ["NodeConfig", "NodeSession", "OpenSession", "open_session"]
 
@@ -62,6 +63,7 @@ class NodeConfig:
         schema: The schema in which it holds its data.
         home: Where ledger and audit chain lie, whatever the study's workspace.
         policy: What its steward allows.
+        policy_file: Where the policy is read anew at each plan; None if it is on no file.
     """
 
     name: str
@@ -69,6 +71,7 @@ class NodeConfig:
     schema: TableSchema
     home: Path
     policy: NodePolicy
+    policy_file: Path | None = None
 
 
 @dataclass
@@ -114,6 +117,15 @@ class NodeSession:
         self._runs: dict[str, _Run] = {}
         self._ledger = SqliteLedger(config.home / "ledger.db")
         self._chain = AuditChain(config.home / "audit.db")
+        self._oversight = Oversight(
+            config.home,
+            node=config.name,
+            policy=config.policy,
+            file=config.policy_file,
+            ledger=self._ledger,
+            chain=self._chain,
+            report=report,
+        )
         self._gate = ReleaseGate(node=config.name, policy=config.policy, ledger=self._ledger, chain=self._chain)
 
     def notice(self, text: str) -> None:
@@ -123,9 +135,7 @@ class NodeSession:
     def write_views(self) -> BudgetView:
         """Writes the node's own `privacy_budget.json` and `audit_log.json` from ledger and chain."""
         view = self._gate.spend()
-        with write_atomically(self.config.home / "privacy_budget.json") as path:
-            path.write_text(view.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        self._chain.write_view(self.config.home / "audit_log.json")
+        write_spend(self.config.home, view, chain=self._chain)
         return view
 
     def asked(self, phase: str, *, detail: str) -> None:
@@ -167,8 +177,12 @@ class NodeSession:
         """
         self._server = server
 
-    def agree(self, request: PlanRequest) -> PlanReply:
-        """Phase "plan": agrees or refuses. Reads no record.
+    def agree(self, request: PlanRequest, *, until: float = 0.0) -> PlanReply:
+        """Phase "plan": agrees or refuses, by the policy as it is now. Reads no record.
+
+        Args:
+            request: The plan.
+            until: When the server stops waiting: seconds since 1970. So long the steward may take, if they are asked.
 
         Raises:
             PolicyRefused: SCHEMA_MISMATCH, or what the gate refuses.
@@ -187,6 +201,7 @@ class NodeSession:
                 f"Run {request.run_id!r} refused. Its schema {plan.study!r} differs from that of node"
                 f" {self.config.name!r}.",
             )
+        self._gate.renew(self._oversight.policy())
         self._gate.agree(
             AgreedPlan(
                 run_id=request.run_id,
@@ -197,7 +212,8 @@ class NodeSession:
                 epsilon=plan.epsilon,
                 delta=plan.delta,
                 planned_events=estimated_events(plan),
-            )
+            ),
+            consent=lambda agreed: self._gate.renew(self._oversight.await_consent(agreed, study=plan, until=until)),
         )
         self._runs[request.run_id] = _Run(plan=plan, plan_hash=plan.content_hash, budget=plan_budget(plan))
         return PlanReply(
