@@ -26,6 +26,7 @@ from aevorium.federation.protocol import (
     DISMISS,
     FINISH,
     GRADIENT,
+    LOSS,
     PLAN,
     STATISTICS,
     TRAIN,
@@ -199,7 +200,8 @@ def _detail(session: NodeSession, message: Message) -> str:
 
 
 def _plan(session: NodeSession, message: Message) -> Message:
-    return Message(pack(session.agree(_read(session, message, PlanRequest))), reply_to=message)
+    until = message.metadata.created_at + message.metadata.ttl
+    return Message(pack(session.agree(_read(session, message, PlanRequest), until=until)), reply_to=message)
 
 
 def _count(session: NodeSession, message: Message) -> Message:

@@ -43,6 +43,7 @@ from aevorium.governance.budget import BudgetView
 from aevorium.governance.chain import AuditChain
 from aevorium.governance.gate import AgreedPlan, ReleaseGate
 from aevorium.governance.policy import NodePolicy
+from aevorium.governance.spend import write_spend
 from aevorium.node.checks import (
     RunRequest,
     check_design,
@@ -54,6 +55,7 @@ from aevorium.node.checks import (
     require_trust,
     require_turn,
 )
+from aevorium.node.oversight import Oversight
 from aevorium.node.run import NodeRun, fingerprint_of, learn_count
 from aevorium.node.steps import OpenSteps, require_encoder, require_open
 from aevorium.node.training import loss_noise, noisy_gradient, noisy_loss, train_round
@@ -65,7 +67,6 @@ from aevorium.privacy.numbers import Numbers
 from aevorium.privacy.plan import StudyPlan, estimated_events
 from aevorium.progress import NodeAnswered, NodeAsked, NodeNotice, Report
 from aevorium.schema.table import TableSchema
-from aevorium.workspace import write_atomically
 
 __all__ = ["NodeConfig", "NodeSession", "OpenSession", "open_session"]
 
@@ -81,6 +82,7 @@ class NodeConfig:
         home: Where ledger and audit chain lie, whatever the study's workspace.
         policy: What its steward allows.
         is_simulated: Whether server and nodes are one process, where secure aggregation needs no masks.
+        policy_file: Where the policy is read anew at each plan; None if it is on no file.
     """
 
     name: str
@@ -89,6 +91,7 @@ class NodeConfig:
     home: Path
     policy: NodePolicy
     is_simulated: bool = False
+    policy_file: Path | None = None
 
 
 class NodeSession:
@@ -121,6 +124,15 @@ class NodeSession:
         self._steps: OpenSteps | None = None
         self._ledger = SqliteLedger(config.home / "ledger.db")
         self._chain = AuditChain(config.home / "audit.db")
+        self._oversight = Oversight(
+            config.home,
+            node=config.name,
+            policy=config.policy,
+            file=config.policy_file,
+            ledger=self._ledger,
+            chain=self._chain,
+            report=report,
+        )
         self._gate = ReleaseGate(node=config.name, policy=config.policy, ledger=self._ledger, chain=self._chain)
 
     def notice(self, text: str) -> None:
@@ -130,9 +142,7 @@ class NodeSession:
     def write_views(self) -> BudgetView:
         """Writes the node's own `privacy_budget.json` and `audit_log.json` from ledger and chain."""
         view = self._gate.spend()
-        with write_atomically(self.config.home / "privacy_budget.json") as path:
-            path.write_text(view.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        self._chain.write_view(self.config.home / "audit_log.json")
+        write_spend(self.config.home, view, chain=self._chain)
         return view
 
     def asked(self, phase: str, *, detail: str) -> None:
@@ -174,8 +184,12 @@ class NodeSession:
         """
         self._server = server
 
-    def agree(self, request: PlanRequest) -> PlanReply:
-        """Phase "plan": agrees or refuses. Reads no record.
+    def agree(self, request: PlanRequest, *, until: float = 0.0) -> PlanReply:
+        """Phase "plan": agrees or refuses, by the policy as it is now. Reads no record.
+
+        Args:
+            request: The plan.
+            until: When the server stops waiting: seconds since 1970. So long the steward may take, if they are asked.
 
         Raises:
             PolicyRefused: SCHEMA_MISMATCH, or what the gate refuses.
@@ -191,6 +205,7 @@ class NodeSession:
                 is_simulated=self.config.is_simulated,
             )
             planned = estimated_events(plan)
+            self._gate.renew(self._oversight.policy())
         self._gate.agree(
             AgreedPlan(
                 run_id=request.run_id,
@@ -201,7 +216,8 @@ class NodeSession:
                 epsilon=plan.epsilon,
                 delta=plan.delta,
                 planned_events=planned,
-            )
+            ),
+            consent=lambda agreed: self._gate.renew(self._oversight.await_consent(agreed, study=plan, until=until)),
         )
         return PlanReply(
             node=self.config.name,

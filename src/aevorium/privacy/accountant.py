@@ -19,13 +19,14 @@ that one outcome and must not replace the target in a claim.
 to ε and takes off δ is proven in `sums`.
 
 **Over the runs of a period** (`spent`). A new run is planned after seeing the old ones, so the PLDs of runs do not
-compose. Rényi costs at one fixed order do (`renyi.RenyiFilter`).
+compose. Rényi costs do (`renyi.RenyiOdometer`), for a somewhat higher figure: what one run costs when it stands alone
+is said by `epsilon`, what all runs cost together, whichever come later, by `spent`, from the first release on.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from decimal import ROUND_CEILING, Decimal
 from functools import lru_cache
 
@@ -48,7 +49,7 @@ from aevorium.privacy.events import (
     amount_of,
     merge_events,
 )
-from aevorium.privacy.renyi import RenyiFilter, renyi_epsilon, zcdp_budget
+from aevorium.privacy.renyi import RenyiOdometer, renyi_epsilon, zcdp_budget
 from aevorium.privacy.sums import distance_of, noise_multiplier_of
 
 __all__ = ["calibrate", "epsilon", "gaussian_budget", "privacy_curve", "round_up", "spent", "zcdp_budget"]
@@ -235,27 +236,22 @@ def gaussian_budget(epsilon: float, delta: float) -> float:
     return math.exp(2 * float(brentq(excess, -30.0, 6.0, xtol=1e-10))) / 2
 
 
-def spent(runs: Mapping[str, Sequence[PrivacyEvent]], *, limit_epsilon: float, limit_delta: float) -> float:
-    """What the runs of a period have spent of a limit, rounded up. Safe to release.
+def spent(events: Sequence[PrivacyEvent], *, odometer: RenyiOdometer) -> float:
+    """The ε of everything released over many runs, rounded up, whichever runs come later. Safe to release.
 
-    Several runs: the Rényi cost of all events at the limit's own order, turned into ε. One run: the smaller of that
-    and the run's own `epsilon`. Taking the smaller is sound there because both are proven bounds on the very same
-    mechanism, a run whose events are fixed without regard to Gaussian output, and both are functions of those events
-    alone; with a second run, only the filter's proof is left. It follows that the figure of a first short run can be
-    far below what the filter shows once a second one begins.
+    It holds when each run was planned after seeing the earlier ones, and so it is above what `epsilon` says of a run
+    that stands alone. One proof from the first release on: the figure never falls, and a further run adds to it what
+    that run costs. Pure events alone also add up as they are, at δ = 0, so that bound needs no share of δ.
 
     Args:
-        runs: The events of each run.
-        limit_epsilon: The policy's limit; infinite is allowed.
-        limit_delta: The δ at which the limit holds.
+        events: The events of all runs.
+        odometer: The proof, fixed before the first release.
     """
-    charged = [tuple(events) for events in runs.values() if events]
-    if not charged:
+    if not events:
         return 0.0
-    bound = RenyiFilter(epsilon=limit_epsilon, delta=limit_delta)
-    total = round_up(bound.to_epsilon(math.fsum(bound.cost(events) for events in charged)))
-    if len(charged) == 1:
-        return min(total, epsilon(charged[0], delta=limit_delta))
+    total = round_up(odometer.read(events))
+    if all(isinstance(event, DiscreteLaplace) for event in events):
+        return min(total, epsilon(events, delta=0))
     return total
 
 
