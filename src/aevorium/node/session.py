@@ -216,6 +216,7 @@ class NodeSession:
                 epsilon=plan.epsilon,
                 delta=plan.delta,
                 planned_events=planned,
+                nodes_per_patient=plan.max_nodes_per_patient,
             ),
             consent=lambda agreed: self._gate.renew(self._oversight.await_consent(agreed, study=plan, until=until)),
         )
@@ -464,7 +465,9 @@ class NodeSession:
             fixed = replace(run, bins=request.bins, records=request.records)
             with self._refusing("statistics", run_id=request.run_id):
                 events = fixed.budget.events(known(fixed, fixed.size))
-            self._gate.fix_events(request.run_id, events, basis=fixed.basis)
+            self._gate.fix_events(
+                request.run_id, events, basis=fixed.basis, nodes_per_patient=run.plan.max_nodes_per_patient
+            )
             return fixed
         with self._refusing("statistics", run_id=request.run_id):
             require_as_fixed(run, request)
