@@ -153,7 +153,7 @@ class _Sampled:
         if self.removes:
             shifted = np.abs(_normal_mass((edges - 1) / self.noise))
             mass = (1 - self.rate) * mass + self.rate * shifted
-        return low, mass / mass.sum(), float(weight @ self.loss(x))
+        return low, mass / mass.sum(), float(np.sum(weight * self.loss(x)))
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class _Lattice:
         losses, weight = _law_of(self, tail)
         index = np.rint(losses / step).astype(np.int64)
         low = int(index[0])
-        return low, np.bincount(index - low, weights=weight), float(weight @ losses)
+        return low, np.bincount(index - low, weights=weight), float(np.sum(weight * losses))
 
 
 _Release = _Gaussian | _Sampled | _Lattice
@@ -210,7 +210,7 @@ def _releases(schedule: Schedule, *, removes: bool) -> list[_Release]:
 
 def _log_moment_of(losses: np.ndarray, weight: np.ndarray, tilt: float) -> float:
     top = tilt * max(losses[0], losses[-1])
-    return float(top + math.log(weight @ np.exp(tilt * losses - top)))
+    return float(top + math.log(np.sum(weight * np.exp(tilt * losses - top))))
 
 
 def _log_moment(releases: list[_Release], tilt: float, tail: float) -> float:
@@ -251,7 +251,7 @@ def _bracket(releases: list[_Release], delta: float) -> tuple[float, float]:
 
     def delta_of(epsilon: float) -> float:
         first = int(np.searchsorted(losses, epsilon))
-        return float(weights[first:] @ -np.expm1(epsilon - losses[first:]))
+        return float(np.sum(weights[first:] * -np.expm1(epsilon - losses[first:])))
 
     start = max(0.0, _LEAST * centre)
 
@@ -277,7 +277,7 @@ def _law(
     for release in releases:
         low, mass, mean = release.cells(step, tail)
         losses = (low + np.arange(len(mass))) * step
-        shift += release.times * (mean - float(mass @ losses))
+        shift += release.times * (mean - float(np.sum(mass * losses)))
         top = tilt * max(losses[0], losses[-1])
         tilted = mass * np.exp(tilt * losses - top)
         total = tilted.sum()
@@ -323,12 +323,18 @@ def draw_schedules() -> list[Schedule]:
     while len(found) < SCHEDULES:
         wanted = math.exp(rng.uniform(math.log(0.08), math.log(35)))
         schedule = _draw(rng)
-        releases = _releases(schedule, removes=True)
-        tail = _TINY * schedule.delta / (2 * sum(release.times for release in releases))
-        rough = _chernoff(releases, schedule.delta, tail)[1] + schedule.pure
+        rough = _rough(schedule)
         if 0.08 <= rough <= 35 and abs(math.log(rough / wanted)) < 1:
             found.append(schedule)
     return found
+
+
+def _rough(schedule: Schedule) -> float:
+    """The Chernoff bound of a schedule whose tables had continuous noise."""
+    releases = _releases(Schedule(schedule.training, (), 0.0, schedule.delta), removes=True)
+    releases += [_Gaussian(math.sqrt(part.count) * part.sensitivity / part.sigma) for part in schedule.tables]
+    tail = _TINY * schedule.delta / (2 * sum(release.times for release in releases))
+    return _chernoff(releases, schedule.delta, tail)[1] + schedule.pure
 
 
 def _draw(rng: np.random.Generator) -> Schedule:
