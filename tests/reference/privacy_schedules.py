@@ -48,7 +48,7 @@ _TINY = 1e-6
 _PRECISION = 4e-4
 """η as a share of ε."""
 
-_MOST_POINTS = 2**24
+_MOST_POINTS = 2**25
 
 _LEAST = 0.3
 """How far below its Chernoff bound ε is looked for, as a share of it; below that it is bounded by this alone."""
@@ -241,9 +241,34 @@ def bracket(schedule: Schedule) -> tuple[float, float]:
 
 
 def _bracket(releases: list[_Release], delta: float) -> tuple[float, float]:
-    times = sum(release.times for release in releases)
-    tail = _TINY * delta / (2 * times)
+    tail = _TINY * delta / (2 * sum(release.times for release in releases))
     tilt, centre = _chernoff(releases, delta, tail)
+    low, high = _bounds(releases, delta, tilt=tilt, centre=centre, tail=tail)
+    for _ in range(6):
+        if high - low <= max(1.5e-3 * low, 5e-4):
+            break
+        # The Chernoff bound was far off: once more, from the better bound that came of it.
+        tilt, centre = _tilt_at(releases, high, below=tilt, tail=tail), high
+        low, high = _bounds(releases, delta, tilt=tilt, centre=centre, tail=tail)
+    return low, high
+
+
+def _tilt_at(releases: list[_Release], mean: float, *, below: float, tail: float) -> float:
+    """The λ at which the tilted law has a given mean, or the nearest one within the range."""
+
+    def excess(log_tilt: float) -> float:
+        tilt = math.exp(log_tilt)
+        rise = _log_moment(releases, tilt * 1.001, tail) - _log_moment(releases, tilt * 0.999, tail)
+        return rise / (0.002 * tilt) - mean
+
+    low, high = math.log(1e-2), math.log(below)
+    if excess(low) > 0 or excess(high) < 0:
+        return below
+    return math.exp(brentq(excess, low, high, xtol=1e-3))
+
+
+def _bounds(releases: list[_Release], delta: float, *, tilt: float, centre: float, tail: float) -> tuple[float, float]:
+    times = sum(release.times for release in releases)
     rounding = math.sqrt(times * math.log(1 / (_TINY * delta)) / 2)
     width, outside = _window(releases, tilt=tilt, centre=centre, delta=delta, tail=tail)
     step = max(_PRECISION * max(centre, 1e-2) / rounding, width / _MOST_POINTS)
