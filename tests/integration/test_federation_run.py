@@ -117,7 +117,8 @@ def test_a_run_leaves_every_output(finished: tuple[Path, RunResult, list[Progres
     for path in (
         workspace.checkpoint(1), workspace.checkpoint(2), workspace.encoder, workspace.preprocessor,
         workspace.audit_log, workspace.privacy_budget, workspace.round_metrics, workspace.privacy_statement,
-        workspace.study, workspace.schema, workspace.statistics, workspace.associations,
+        workspace.privacy_statement_json, workspace.study, workspace.schema, workspace.statistics,
+        workspace.associations,
     ):  # fmt: skip
         assert path.is_file(), path.name
         assert path in result.outputs
