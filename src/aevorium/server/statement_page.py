@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from aevorium.server.statement import AttackTerms, MechanismRow, NodeRow, PrivacyStatement
+from aevorium.server.statement_form import AttackTerms, MechanismRow, NodeRow, PrivacyStatement
 
 __all__ = ["statement_page"]
 
@@ -32,7 +32,7 @@ def _claim(statement: PrivacyStatement) -> list[str]:
     together = statement.federation
     return [
         "## Claim",
-        f"Everything that a node sent in this run, together, is (ε, δ)-differentially private for one {statement.unit}"
+        f"{statement.subject}, together, is (ε, δ)-differentially private for one {statement.unit}"
         f" ({statement.adjacency}) with **ε = {number(statement.epsilon)}, δ = {statement.delta:g}**. This covers"
         f" {statement.covers}.",
         "\n".join(views),
