@@ -14,10 +14,7 @@ from numpy.typing import NDArray
 
 from aevorium import __version__
 from aevorium.data.simulated import looks_simulated
-from aevorium.data.table import PatientTable, read_table
-from aevorium.diffusion.layout import EncodedTable
 from aevorium.encoding.associations import count_pairs
-from aevorium.encoding.encoder import TableEncoder
 from aevorium.encoding.statistics import count_cells
 from aevorium.errors import AevoriumError, FederationError
 from aevorium.federation.protocol import (
@@ -50,6 +47,7 @@ from aevorium.node.checks import (
     require_as_fixed,
     require_turn,
 )
+from aevorium.node.records import NodeRecords
 from aevorium.node.run import NodeRun, fingerprint_of, learn_count
 from aevorium.node.training import loss_noise, train_round
 from aevorium.privacy.accountant import epsilon
@@ -109,8 +107,7 @@ class NodeSession:
         self._noise = noise
         self._generator = generator
         self._report = report
-        self._table: PatientTable | None = None
-        self._encoded: tuple[TableEncoder, EncodedTable] | None = None
+        self._records = NodeRecords(config.data, schema=config.schema, notice=self.notice, generator=generator)
         self._ledger = SqliteLedger(config.home / "ledger.db")
         self._chain = AuditChain(config.home / "audit.db")
         self._gate = ReleaseGate(node=config.name, policy=config.policy, ledger=self._ledger, chain=self._chain)
@@ -156,7 +153,7 @@ class NodeSession:
         Raises:
             DataError: The table cannot be used.
         """
-        self._load()
+        self._records.load()
 
     def connect(self, server: str) -> None:
         """From now on, only plans of this server are agreed to.
@@ -204,7 +201,7 @@ class NodeSession:
             PolicyRefused: POLICY_MIN_PATIENTS, by the noisy count.
         """
         run = self._run(request, phase="count")
-        table = self._load()
+        table = self._records.load()
         event, private = run.budget.count, run.plan.is_private
 
         def produce() -> Numbers:
@@ -233,7 +230,7 @@ class NodeSession:
         request must not change what the first one fixed.
         """
         run = self._run(request, phase="statistics")
-        table = self._load()
+        table = self._records.load()
         run = self._fix(run, request)
         sigma = run.budget.histogram_sigma
 
@@ -264,7 +261,7 @@ class NodeSession:
         with self._refusing("associations", run_id=request.run_id):
             bins = known(run, run.bins)
             check_design(request, schema=schema, bins=bins, tables=tables)
-        table = self._load()
+        table = self._records.load()
         sigma = tables.coarse_sigma if is_coarse else tables.fine_sigma
 
         def produce() -> Numbers:
@@ -297,12 +294,12 @@ class NodeSession:
         with self._refusing("training", run_id=request.run_id):
             schedule, size = known(run, run.schedule), known(run, run.size)
             model = model_of(request, vector, schema=self.config.schema)
-        table = self._load()
+        self._records.load()
 
         def produce() -> Numbers:
             return train_round(
                 model,
-                self._encode(table, request.encoder),
+                self._records.encode(request.encoder),
                 schedule=schedule,
                 settings=request.settings,
                 noise=self._noise,
@@ -384,24 +381,6 @@ class NodeSession:
     def _spent(self, run_id: str, plan: StudyPlan) -> float:
         entry = self._ledger.run(run_id)
         return epsilon(entry.events, delta=plan.delta) if entry is not None else 0.0
-
-    def _load(self) -> PatientTable:
-        if self._table is None:
-            self._table = read_table(self.config.data, self.config.schema)
-            for line in self._table.findings.lines():
-                self.notice(line)
-        return self._table
-
-    def _encode(self, table: PatientTable, encoder: TableEncoder) -> EncodedTable:
-        if self._encoded is None or self._encoded[0] != encoder:
-            # Where a value lies within its bin says nothing that is kept.
-            seed = int(torch.randint(2**62, (1,), generator=self._generator()))
-            arrays = encoder.encode(table.frame, self.config.schema, generator=np.random.default_rng(seed))
-            self._encoded = (
-                encoder,
-                EncodedTable.from_arrays(arrays.values, codes=arrays.codes, observed=arrays.observed),
-            )
-        return self._encoded[1]
 
 
 OpenSession = Callable[[NodeConfig, Report], NodeSession]
