@@ -159,11 +159,49 @@ CATALOGUE: dict[str, CatalogueEntry] = {
     "POLICY_DELTA_REFUSED": CatalogueEntry(
         "The study's δ is above the node's limit.", "Lower --delta, or ask the steward.", _REFUSED, 403
     ),
+    "AGGREGATION_TOO_FEW_NODES": CatalogueEntry(
+        "Too few nodes for secure aggregation.", "Take at least three nodes, or --trust local.", _REFUSED, 409
+    ),
     "POLICY_MIN_PATIENTS": CatalogueEntry(
         "The node's noisy patient count is below the minimum of its policy.",
         "Take part with more patients, or ask the steward to lower min_patients.",
         _REFUSED,
         403,
+    ),
+    "POLICY_PERIOD_UNSIGNED": CatalogueEntry(
+        "The policy names a budget period that its steward did not open.",
+        "Set the label back, or open the period with 'aevorium budget new-period'.",
+        _REFUSED,
+        403,
+    ),
+    "PERIOD_USED": CatalogueEntry(
+        "A budget period of this name was opened before.",
+        "Choose a label that was never used, such as '2027b'.",
+        _USAGE,
+        409,
+    ),
+    "STEWARD_KEY_WRONG": CatalogueEntry(
+        "The steward's key is not the one that signed this node's first statement.",
+        "Put the first steward.key back into the node's home.",
+        http_status=409,
+    ),
+    "POLICY_CONSENT_REFUSED": CatalogueEntry(
+        "The node's steward declined this plan.",
+        "Ask the steward why; a changed plan is a new question.",
+        _REFUSED,
+        403,
+    ),
+    "POLICY_CONSENT_AWAITED": CatalogueEntry(
+        "The node's steward did not decide on this plan in time.",
+        "Nothing was spent. Run again once the steward has agreed: the same plan passes at once then.",
+        _REFUSED,
+        403,
+    ),
+    "CONSENT_UNKNOWN": CatalogueEntry(
+        "No plan of this name was asked of the node.",
+        "See what was: aevorium budget requests --node NAME",
+        _USAGE,
+        404,
     ),
     "BUDGET_EXCEEDED": CatalogueEntry(
         "The plan costs more privacy budget than the node has left.",

@@ -55,6 +55,7 @@ def join_federation(
     data: Path,
     schema: TableSchema,
     policy: NodePolicy,
+    policy_file: Path | None = None,
     home: NodeHome,
     options: JoinOptions,
     report: Report = ignore,
@@ -67,6 +68,7 @@ def join_federation(
         data: Its table.
         schema: The schema in which it holds its data.
         policy: What its steward allows.
+        policy_file: Where the policy is read anew at each plan.
         home: The node's folder, claimed by this process.
         options: Where the server is.
         report: Takes what the steward should see.
@@ -85,7 +87,7 @@ def join_federation(
         # The server and other nodes want the same cores.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
         _enrol(public_pem(key), name=name, folder=options.enrol_in)
-    config = NodeConfig(name=name, data=data, schema=schema, home=home.folder, policy=policy)
+    config = NodeConfig(name=name, data=data, schema=schema, home=home.folder, policy=policy, policy_file=policy_file)
     session = open_session(config, report)
     session.open_table()
     app = create_client_app({name: session})

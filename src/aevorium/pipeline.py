@@ -224,7 +224,14 @@ def run_federation(
 
 def _config(node: NodeSource, *, schema: TableSchema, plan: StudyPlan, workspace: Workspace) -> NodeConfig:
     policy = node.policy or simulated_policy(epsilon=plan.epsilon, delta=plan.delta)
-    return NodeConfig(name=node.name, data=node.data, schema=schema, home=workspace.node_home(node.name), policy=policy)
+    return NodeConfig(
+        name=node.name,
+        data=node.data,
+        schema=schema,
+        home=workspace.node_home(node.name),
+        policy=policy,
+        is_simulated=True,
+    )
 
 
 def _reason(error: AevoriumError, sessions: Mapping[str, NodeSession]) -> AevoriumError:

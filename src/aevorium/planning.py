@@ -11,10 +11,10 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from aevorium.errors import ConfigError
+from aevorium.errors import ConfigError, PolicyRefused
 from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.events import PrivacyEvent
-from aevorium.privacy.plan import StudyPlan, cost_of, plan_budget
+from aevorium.privacy.plan import MIN_AGGREGATED, StudyPlan, Trust, cost_of, plan_budget
 from aevorium.privacy.shares import RecipeName
 from aevorium.schema.table import TableSchema
 from aevorium.server.statement import describe_event
@@ -31,6 +31,9 @@ class RunOptions:
         delta: Target δ.
         recipe: How the model is trained.
         trust: Who may see what a node sends.
+        dropouts: Under secure aggregation, nodes that may fail before a sum is no longer opened.
+        colluding: Under secure aggregation, nodes that may tell the server their noise.
+        max_nodes_per_patient: At how many nodes a patient may have a record.
         rounds: Rounds of training.
         epochs: Passes over a node's records in each round; None leaves it to the recipe.
         batch_size: Expected records in a step; None leaves it to the recipe.
@@ -47,7 +50,10 @@ class RunOptions:
     epsilon: float = 3.0
     delta: float = 1e-5
     recipe: RecipeName = "warm-start"
-    trust: Literal["local"] = "local"
+    trust: Trust = "local"
+    dropouts: int = 0
+    colluding: int = 0
+    max_nodes_per_patient: int = 1
     rounds: int = 5
     epochs: int | None = None
     batch_size: int | None = None
@@ -96,7 +102,14 @@ def plan_study(schema: TableSchema, node_names: Sequence[str], options: RunOptio
 
     Raises:
         ConfigError: CONFIG_INVALID, naming the option; CONFIG_CONFLICT for a fixed noise without declared records.
+        PolicyRefused: AGGREGATION_TOO_FEW_NODES.
     """
+    if options.trust == "secure-aggregation" and len(node_names) < MIN_AGGREGATED:
+        raise PolicyRefused(
+            "AGGREGATION_TOO_FEW_NODES",
+            f"Secure aggregation over {len(node_names)} node{'' if len(node_names) == 1 else 's'} refused. A node "
+            f"knows its own part of the sum: with fewer than {MIN_AGGREGATED}, nothing hides the others'.",
+        )
     try:
         plan = StudyPlan(
             study=schema.name,
@@ -105,10 +118,13 @@ def plan_study(schema: TableSchema, node_names: Sequence[str], options: RunOptio
             purpose=options.purpose,
             recipe=options.recipe,
             trust=options.trust,
+            dropouts=options.dropouts,
+            colluding=options.colluding,
+            max_nodes_per_patient=options.max_nodes_per_patient,
             epsilon=options.epsilon,
             delta=options.delta,
             nodes=tuple(node_names),
-            min_nodes=options.min_nodes or len(node_names),
+            min_nodes=options.min_nodes or len(node_names) - options.dropouts,
             rounds=options.rounds,
             epochs=options.epochs,
             batch_size=options.batch_size,

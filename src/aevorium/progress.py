@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 __all__ = [
+    "ConsentAwaited",
     "NodeAnswered",
     "NodeAsked",
     "NodeNotice",
@@ -113,6 +114,27 @@ class NodeAnswered:
 
 
 @dataclass(frozen=True)
+class ConsentAwaited:
+    """A plan waits for a node's steward; for their own console.
+
+    Attributes:
+        node: Name of the node.
+        plan: Content hash of the plan.
+        text: What is asked, for people.
+        agree: The command that agrees.
+        decline: The command that declines.
+        until: When the server stops waiting: seconds since 1970.
+    """
+
+    node: str
+    plan: str
+    text: str
+    agree: str
+    decline: str
+    until: float
+
+
+@dataclass(frozen=True)
 class ServerListening:
     """The server waits for nodes.
 
@@ -179,6 +201,7 @@ ProgressEvent = (
     | NodeAsked
     | NodeAnswered
     | NodeState
+    | ConsentAwaited
     | ServerListening
     | NodesOnline
     | StepProgress

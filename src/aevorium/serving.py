@@ -82,6 +82,13 @@ def serve_study(
         AevoriumError: RUN_INTERRUPTED; what was released stays charged.
     """
     options.require_available()
+    if options.trust == "secure-aggregation":
+        raise ConfigError(
+            "FEATURE_UNAVAILABLE",
+            "Secure aggregation between processes is not in this version. Without masks, the server would see each "
+            "node's part, which one share of noise protects.",
+            hint="Use --trust local, or try it in one process with 'aevorium run'.",
+        )
     # A study that cannot be planned should not wait for nodes first.
     plan_study(schema, [f"node{number}" for number in range(server.min_nodes)], options)
     workspace.create()

@@ -32,9 +32,6 @@ __all__ = [
 SETTINGS_FILE = Path("aevorium.toml")
 """Looked for in the current folder."""
 
-_LATER: Mapping[str, tuple[str, ...]] = {"trust": ("secure-aggregation",)}
-"""Values that the contract names and this version does not have."""
-
 
 def _named(name: str, *aliases: str) -> AliasChoices:
     return AliasChoices(f"AEVORIUM_{name}", *aliases)
@@ -69,8 +66,10 @@ class Settings(BaseSettings):
         validation_alias=_named("RECIPE"),
         description="How the model is trained: warm-start or dp-sgd.",
     )
-    trust: Literal["local"] = Field(
-        default="local", validation_alias=_named("TRUST"), description="Who may see what a node sends: local."
+    trust: Literal["local", "secure-aggregation"] = Field(
+        default="local",
+        validation_alias=_named("TRUST"),
+        description="Who may see what a node sends: local (everyone) or secure-aggregation (their sum alone).",
     )
     workspace: Path = Field(
         default=Path("workspace"),
@@ -215,7 +214,7 @@ def load_settings(flags: Mapping[str, object] | None = None) -> SettingsWithOrig
 
     Raises:
         ConfigError: CONFIG_INVALID, naming the flag, variable or entry; CONFIG_CONFLICT for a fixed noise together
-            with a chosen ε; FEATURE_UNAVAILABLE for a recipe or trust of another version.
+            with a chosen ε.
     """
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     file = _read_file()
@@ -282,12 +281,5 @@ def _invalid(error: ValidationError, origins: Mapping[str, Origin]) -> ConfigErr
             hint="Type: aevorium config show",
         )
     value, origin = problem["input"], origins[name].text
-    if value in _LATER.get(name, ()):
-        default = Settings.model_fields[name].default
-        return ConfigError(
-            "FEATURE_UNAVAILABLE",
-            f"The {name} {value!r} ({origin}) is not in this version. It knows {default!r} only.",
-            hint=f"Leave it out, or give --{name} {default}.",
-        )
     reason = str(problem["msg"]).removeprefix("Value error, ").replace("Input should be", "It should be")
     return ConfigError("CONFIG_INVALID", f"{origin} = {value!r} is not possible. {reason}.")

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from aevorium.errors import ArtefactError
-from aevorium.governance.chain import AuditChain, verify_entries
+from aevorium.governance.chain import AuditChain, AuditEntry, verify_entries
+from aevorium.governance.periods import PeriodHistory
+from aevorium.governance.steward import check_signatures
 from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.ledger import LedgerRun, SqliteLedger
 from aevorium.schema.table import TableSchema
@@ -63,8 +65,12 @@ class VerificationResult:
         return tuple(f"{_VERDICT[check.is_sound]}: {check.subject}. {check.text}" for check in self.checks)
 
 
-def verify_export(path: Path) -> VerificationResult:
+def verify_export(path: Path, *, public_key: str | None = None) -> VerificationResult:
     """Checks an exported `audit_log.json` by itself, offline.
+
+    Args:
+        path: The file.
+        public_key: The steward's key (hex), known from elsewhere; that of the log's first statement if None.
 
     Raises:
         ArtefactError: ARTEFACT_NOT_FOUND, or AUDIT_BROKEN if it is no audit log at all.
@@ -73,11 +79,13 @@ def verify_export(path: Path) -> VerificationResult:
     report = verify_entries(view["entries"], expected_head=view["head"])
     if report.problem is not None:
         return VerificationResult((Finding(f"Audit log {path.name!r}", False, report.problem.message),))
+    entries = [AuditEntry.model_validate(entry) for entry in view["entries"]]
     is_whole = report.head == view["head"]
     text = (
         f"{report.length} entries, head {report.head[:16]}." if is_whole else "Its head is not that of its last entry."
     )
-    return VerificationResult((Finding(f"Audit log {path.name!r}", is_whole, text),))
+    statements = _check_statements(f"Steward's statements in {path.name!r}", entries, public_key=public_key)
+    return VerificationResult((Finding(f"Audit log {path.name!r}", is_whole, text), *statements))
 
 
 def verify_workspace(workspace: Workspace, *, homes: Sequence[Path] = ()) -> VerificationResult:
@@ -146,7 +154,10 @@ def _check_nodes(record: StudyRecord, workspace: Workspace, *, homes: Sequence[P
                 yield Finding(f"Ledger of node {name!r}", None, text)
                 continue
             home = here[0]
-        yield _check_chain(f"Audit chain of node {name!r}", home / "audit.db", head=None)
+        chain = _check_chain(f"Audit chain of node {name!r}", home / "audit.db", head=None)
+        yield chain
+        if chain.is_sound:
+            yield from _check_steward(name, home)
         subject = f"Ledger of node {name!r}"
         if not (home / "ledger.db").is_file():
             yield Finding(subject, False, "The file 'ledger.db' is missing.")
@@ -156,6 +167,35 @@ def _check_nodes(record: StudyRecord, workspace: Workspace, *, homes: Sequence[P
             yield Finding(subject, False, f"It knows no run {record.run_id}.")
             continue
         yield _check_run(subject, run, record, claimed=budget.get(name), told=told.get(name))
+
+
+def _check_steward(node: str, home: Path) -> Iterator[Finding]:
+    """Whether the statements are signed, and every period that a run was charged to is among those opened."""
+    chain, subject = AuditChain(home / "audit.db"), f"Statements of the steward of node {node!r}"
+    opened = {each.budget.period for each in PeriodHistory.of(chain).limits}
+    used = SqliteLedger(home / "ledger.db").periods() if (home / "ledger.db").is_file() else ()
+    strange = next((period for period in used if period not in opened), None)
+    if strange is not None:
+        yield Finding(subject, False, f"None opens the period {strange!r}, and runs are charged to it.")
+        return
+    yield from _check_statements(subject, chain.entries())
+
+
+def _check_statements(
+    subject: str, entries: Sequence[AuditEntry], *, public_key: str | None = None
+) -> Iterator[Finding]:
+    """Whether every period, limit and consent is signed with one key.
+
+    Nothing is found in a chain of no node, such as a server's, unless a key is given: it must have signed something.
+    """
+    report = check_signatures(entries, public_key=public_key)
+    if report.problem is not None:
+        yield Finding(subject, False, report.problem)
+    elif report.count:
+        text = f"{report.count} signed with the key {str(report.public_key)[:16]}…"
+        yield Finding(subject, True, f"{text}, the one given." if public_key else f"{text}, pinned by the first.")
+    elif public_key is not None:
+        yield Finding(subject, False, "It holds none, so the key given has signed nothing.")
 
 
 def _check_run(subject: str, run: LedgerRun, record: StudyRecord, *, claimed: object, told: float | None) -> Finding:

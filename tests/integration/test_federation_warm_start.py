@@ -103,11 +103,11 @@ def test_what_is_charged_is_what_the_public_rules_say_and_no_node_spends_more(tm
             assert phase["epsilon"] == epsilon(charged, delta=record.plan.delta), phase["phase"]
     statement = workspace.privacy_statement.read_text(encoding="utf-8")
     tables = plan_budget(record.plan, records=record.records).associations
-    assert f"σ = {tables.coarse_sigma:.4g}, sensitivity 1, 28 ×" in statement
-    assert f"σ = {tables.fine_sigma:.4g}, sensitivity 1, {tables.pairs} ×" in statement
+    assert f"σ = {tables.coarse.sigma:.4g}, sensitivity 1, 28 ×" in statement
+    assert f"σ = {tables.fine.sigma:.4g}, sensitivity 1, {tables.pairs} ×" in statement
     coarse, fine = json.loads(workspace.associations.read_text(encoding="utf-8"))["tables"]
     assert (len(coarse["counts"]), len(fine["counts"])) == (28, tables.pairs)
-    assert fine["noise"] == pytest.approx(tables.fine_sigma * 2**0.5)
+    assert fine["noise"] == pytest.approx(tables.fine.sigma * 2**0.5)
 
 
 @pytest.mark.parametrize(("columns", "nodes", "tables"), [(1, 1, 0), (2, 1, 1), (5, 2, 1)])
@@ -214,7 +214,7 @@ def test_the_noise_of_tables_is_that_of_the_plan(tmp_path: Path) -> None:
     )
     design = _design(28)
     _, values = session.associations(AssociationsRequest(**run, stage="coarse", design=design))
-    sigma = plan_budget(plan).associations.coarse_sigma
+    sigma = plan_budget(plan).associations.coarse.sigma
     # 200 records leave nearly every of the 8,000 cells empty; beside the noise even their counts are nothing.
     assert len(values) > 3_000
     assert values.std() == pytest.approx(sigma, rel=0.15)

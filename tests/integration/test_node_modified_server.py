@@ -120,7 +120,7 @@ class Node:
     def encoder(self) -> TableEncoder:
         """Fitted to the node's noisy histograms, which it sends again for it."""
         values = np.asarray(read_array(self.ask(STATISTICS, self.statistics_request()), np.int64), dtype=np.int64)
-        statistics = TableStatistics.merge([values], self.schema, bins=BINS, sigma=1.0)
+        statistics = TableStatistics.from_sum(values, self.schema, bins=BINS, noise=1.0)
         return TableEncoder.fit(statistics, self.schema, total=RECORDS)
 
     def training_request(self, number: int, **changes: object) -> TrainRequest:

@@ -21,7 +21,7 @@ from scipy.stats import norm
 
 from aevorium.privacy.accountant import calibrate, epsilon, spent, zcdp_budget
 from aevorium.privacy.events import DiscreteGaussian, DiscreteLaplace, SampledGaussian
-from aevorium.privacy.renyi import renyi_cost, renyi_epsilon
+from aevorium.privacy.renyi import RenyiOdometer, renyi_cost, renyi_epsilon
 
 DELTA = 1e-5
 ROUNDING = 1e-4
@@ -236,12 +236,23 @@ def test_exact_composition_is_below_renyi_and_above_each_part():
     assert found < sum(epsilon([event], DELTA / 3) for event in MIXED)
 
 
-def test_the_filter_over_runs_is_above_the_exact_cost_of_all_runs_together():
-    """Runs planned without regard to each other's output compose exactly; the filter has to cover those, too."""
-    runs = {"a": MIXED, "b": [training(0.02, 1.2, 500)], "c": [DiscreteGaussian(purpose="h", sigma=6.0, count=14)]}
-    together = [event for events in runs.values() for event in events]
-    for limit in (3.0, 10.0):
-        assert spent(runs, limit_epsilon=limit, limit_delta=DELTA) >= epsilon(together, DELTA)
+def test_the_odometer_over_runs_is_above_the_exact_cost_of_all_runs_together():
+    """Runs planned without regard to each other's output compose exactly; the odometer has to cover those, too."""
+    together = [*MIXED, training(0.02, 1.2, 500), DiscreteGaussian(purpose="h", sigma=6.0, count=14)]
+    odometers = [RenyiOdometer.for_limit(limit, delta=DELTA) for limit in (0.5, 3.0, 10.0, math.inf)]
+    for odometer in (RenyiOdometer(delta=DELTA), *odometers):
+        assert spent(together, odometer=odometer) >= epsilon(together, DELTA)
+
+
+@pytest.mark.parametrize("mu", [0.05, 0.3, 1.0, 2.5])
+@pytest.mark.parametrize("limit", [0.5, 3.0, 10.0, None])
+def test_the_odometer_is_between_the_exact_gaussian_curve_and_a_third_more(mu, limit):
+    """k Gaussian releases of total μ are one of μ, whose ε is known in closed form (Balle & Wang 2018)."""
+    releases = [training(1.0, math.sqrt(5) / mu, 1)] * 5
+    found = (RenyiOdometer(delta=DELTA) if limit is None else RenyiOdometer.for_limit(limit, delta=DELTA)).read(
+        releases
+    )
+    assert gaussian_epsilon(mu, DELTA) <= found <= 1.36 * gaussian_epsilon(mu, DELTA) + 0.05
 
 
 @pytest.mark.parametrize("value", [0.1, 1.0, 3.0, 10.0])

@@ -72,7 +72,8 @@ def test_a_plan_spends_its_target_and_no_more(target, size, rounds, epochs):
 
 
 @pytest.mark.parametrize(
-    ("target", "size", "columns"), [(0.1, 900, 60), (1.0, 200, 13), (3.0, 5_000, 14), (10.0, 200, 2), (3.0, 300, 1)]
+    ("target", "size", "columns"),
+    [(0.02, 900, 60), (0.1, 900, 60), (1.0, 200, 13), (3.0, 5_000, 14), (10.0, 200, 2), (3.0, 300, 1)],
 )
 def test_a_plan_with_two_way_tables_spends_its_target_and_no_more(target, size, columns):
     plan = make_plan(recipe="warm-start", epsilon=target, columns=columns, epochs=None, batch_size=None)

@@ -19,7 +19,7 @@ from aevorium.diffusion.denoiser import DenoiserConfig, TabularDiffusion, load_v
 from aevorium.diffusion.layout import EncodedTable, Layout
 from aevorium.diffusion.process import MixedProcess
 from aevorium.privacy import training
-from aevorium.privacy.training import TrainingPlan, record_losses, train_privately
+from aevorium.privacy.training import TrainingPlan, clipped_gradient_sum, record_losses, train_privately
 
 LAYOUT = Layout(continuous=2, categories=(2, 3), missing_of=(0, None))
 NEXT_TO_NONE = 1e-12
@@ -341,3 +341,34 @@ def test_losses_of_records_are_those_of_a_loop():
         expected = torch.cat([process.loss(model, part, draws=2, generator=generator).mean(dim=1) for part in parts])
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5)
     assert record_losses(model, make_table(0), generator=generator, draws=2).shape == (0,)
+
+
+@pytest.mark.parametrize("draws", [1, 4])
+def test_the_sum_of_a_step_under_secure_aggregation_is_that_of_clipped_gradients(draws, monkeypatch):
+    monkeypatch.setattr(training, "_CHUNK", 7)
+    model, data = make_model(), make_table(20)
+    before = to_vector(model)
+    # In chunks of the batch, as the sum draws them.
+    generator = torch.Generator().manual_seed(NOISE)
+    gradients = torch.cat(
+        [
+            record_gradients(model, data.select(part), draws=draws, generator=generator)
+            for part in torch.arange(len(data)).split(7)
+        ]
+    )
+    clip_norm = float(gradients.norm(dim=1).median())
+    found = clipped_gradient_sum(
+        model, data, sampling_rate=1.0, clip_norm=clip_norm, draws=draws, generator=seeded((BATCHES, NOISE))
+    )
+    expected = clipped(gradients, clip_norm).sum(dim=0).numpy()
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_array_equal(to_vector(model), before)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_step_without_records_sums_to_nothing():
+    found = clipped_gradient_sum(
+        make_model(), make_table(3), sampling_rate=1e-12, clip_norm=1.0, draws=2, generator=seeded((BATCHES, NOISE))
+    )
+    assert not found.any()

@@ -9,10 +9,13 @@ import typer
 
 __all__ = [
     "BatchSize",
+    "Colluding",
     "Delta",
+    "Dropouts",
     "Epochs",
     "Epsilon",
     "Home",
+    "NodesPerPatient",
     "NoiseMultiplier",
     "Purpose",
     "Recipe",
@@ -48,8 +51,22 @@ Recipe = Annotated[
 Trust = Annotated[
     str | None,
     typer.Option(
-        "--trust", help="Who may see what a node sends: local (env AEVORIUM_TRUST, default local).", show_default=False
+        "--trust",
+        help="Who may see what a node sends: local, or secure-aggregation (env AEVORIUM_TRUST, default local).",
+        show_default=False,
     ),
+]
+Dropouts = Annotated[
+    int,
+    typer.Option("--dropouts", min=0, help="Secure aggregation: nodes that may fail before a sum is no longer opened."),
+]
+Colluding = Annotated[
+    int,
+    typer.Option("--colluding", min=0, help="Secure aggregation: nodes that may tell the server their noise."),
+]
+NodesPerPatient = Annotated[
+    int,
+    typer.Option("--max-nodes-per-patient", min=1, help="At how many nodes a patient may have a record."),
 ]
 Rounds = Annotated[
     int | None,

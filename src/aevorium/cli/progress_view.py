@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -10,6 +11,7 @@ import rich.progress
 
 from aevorium.cli.console import Console
 from aevorium.progress import (
+    ConsentAwaited,
     NodeAnswered,
     NodeAsked,
     NodeNotice,
@@ -79,6 +81,8 @@ class ProgressView:
             self._console.note(f"  [{event.node}, for its steward only] {event.text}")
         elif isinstance(event, NodeState):
             self._console.note(event.text)
+        elif isinstance(event, ConsentAwaited):
+            self._show_question(event)
         elif isinstance(event, ServerListening):
             self._console.note(f"Listening on {event.address}, waiting for {event.needed} nodes.")
             self._console.note(f"Nodes trust {event.authority} (server identity {event.fingerprint[:16]}).")
@@ -95,6 +99,13 @@ class ProgressView:
             f"  {event.phase}: {came}. Period: ε spent {number(event.spent)} of {number(event.limit)}, "
             f"left {number(event.left)}"
         )
+
+    def _show_question(self, event: ConsentAwaited) -> None:
+        self._console.warn(event.text)
+        end = datetime.fromtimestamp(event.until).strftime("%Y-%m-%d %H:%M:%S")
+        self._console.note(f"The server waits until {end}. To answer, type in another terminal one of:")
+        self._console.note(f"  {event.agree}")
+        self._console.note(f"  {event.decline}")
 
     def _show_phase(self, event: PhaseStarted) -> None:
         nodes = f"{event.nodes} node{'' if event.nodes == 1 else 's'}"

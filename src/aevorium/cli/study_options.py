@@ -17,6 +17,9 @@ def run_options(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     min_nodes: int | None = None,
     purpose: str = "synthetic data",
+    dropouts: int = 0,
+    colluding: int = 0,
+    max_nodes_per_patient: int = 1,
 ) -> RunOptions:
     """What a run takes from the settings, and what only its command line says."""
     return RunOptions(
@@ -24,6 +27,9 @@ def run_options(
         delta=settings.delta,
         recipe=settings.recipe,
         trust=settings.trust,
+        dropouts=dropouts,
+        colluding=colluding,
+        max_nodes_per_patient=max_nodes_per_patient,
         rounds=settings.num_rounds,
         epochs=settings.training_epochs,
         batch_size=settings.batch_size,

@@ -7,16 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
 from aevorium.cli.console import Console
 from aevorium.cli.progress_view import duration, number
+from aevorium.cli.stewarded import StewardedNode
 from aevorium.errors import ArtefactError
-from aevorium.governance.budget import BudgetView, PeriodBudget
-from aevorium.governance.policy import Budget
-from aevorium.privacy.ledger import SqliteLedger
+from aevorium.governance.budget import BudgetView
 from aevorium.privacy.plan import StudyPlan
 from aevorium.server.record import NodeRecord, StudyRecord
+from aevorium.server.statement import describe_event
 from aevorium.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -26,6 +24,7 @@ __all__ = [
     "node_budget",
     "run_data",
     "spend_data",
+    "tell_budget",
     "tell_files",
     "tell_privacy",
     "tell_result",
@@ -114,18 +113,43 @@ def node_budget(home: Path, name: str) -> BudgetView:
     """A node's budget, computed again from its ledger: its file may be older, after a crash.
 
     Raises:
-        ArtefactError: ARTEFACT_NOT_FOUND, if there is no such node or its budget cannot be read.
+        ArtefactError: ARTEFACT_NOT_FOUND, if there is no such node.
+        ConfigError: POLICY_INVALID, if neither a statement nor a policy says what its limit is.
     """
-    path = home / "privacy_budget.json"
-    try:
-        view = BudgetView.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = "It is damaged" if isinstance(error, ValidationError) else "There is no such node, or it never ran"
-        raise ArtefactError("ARTEFACT_NOT_FOUND", f"Cannot read the budget {str(path)!r}. {reason}.") from error
     if not (home / "ledger.db").is_file():
         raise ArtefactError("ARTEFACT_NOT_FOUND", f"No ledger in {str(home)!r}. What was spent is not known.")
-    limit = Budget(max_epsilon=view.max_epsilon, max_delta=view.max_delta, period=view.period)
-    return PeriodBudget(limit=limit, runs=SqliteLedger(home / "ledger.db").runs(view.period)).view(node=name)
+    return StewardedNode(home, name=name).budget()
+
+
+def tell_budget(view: BudgetView, *, console: Console) -> None:
+    """What one node spent: release by release, run by run, period by period."""
+    releases = [
+        (run.run_id[:8], release.phase, str(release.round), release.time[:19], release.state, *describe_event(event))
+        for run in view.runs
+        for release in run.releases
+        for event in release.events
+    ]
+    headings = ("run", "phase", "round", "time (UTC)", "state", "mechanism", "parameters")
+    console.table(headings, releases, numbers=("round",))
+    runs = [(run.run_id[:8], run.agreed_at[:19], number(run.spent), f"{run.delta:g}") for run in view.runs]
+    console.table(("run", "agreed (UTC)", "ε alone", "at δ"), runs, numbers=("ε alone", "at δ"))
+    if view.earlier:
+        rows = [
+            (each.period, str(each.runs), each.first[:19], number(each.spent), f"{each.max_delta:g}")
+            for each in view.earlier
+        ]
+        numbers = ("runs", "ε spent", "at δ")
+        console.table(("earlier period", "runs", "first (UTC)", "ε spent", "at δ"), rows, numbers=numbers)
+    console.say(
+        f"Period {view.period!r}: ε = {number(view.spent)} spent at δ = {view.max_delta:g}, "
+        f"limit {number(view.max_epsilon)}, left {number(view.left)}."
+    )
+    console.say(f"Lifetime total, over all periods: ε = {number(view.lifetime)} at δ = {view.max_delta:g}.")
+    if view.runs:
+        console.note(
+            "A run's ε holds for it alone. The period's and the total hold for all runs together, whichever come later,"
+            " and are therefore higher than one run by itself."
+        )
 
 
 def tell_spend(record: StudyRecord, *, console: Console) -> None:

@@ -6,9 +6,11 @@ from datetime import datetime
 from pathlib import Path
 
 from aevorium.cli.console import Console
+from aevorium.errors import ArtefactError
+from aevorium.settings import load_settings
 from aevorium.workspace import Workspace
 
-__all__ = ["DEMO_PREFIX", "existing_workspace", "new_demo_folder", "node_folder", "node_homes"]
+__all__ = ["DEMO_PREFIX", "existing_workspace", "home_of", "new_demo_folder", "node_folder", "node_homes"]
 
 DEMO_PREFIX = "demo-"
 """How the folder of a demo begins."""
@@ -37,6 +39,32 @@ def node_folder(folder: Workspace, name: str, *, home: Path) -> Path:
     """The home of a node on this machine; that of a simulated one if there is none."""
     candidates = [root / name for root in node_homes(folder, home=home)]
     return next((path for path in candidates if (path / "ledger.db").is_file()), candidates[0])
+
+
+def home_of(name: str, *, workspace: Path | None, home: Path | None, console: Console) -> Path:
+    """The home of a node on this machine, for its steward's commands.
+
+    Args:
+        name: The node.
+        workspace: The workspace given; it may have simulated nodes.
+        home: The folder of homes given; then no other is looked at.
+        console: Where the choice of a demo is told.
+
+    Raises:
+        ArtefactError: ARTEFACT_NOT_FOUND, if no node of this name has a ledger here.
+    """
+    settings = load_settings({"workspace": workspace, "node_home": home}).values
+    if home is None:
+        folder = node_folder(existing_workspace(settings.workspace, console=console), name, home=settings.node_home)
+    else:
+        folder = home / name
+    if not (folder / "ledger.db").is_file():
+        raise ArtefactError(
+            "ARTEFACT_NOT_FOUND",
+            f"No ledger in {str(folder)!r}. There is no such node on this machine, or it never ran.",
+            hint="Run 'aevorium run' or 'aevorium node' first, or give --home or --workspace.",
+        )
+    return folder
 
 
 def new_demo_folder(root: Path, *, now: datetime) -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 __all__ = ["RunningAverage"]
@@ -27,6 +29,11 @@ class RunningAverage:
         decay = min(self._decay, (1 + step) / (10 + step))
         for weight, parameter in zip(self._weights, self._model.parameters(), strict=True):
             weight.lerp_(parameter, 1 - decay)
+
+    def vector(self) -> NDArray[np.float32]:
+        """The average as one float32 vector, in the order of the module; the model stays as it is."""
+        flat = torch.cat([weight.reshape(-1) for weight in self._weights])
+        return np.asarray(flat.float().cpu().numpy().copy(), dtype=np.float32)
 
     @torch.no_grad()
     def store(self) -> None:

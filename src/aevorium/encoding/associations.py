@@ -6,7 +6,6 @@ and the gate before it leaves the node; everything else works on public designs 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -109,18 +108,18 @@ class Associations:
     noise: float
 
     @classmethod
-    def merge(cls, vectors: Sequence[NDArray[np.int64]], design: TableDesign, *, sigma: float) -> Associations:
-        """Adds up the nodes' noisy vectors.
+    def from_sum(cls, total: NDArray[np.int64], design: TableDesign, *, noise: float) -> Associations:
+        """Takes the sum of the nodes' noisy vectors apart.
 
         Args:
-            vectors: One int64 [cells] a node, each with its own noise.
+            total: int64 [cells].
             design: What was counted.
-            sigma: Standard deviation of each node's noise.
+            noise: Standard deviation of the noise in each cell of the sum.
         """
         ends = list(accumulate(rows * columns for rows, columns in design.shapes))
-        parts = np.split(np.sum(vectors, axis=0), ends[:-1]) if ends else []
+        parts = np.split(total, ends[:-1]) if ends else []
         tables = tuple(part.reshape(shape) for part, shape in zip(parts, design.shapes, strict=True))
-        return cls(design=design, counts=tables, noise=sigma * float(np.sqrt(len(vectors))))
+        return cls(design=design, counts=tables, noise=noise)
 
     def to_dict(self) -> dict[str, object]:
         """The tables as plain values, for JSON."""

@@ -7,7 +7,7 @@ and the gate before it leaves the node; everything else works on noisy counts.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,22 +70,19 @@ class TableStatistics:
     noise: float
 
     @classmethod
-    def merge(
-        cls, vectors: Sequence[NDArray[np.int64]], schema: TableSchema, *, bins: int, sigma: float
-    ) -> TableStatistics:
-        """Adds up the nodes' noisy vectors.
+    def from_sum(cls, total: NDArray[np.int64], schema: TableSchema, *, bins: int, noise: float) -> TableStatistics:
+        """Takes the sum of the nodes' noisy vectors apart.
 
         Args:
-            vectors: One int64 [cells] a node, each with its own noise.
+            total: int64 [cells].
             schema: The study's schema.
             bins: The study's number of bins.
-            sigma: Standard deviation of each node's noise.
+            noise: Standard deviation of the noise in each cell of the sum.
         """
-        total = np.sum(vectors, axis=0)
         grids = table_grids(schema, bins=bins)
         ends = np.cumsum([grid.cells for grid in grids.values()])
         parts = dict(zip(grids, np.split(total, ends[:-1]), strict=True))
-        return cls(bins=bins, counts=parts, noise=sigma * float(np.sqrt(len(vectors))))
+        return cls(bins=bins, counts=parts, noise=noise)
 
     def to_json(self) -> str:
         """The counts as JSON."""

@@ -25,6 +25,8 @@ __all__ = [
     "COUNT",
     "DISMISS",
     "FINISH",
+    "GRADIENT",
+    "LOSS",
     "PLAN",
     "STATISTICS",
     "TRAIN",
@@ -36,6 +38,10 @@ __all__ = [
     "DismissRequest",
     "FinishReply",
     "FinishRequest",
+    "GradientReply",
+    "GradientRequest",
+    "LossReply",
+    "LossRequest",
     "PlanReply",
     "PlanRequest",
     "StatisticsReply",
@@ -54,6 +60,7 @@ __all__ = [
 PLAN, COUNT, STATISTICS, FINISH, TRAIN = "query.plan", "query.count", "query.statistics", "query.finish", "train"
 DISMISS = "query.dismiss"
 ASSOCIATIONS = "query.associations"
+GRADIENT, LOSS = "query.gradient", "query.loss"
 
 _BODY, _ARRAY, _METRICS = "body", "arrays", "metrics"
 
@@ -157,6 +164,38 @@ class TrainReply(_Body):
 
     loss: float = Field(description="Mean loss per record, from a noisy sum over the noisy size.")
     loss_noise: float = Field(ge=0, description="Standard deviation of the noise in it.")
+    spent: float = Field(ge=0, description="ε of what the run released so far, at the plan's δ.")
+
+
+class GradientRequest(_Body):
+    """Asks for one step under secure aggregation. The array holds the global model: float32 [parameters]."""
+
+    run_id: str
+    plan_hash: str
+    round: int = Field(ge=1)
+    step: int = Field(ge=1, description="Step of the round; steps come in order, each once.")
+    encoder: TableEncoder | None = Field(description="The shared encoder, with the first step of a round.")
+    model: DenoiserConfig = Field(description="Size and shape of the model.")
+    settings: TrainingSettings = Field(description="How it is trained.")
+
+
+class GradientReply(_Body):
+    """The node's part is in the array: int64 [parameters], modulo 2^64. The sum over nodes is safe to release."""
+
+
+class LossRequest(_Body):
+    """Asks for the loss of a round under secure aggregation. The array holds the model: float32 [parameters]."""
+
+    run_id: str
+    plan_hash: str
+    round: int = Field(ge=1)
+    encoder: TableEncoder = Field(description="The shared encoder.")
+    model: DenoiserConfig = Field(description="Size and shape of the model.")
+
+
+class LossReply(_Body):
+    """The node's part is in the array: int64 [1], noisy levels. The sum over nodes is safe to release."""
+
     spent: float = Field(ge=0, description="ε of what the run released so far, at the plan's δ.")
 
 

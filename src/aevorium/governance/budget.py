@@ -1,24 +1,32 @@
-"""Whether one more plan fits the budget of a period, and what is left of it.
+"""Whether one more plan fits the budget of a period, what is left of it, and what a node has spent in all.
 
 A node's guarantee is about the whole period: everything released in it is (max_epsilon, max_delta)-DP, whoever chose
 the later runs, and whatever they had seen. There are two ways to prove that, and they cannot be mixed by choosing
-whichever suits after looking at output. So the first plan of a period settles it, from public numbers alone, before
-a record is read:
+whichever suits after looking at output. So the first plan of a period settles it, with the limit in force then, from
+public numbers alone, before a record is read:
 
-- **"renyi"**, if the first plan announces its events and their Rényi cost fits the limit: costs add up at one fixed
-  order (`RenyiFilter`), plans count with everything they announce until they are closed, and with what they really
-  released from then on. This is the usual case, and by far the better bound over many runs.
+- **"renyi"**, if the first plan announces its events and their Rényi cost fits the limit: costs add up in one
+  odometer (`privacy.renyi.RenyiOdometer`), plans count with everything they announce until they are closed, and with
+  what they really released from then on. This is the usual case, and by far the better bound over many runs.
 - **"basic"** otherwise: a first plan so close to the limit that only its own exact accounting shows that it fits, or
   one whose events are not known beforehand. Then the targets (ε, δ) of the runs add up, used up or not (basic
   composition, valid for adaptive choices: Rogers et al. 2016). Only a run that was closed before it reserved anything
   counts nothing: no record was read for it, so it tells nothing. It still settles the period if it was the first.
+
+A steward who sets another limit later changes where the sum has to stop, not how it is formed.
+
+**What is shown.** A run shows its own exact ε: what holds of it if it stands alone. A period shows the odometer's ε,
+from its first release on: what holds of all its runs together, whichever come later, and therefore somewhat more than
+the one run. Both only ever rise. **The lifetime total** is the odometer's ε of everything in the ledger at the policy's
+δ, over all periods: later periods are adaptive to earlier ones just as runs are. Its orders share δ evenly, whatever
+limits were set, so that no choice of a steward can lower it; and it is never below what one of the periods shows.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Literal
 
@@ -29,9 +37,9 @@ from aevorium.governance.policy import Budget
 from aevorium.privacy.accountant import epsilon, round_up, spent
 from aevorium.privacy.events import PrivacyEvent
 from aevorium.privacy.ledger import LedgerRun
-from aevorium.privacy.renyi import RenyiFilter
+from aevorium.privacy.renyi import RenyiOdometer
 
-__all__ = ["BudgetView", "Composition", "PeriodBudget", "ReleaseView", "RunView"]
+__all__ = ["BudgetView", "Composition", "PeriodBudget", "PeriodView", "ReleaseView", "RunView", "lifetime_spend"]
 
 Composition = Literal["renyi", "basic"]
 
@@ -64,10 +72,21 @@ class RunView(_View):
     releases: tuple[ReleaseView, ...] = Field(description="In the order of reservation.")
 
 
-class BudgetView(_View):
-    """A node's budget of one period, recomputed from the ledger's events. Safe to release."""
+class PeriodView(_View):
+    """An earlier period, as the budget file shows it. Safe to release."""
 
-    schema_version: int = 1
+    period: str = Field(description="The period.")
+    max_epsilon: float = Field(description="The limit ε that it had last.")
+    max_delta: float = Field(description="The δ at which it held.")
+    spent: float = Field(description="ε of everything released in it, at its max_delta.")
+    runs: int = Field(description="Number of its runs.")
+    first: str = Field(description="When its first run was agreed: UTC, ISO 8601.")
+
+
+class BudgetView(_View):
+    """A node's budget, recomputed from the ledger's events. Safe to release."""
+
+    schema_version: int = 2
     node: str = Field(description="The node.")
     period: str = Field(description="The period.")
     max_epsilon: float = Field(description="The limit ε.")
@@ -76,7 +95,9 @@ class BudgetView(_View):
     spent: float = Field(description="ε of everything released in the period, at max_delta.")
     committed: float = Field(description="The same with all that the agreed plans may still release.")
     left: float = Field(description="The limit less what is committed.")
-    runs: tuple[RunView, ...] = Field(description="In the order of agreement.")
+    runs: tuple[RunView, ...] = Field(description="The runs of the period, in the order of agreement.")
+    earlier: tuple[PeriodView, ...] = Field(description="Periods before this one, oldest first.")
+    lifetime: float = Field(description="ε of everything that this node ever released, at max_delta.")
 
 
 @dataclass(frozen=True)
@@ -86,15 +107,19 @@ class PeriodBudget:
     Attributes:
         limit: The steward's limit.
         runs: The runs of the period by id, in the order of agreement.
+        settling: The limit in force when the first of them was agreed; None if it was the same.
     """
 
     limit: Budget
     runs: Mapping[str, LedgerRun]
+    settling: Budget | None = None
 
     @property
-    def filter(self) -> RenyiFilter:
-        """The Rényi filter of the limit."""
-        return RenyiFilter(epsilon=self.limit.max_epsilon, delta=self.limit.max_delta)
+    def odometer(self) -> RenyiOdometer:
+        """What adds up the period's runs: settled with the first of them."""
+        first = self.settling or self.limit
+        settled = RenyiOdometer.for_limit(first.max_epsilon, delta=first.max_delta)
+        return replace(settled, delta=self.limit.max_delta)
 
     @property
     def composition(self) -> Composition | None:
@@ -102,7 +127,9 @@ class PeriodBudget:
         return next((self._composition(run.agreed_events) for run in self.runs.values()), None)
 
     def _composition(self, agreed: Sequence[PrivacyEvent] | None) -> Composition:
-        return "renyi" if agreed is not None and self.filter.cost(agreed) <= self.filter.capacity else "basic"
+        first = self.settling or self.limit
+        odometer = RenyiOdometer.for_limit(first.max_epsilon, delta=first.max_delta)
+        return "renyi" if agreed is not None and odometer.read(agreed) <= first.max_epsilon else "basic"
 
     def admit_plan(self, run_id: str, *, epsilon: float, delta: float, planned: Sequence[PrivacyEvent] | None) -> None:
         """Passes if a further plan fits.
@@ -153,13 +180,12 @@ class PeriodBudget:
     def _admit_renyi(
         self, run_id: str, *, others: Mapping[str, Sequence[PrivacyEvent]], added: Sequence[PrivacyEvent]
     ) -> None:
-        bound = self.filter
-        before = math.fsum(bound.cost(events) for events in others.values())
-        after = before + bound.cost(added)
-        if after > bound.capacity:
-            reached, held = round_up(bound.to_epsilon(after)), round_up(bound.to_epsilon(before))
+        held = [event for events in others.values() for event in events]
+        reached = round_up(self.odometer.read([*held, *added]))
+        if reached > self.limit.max_epsilon:
+            before = spent(held, odometer=self.odometer)
             raise self._exceeded(
-                run_id, f"With it, the period could reach ε = {reached:g}; the other runs hold {held:g}"
+                run_id, f"With it, the period could reach ε = {reached:g}; the other runs hold {before:g}"
             )
 
     def _exceeded(self, run_id: str, reason: str) -> BudgetExceeded:
@@ -180,31 +206,74 @@ class PeriodBudget:
         """The runs whose targets count under basic composition: all but those that ended without a reservation."""
         return tuple(run for run in self.runs.values() if run.releases or not run.closed_at)
 
-    def view(self, *, node: str) -> BudgetView:
-        """The period as the budget file shows it. Takes about a second when many events are new."""
-        composition = self.composition
-        views = tuple(_run_view(run) for run in self.runs.values())
-        if composition == "renyi":
-            used, committed = (
-                spent(events, limit_epsilon=self.limit.max_epsilon, limit_delta=self.limit.max_delta)
-                for events in ({name: run.events for name, run in self.runs.items()}, self._charged())
-            )
+    @property
+    def spent(self) -> float:
+        """ε of everything released in the period, whichever runs come later."""
+        if self.composition == "basic":
+            return round_up(_exact_decimal([epsilon(run.events, delta=run.delta) for run in self.runs.values()]))
+        return spent([event for run in self.runs.values() for event in run.events], odometer=self.odometer)
+
+    @property
+    def committed(self) -> float:
+        """The same with all that the agreed plans may still release."""
+        if self.composition == "basic":
+            promised = round_up(_exact_decimal([run.epsilon for run in self._bound()]))
         else:
-            used = round_up(_exact_decimal([view.spent for view in views]))
-            committed = round_up(_exact_decimal([run.epsilon for run in self._bound()]))
-        committed = max(used, committed)
+            charged = [event for events in self._charged().values() for event in events]
+            promised = spent(charged, odometer=self.odometer)
+        return max(self.spent, promised)
+
+    def view(self, *, node: str, earlier: Sequence[PeriodView] = (), lifetime: float | None = None) -> BudgetView:
+        """The budget as the file shows it. Takes about a second when many events are new.
+
+        Args:
+            node: The node's name.
+            earlier: The periods before.
+            lifetime: ε of everything that the node ever released; that of this period if None.
+        """
+        used, committed = self.spent, self.committed
         left = math.inf if self.limit.max_epsilon == math.inf else max(0.0, self.limit.max_epsilon - committed)
         return BudgetView(
             node=node,
             period=self.limit.period,
             max_epsilon=self.limit.max_epsilon,
             max_delta=self.limit.max_delta,
-            composition=composition,
+            composition=self.composition,
             spent=used,
             committed=committed,
             left=left if left == math.inf else round(left, 4),
-            runs=views,
+            runs=tuple(_run_view(run) for run in self.runs.values()),
+            earlier=tuple(earlier),
+            lifetime=used if lifetime is None else lifetime,
         )
+
+    def as_earlier(self) -> PeriodView:
+        """The period as it is shown once another one is open; it has runs."""
+        return PeriodView(
+            period=self.limit.period,
+            max_epsilon=self.limit.max_epsilon,
+            max_delta=self.limit.max_delta,
+            spent=self.spent,
+            runs=len(self.runs),
+            first=next(iter(self.runs.values())).agreed_at,
+        )
+
+
+def lifetime_spend(runs: Iterable[LedgerRun], *, delta: float, periods: Sequence[float]) -> float:
+    """ε at δ of everything that a node ever released, whichever runs and periods come later. Safe to release.
+
+    The odometer of every order with an even share of δ reads all events at once. It depends on no limit, so that it
+    was fixed before the first release of all; and it holds although runs, limits and new periods were chosen after
+    seeing what earlier ones released. The true ε of one period is within that of all, so the total is raised to the
+    figure of a period where that one's odometer, made for its limit, reads more.
+
+    Args:
+        runs: All runs of all periods.
+        delta: The policy's δ.
+        periods: What each period shows.
+    """
+    events = [event for run in runs for event in run.events]
+    return max([spent(events, odometer=RenyiOdometer(delta=delta)), *periods])
 
 
 def _exact_decimal(values: Sequence[float]) -> Decimal:

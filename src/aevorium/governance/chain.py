@@ -11,6 +11,7 @@ import json
 import math
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ from aevorium.database import Database
 from aevorium.errors import InternalError
 from aevorium.workspace import write_atomically
 
-__all__ = ["GENESIS", "AuditChain", "AuditEntry", "ChainProblem", "ChainReport", "verify_entries"]
+__all__ = ["GENESIS", "AuditChain", "AuditEntry", "ChainProblem", "ChainReport", "plain", "verify_entries"]
 
 GENESIS = "0" * 64
 """What the first entry names as the hash before it, and the head of an empty chain."""
@@ -129,7 +130,7 @@ def _hash(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(rfc8785.dumps(dict(content))).hexdigest()
 
 
-def _plain(value: object) -> Any:  # noqa: ANN401 - JSON
+def plain(value: object) -> Any:  # noqa: ANN401 - JSON
     """A value that canonical JSON can hold: no infinities, no numbers beyond 2^53, no stray surrogates."""
     if value is None or isinstance(value, bool):
         return value
@@ -145,9 +146,9 @@ def _plain(value: object) -> Any:  # noqa: ANN401 - JSON
         # Canonical JSON writes a large whole float without a point: it would be read as a whole number too large.
         return value if abs(value) <= _LARGEST_INTEGER else repr(value)
     if isinstance(value, Mapping):
-        return {str(_plain(str(key))): _plain(item) for key, item in value.items()}
+        return {str(plain(str(key))): plain(item) for key, item in value.items()}
     if isinstance(value, Sequence):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     raise InternalError(f"An audit entry cannot hold a value of type {type(value).__name__!r}.")
 
 
@@ -178,20 +179,47 @@ class AuditChain:
             action: What was done, as a short name.
             detail: The particulars, as JSON values; never a patient's value.
         """
+        return self.append_sealed(actor=actor, action=action, seal=lambda _: detail)
+
+    def append_sealed(
+        self, *, actor: str, action: str, seal: Callable[[Mapping[str, Any]], Mapping[str, object]]
+    ) -> AuditEntry:
+        """Adds an entry whose particulars depend on its place in the chain, as a signature over that place does.
+
+        Args:
+            actor: Who acted.
+            action: What was done, as a short name.
+            seal: Makes the particulars from the rest of the entry: `seq`, `time`, `actor`, `action`, `previous`. It
+                runs inside the transaction.
+        """
         with self._database.write() as connection:
             last = _last(connection)
-            content = {
+            place = {
                 "seq": 1 if last is None else last.seq + 1,
                 "time": self._now().astimezone(UTC).isoformat(timespec="milliseconds"),
-                "actor": _plain(actor),
-                "action": _plain(action),
-                "detail": _plain(detail),
+                "actor": plain(actor),
+                "action": plain(action),
                 "previous": GENESIS if last is None else last.hash,
             }
+            content = {**place, "detail": plain(seal(place))}
             entry = AuditEntry.model_validate({**content, "hash": _hash(content)})
             text = rfc8785.dumps(entry.model_dump()).decode()
             connection.execute("INSERT INTO entries (seq, entry) VALUES (?, ?)", (entry.seq, text))
         return entry
+
+    def entries_of(self, actions: Sequence[str]) -> tuple[AuditEntry, ...]:
+        """The entries of some actions in order, without reading the others; one that is damaged is left out."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT entry FROM entries WHERE json_valid(entry)"
+                " AND json_extract(entry, '$.action') IN (SELECT value FROM json_each(?)) ORDER BY seq",
+                (json.dumps(list(actions)),),
+            ).fetchall()
+        found = []
+        for row in rows:
+            with suppress(ValidationError):
+                found.append(AuditEntry.model_validate_json(row["entry"]))
+        return tuple(found)
 
     def export(self) -> list[Any]:
         """All entries as JSON values, in order, exactly as stored. Safe to release."""

@@ -14,22 +14,25 @@ from __future__ import annotations
 
 import hashlib
 import math
+import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
 
-from aevorium.errors import AevoriumError, BudgetExceeded, ConfigError, PolicyRefused
+from aevorium.errors import AevoriumError, BudgetExceeded, PolicyRefused
 from aevorium.governance.budget import BudgetView, PeriodBudget
 from aevorium.governance.chain import AuditChain
+from aevorium.governance.periods import PeriodHistory
 from aevorium.governance.policy import Budget, NodePolicy
+from aevorium.governance.spend import node_spend
 from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.events import DiscreteLaplace, PrivacyEvent, is_within
 from aevorium.privacy.ledger import BudgetLedger, Facts, LedgerRun, Owed
 from aevorium.privacy.numbers import Numbers
 
-__all__ = ["AgreedPlan", "ReleaseGate"]
+__all__ = ["AgreedPlan", "Consent", "ReleaseGate", "ReleasedSteps"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,45 @@ class AgreedPlan:
         return hashlib.sha256(self.plan_json.encode()).hexdigest()
 
 
+class ReleasedSteps:
+    """The steps of a round that is paid for, under secure aggregation.
+
+    Args:
+        run_id: The run, for messages.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
+        self._last = 0
+
+    def release(self, step: int, *, produce: Callable[[], Numbers]) -> Numbers:
+        """Lets one step out. Reads patient records (in `produce`).
+
+        Args:
+            step: Its number; 1 is the first.
+            produce: Reads the records and adds the noise.
+
+        Raises:
+            PolicyRefused: RELEASE_OUTSIDE_PLAN, if it is not the step after the last one.
+        """
+        if step != self._last + 1:
+            raise _outside_plan(self._run_id, f"Step {step} does not follow step {self._last} of its round.")
+        # Before it is produced: whatever happens, this step does not come again.
+        self._last = step
+        return produce()
+
+
+Consent = Callable[[AgreedPlan], None]
+"""Asks the steward, and returns if they agree. Raises PolicyRefused: POLICY_CONSENT_REFUSED, POLICY_CONSENT_AWAITED."""
+
+
+def _nobody_to_ask(plan: AgreedPlan) -> None:
+    raise PolicyRefused(
+        "POLICY_CONSENT_AWAITED",
+        f"Run {plan.run_id!r} refused. The policy wants the steward asked, and nobody can be asked here.",
+    )
+
+
 class ReleaseGate:
     """Enforces a policy on everything that leaves a node.
 
@@ -83,18 +125,26 @@ class ReleaseGate:
         self._at_work: set[tuple[str, str, int]] = set()
         self._pay_owed()
 
-    def agree(self, plan: AgreedPlan) -> None:
+    def renew(self, policy: NodePolicy) -> None:
+        """From now on, this is what the steward allows."""
+        self._policy = policy
+
+    def agree(self, plan: AgreedPlan, *, consent: Consent = _nobody_to_ask) -> None:
         """Accepts a plan, or refuses it before any record is read. The same plan again changes nothing.
 
-        Looks in order at schema, purpose, server, δ, consent and budget. The plan's whole cost is taken from the
-        budget in one transaction with the check, so that two plans cannot both be promised the same budget. A
-        refusal writes one audit entry and nothing else.
+        Looks in order at schema, purpose, server, period, δ and budget; a plan that passes is put before the steward
+        if the policy says so. The plan's whole cost is taken from the budget in one transaction with the check, so
+        that two plans cannot both be promised the same budget. A refusal writes one audit entry and nothing else.
+
+        Args:
+            plan: The plan.
+            consent: Asks the steward; may take as long as they do, and holds nothing meanwhile.
 
         Raises:
-            PolicyRefused: POLICY_SCHEMA_REFUSED, POLICY_PURPOSE_REFUSED, POLICY_SERVER_REFUSED, POLICY_DELTA_REFUSED,
-                or RELEASE_OUTSIDE_PLAN for an id that stands for another plan or a run that ended.
+            PolicyRefused: POLICY_SCHEMA_REFUSED, POLICY_PURPOSE_REFUSED, POLICY_SERVER_REFUSED, POLICY_PERIOD_UNSIGNED,
+                POLICY_DELTA_REFUSED, what `consent` raises, or RELEASE_OUTSIDE_PLAN for an id that stands for another
+                plan or a run that ended.
             BudgetExceeded: BUDGET_EXCEEDED.
-            ConfigError: FEATURE_UNAVAILABLE, if the policy wants the steward asked.
         """
         facts = {
             "run_id": plan.run_id,
@@ -107,10 +157,15 @@ class ReleaseGate:
         }
         if _is_open(self._ledger.run(plan.run_id), plan):
             return
-        budget = self._policy.budget
         try:
             self._check_policy(plan)
             _check_target(plan.run_id, plan.planned_events, target=plan.epsilon, delta=plan.delta)
+            if self._policy.allow.consent == "ask":
+                self._admit_plan(plan, self._ledger.runs(self._policy.budget.period))
+                consent(plan)
+                # The steward may have changed the policy while they were asked.
+                self._check_policy(plan)
+            budget = self._policy.budget
             self._ledger.open_run(
                 plan.run_id,
                 plan_json=plan.plan_json,
@@ -121,9 +176,7 @@ class ReleaseGate:
                 agreed_events=plan.planned_events,
                 facts={"server": plan.server},
                 owes=Owed("plan_agreed", {**facts, "period": budget.period}),
-                admit=lambda runs: PeriodBudget(budget, runs).admit_plan(
-                    plan.run_id, epsilon=plan.epsilon, delta=plan.delta, planned=plan.planned_events
-                ),
+                admit=lambda runs: self._admit_plan(plan, runs),
             )
         except AevoriumError as error:
             self._record("plan_refused", {**facts, "code": error.code, "reason": error.message})
@@ -148,17 +201,17 @@ class ReleaseGate:
                 "POLICY_SERVER_REFUSED",
                 f"{refused} The policy of node {self._node!r} does not list the server {plan.server!r}.",
             )
+        PeriodHistory.of(self._chain).require(budget, ledger=self._ledger, node=self._node)
         if plan.delta > budget.max_delta:
             raise PolicyRefused(
                 "POLICY_DELTA_REFUSED",
                 f"{refused} Its δ = {plan.delta:g} is above max_delta = {budget.max_delta:g} of node {self._node!r}.",
             )
-        if allow.consent == "ask":
-            raise ConfigError(
-                "FEATURE_UNAVAILABLE",
-                f"{refused} The policy of node {self._node!r} says consent = 'ask', but nobody can be asked here yet.",
-                hint="Set consent = 'automatic' in the policy, if its steward agrees.",
-            )
+
+    def _admit_plan(self, plan: AgreedPlan, runs: Mapping[str, LedgerRun]) -> None:
+        self._period(self._policy.budget, runs).admit_plan(
+            plan.run_id, epsilon=plan.epsilon, delta=plan.delta, planned=plan.planned_events
+        )
 
     def fix_events(self, run_id: str, events: Sequence[PrivacyEvent], *, basis: Facts | None = None) -> None:
         """Fixes all that a run may release, once, after its noisy count and before anything that is not pure.
@@ -183,7 +236,7 @@ class ReleaseGate:
                 events,
                 facts=basis,
                 owes=Owed("events_fixed", told),
-                admit=lambda runs: _admit_fixing(run_id, runs, budget=budget, events=events),
+                admit=lambda runs: _admit_fixing(run_id, self._period(budget, runs), events=events),
             )
         except AevoriumError as error:
             self._record("events_refused", {**told, "code": error.code, "reason": error.message})
@@ -231,7 +284,7 @@ class ReleaseGate:
                     events=events,
                     fingerprint=fingerprint,
                     admit=lambda runs: _admit_release(
-                        run_id, runs, budget=budget, phase=phase, round=round, events=events
+                        run_id, self._period(budget, runs), phase=phase, round=round, events=events
                     ),
                 )
             except AevoriumError as error:
@@ -252,6 +305,27 @@ class ReleaseGate:
             self._ledger.commit(reservation.id, numbers=numbers, facts=facts, owes=Owed("release", told))
             self._pay_owed()
             return numbers
+
+    def open_steps(self, run_id: str, *, phase: str, round: int, events: Sequence[PrivacyEvent]) -> ReleasedSteps:
+        """Spends what all steps of a round cost, before the first of them; each is then released once, in order.
+
+        Hundreds of small releases would each wait for the disk otherwise. Nothing of them is kept: a round cannot be
+        opened again, and after a restart the rest of it stays unreleased.
+
+        Args:
+            run_id: An agreed run.
+            phase: The phase of the run.
+            round: The round within the phase; a phase and round are opened once.
+            events: What all its steps cost.
+
+        Raises:
+            PolicyRefused: RELEASE_OUTSIDE_PLAN, as for `release`.
+            BudgetExceeded: BUDGET_EXCEEDED, as for `release`.
+        """
+        # A fingerprint of no request: whatever asks for the round again asks for something else.
+        once = secrets.token_hex(32)
+        self.release(run_id, phase=phase, round=round, events=events, fingerprint=once, produce=tuple)
+        return ReleasedSteps(run_id)
 
     @contextmanager
     def _alone(self, run_id: str, phase: str, round: int, *, told: Mapping[str, object]) -> Iterator[None]:
@@ -305,9 +379,10 @@ class ReleaseGate:
         self._pay_owed()
 
     def spend(self) -> BudgetView:
-        """The budget of the policy's period, recomputed from the ledger. Safe to release."""
-        budget = self._policy.budget
-        return PeriodBudget(budget, self._ledger.runs(budget.period)).view(node=self._node)
+        """What was spent in the policy's period, in those before, and in all. Safe to release."""
+        return node_spend(
+            self._policy.budget, node=self._node, ledger=self._ledger, history=PeriodHistory.of(self._chain)
+        )
 
     def _run(self, run_id: str) -> LedgerRun:
         run = self._ledger.run(run_id)
@@ -315,9 +390,12 @@ class ReleaseGate:
             raise _outside_plan(run_id, "This node never agreed to it.")
         return run
 
+    def _period(self, budget: Budget, runs: Mapping[str, LedgerRun]) -> PeriodBudget:
+        return PeriodBudget(budget, runs, settling=PeriodHistory.of(self._chain).settling(runs, limit=budget))
+
     def _budget_of(self, run: LedgerRun) -> Budget:
         """The limit on the period that pays for a run, which a new period does not change."""
-        return self._policy.budget.model_copy(update={"period": run.period})
+        return PeriodHistory.of(self._chain).limit_of(run.period, budget=self._policy.budget)
 
     def _pay_owed(self) -> None:
         """Moves to the chain what the ledger owes it, each entry once, also if the process ended half-way before."""
@@ -340,31 +418,22 @@ def _is_open(known: LedgerRun | None, plan: AgreedPlan) -> bool:
     return known.plan_hash == plan.plan_hash and known.facts.get("server") == plan.server
 
 
-def _admit_fixing(
-    run_id: str, runs: Mapping[str, LedgerRun], *, budget: Budget, events: Sequence[PrivacyEvent]
-) -> None:
-    run = runs[run_id]
+def _admit_fixing(run_id: str, period: PeriodBudget, *, events: Sequence[PrivacyEvent]) -> None:
+    run = period.runs[run_id]
     released = run.events
     if run.epsilon < math.inf and not all(isinstance(event, DiscreteLaplace) for event in released):
         raise _outside_plan(run_id, "Its events can no longer be fixed: it has released more than noisy counts.")
     if not is_within(released, events):
         raise _outside_plan(run_id, "The events to fix leave out some that were released.")
-    PeriodBudget(budget, runs).admit_events(run_id, planned=events)
+    period.admit_events(run_id, planned=events)
 
 
 def _admit_release(
-    run_id: str,
-    runs: Mapping[str, LedgerRun],
-    *,
-    budget: Budget,
-    phase: str,
-    round: int,
-    events: Sequence[PrivacyEvent],
+    run_id: str, period: PeriodBudget, *, phase: str, round: int, events: Sequence[PrivacyEvent]
 ) -> None:
-    run = runs[run_id]
+    run = period.runs[run_id]
     if run.find(phase=phase, round=round) is not None:
         events = ()  # They are among the run's own already, from before the process that reserved them ended.
-    period = PeriodBudget(budget, runs)
     if run.epsilon == math.inf:
         period.admit_events(run_id, planned=run.planned_events or (*run.events, *events))
         return

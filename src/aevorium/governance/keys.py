@@ -1,10 +1,11 @@
-"""The key of checkpoints: made once, readable by its owner alone, kept away from what it protects."""
+"""Secret files, made once and readable by their owner alone, and the key of checkpoints, which is one of them."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from cryptography.fernet import Fernet, InvalidToken
 
 from aevorium.errors import ArtefactError, ConfigError
 
-__all__ = ["Key", "load_key", "load_or_create_key"]
+__all__ = ["Key", "create_secret", "load_key", "load_or_create_key", "read_secret"]
 
 _OTHERS = 0o077
 
@@ -50,35 +51,11 @@ class Key:
 def load_or_create_key(path: Path) -> Key:
     """Reads a key file, or makes one that only its owner can read.
 
-    Of two threads or processes that make it at the same time, one does and both use its key.
-
     Raises:
         ArtefactError: KEY_INVALID.
         ConfigError: WORKSPACE_UNWRITABLE, if it cannot be made.
     """
-    if not path.exists():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            # Written under a name of its own and linked into place: nobody ever reads half a key. Only the owner can
-            # read what mkstemp makes.
-            descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-            temporary = Path(name)
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(Fernet.generate_key() + b"\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-                # A link, unlike a rename, never takes the place of a key that was made meanwhile.
-                with suppress(FileExistsError):
-                    os.link(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
-        except OSError as error:
-            raise ConfigError(
-                "WORKSPACE_UNWRITABLE",
-                f"Cannot write the key file {str(path)!r}. {error.strerror or type(error).__name__}.",
-                hint="Choose another with AEVORIUM_KEY_FILE.",
-            ) from error
+    create_secret(path, Fernet.generate_key, hint="Choose another with AEVORIUM_KEY_FILE.")
     return load_key(path)
 
 
@@ -87,6 +64,57 @@ def load_key(path: Path) -> Key:
 
     Raises:
         ArtefactError: KEY_INVALID, if it is absent, readable by others, or holds no Fernet key.
+    """
+    try:
+        return Key.from_bytes(read_secret(path))
+    except ValueError as error:
+        raise ArtefactError("KEY_INVALID", f"The key file {str(path)!r} holds no Fernet key.") from error
+
+
+def create_secret(path: Path, make: Callable[[], bytes], *, hint: str) -> None:
+    """Makes a file that only its owner can read, unless there is one.
+
+    Of two threads or processes that make it at the same time, one does and both use its key.
+
+    Args:
+        path: The file; its folder is made when absent.
+        make: Makes the secret.
+        hint: What to do if the file cannot be written.
+
+    Raises:
+        ConfigError: WORKSPACE_UNWRITABLE, if it cannot be made.
+    """
+    if path.exists():
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Written under a name of its own and linked into place: nobody ever reads half a key. Only the owner can
+        # read what mkstemp makes.
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(make().rstrip() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            # A link, unlike a rename, never takes the place of a key that was made meanwhile.
+            with suppress(FileExistsError):
+                os.link(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            "WORKSPACE_UNWRITABLE",
+            f"Cannot write the key file {str(path)!r}. {error.strerror or type(error).__name__}.",
+            hint=hint,
+        ) from error
+
+
+def read_secret(path: Path) -> bytes:
+    """Reads a file that only its owner may be able to read.
+
+    Raises:
+        ArtefactError: KEY_INVALID, if it is absent, or readable by others.
     """
     try:
         secret = path.read_bytes().strip()
@@ -100,7 +128,4 @@ def load_key(path: Path) -> Key:
             f"The key file {str(path)!r} can be read by others than its owner (mode {mode & 0o777:o}).",
             hint=f"Type: chmod 600 {path}",
         )
-    try:
-        return Key.from_bytes(secret)
-    except ValueError as error:
-        raise ArtefactError("KEY_INVALID", f"The key file {str(path)!r} holds no Fernet key.") from error
+    return secret

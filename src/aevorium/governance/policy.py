@@ -12,7 +12,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from aevorium.errors import ConfigError
 from aevorium.workspace import write_atomically
 
-__all__ = ["Allowance", "Budget", "NodePolicy", "load_policy", "simulated_policy", "write_default_policy"]
+__all__ = [
+    "Allowance",
+    "Budget",
+    "NodePolicy",
+    "load_policy",
+    "new_limit",
+    "simulated_policy",
+    "write_default_policy",
+    "write_policy",
+]
 
 
 class _Entry(BaseModel):
@@ -115,9 +124,39 @@ def write_default_policy(path: Path, *, period: str) -> NodePolicy:
         ConfigError: WORKSPACE_UNWRITABLE.
     """
     policy = NodePolicy(budget=Budget(period=period))
-    with write_atomically(path, mode=0o600) as temporary:
-        temporary.write_text(policy.to_toml(), encoding="utf-8")
+    write_policy(path, policy)
     return policy
+
+
+def write_policy(path: Path, policy: NodePolicy) -> None:
+    """Writes a policy file; who may read one that exists stays as it was.
+
+    Raises:
+        ConfigError: WORKSPACE_UNWRITABLE.
+    """
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
+    with write_atomically(path, mode=mode) as temporary:
+        temporary.write_text(policy.to_toml(), encoding="utf-8")
+
+
+def new_limit(budget: Budget, *, epsilon: float, delta: float | None) -> Budget:
+    """A period's budget with another limit.
+
+    Args:
+        budget: The budget.
+        epsilon: The new limit.
+        delta: The δ at which it holds; None leaves it as it is.
+
+    Raises:
+        ConfigError: CONFIG_INVALID.
+    """
+    wanted = {**budget.model_dump(), "max_epsilon": epsilon}
+    if delta is not None:
+        wanted["max_delta"] = delta
+    try:
+        return Budget.model_validate(wanted)
+    except ValidationError as error:
+        raise ConfigError("CONFIG_INVALID", f"The limit is not possible. {_first_problem(error)}.") from error
 
 
 def simulated_policy(*, epsilon: float, delta: float) -> NodePolicy:

@@ -25,6 +25,8 @@ from aevorium.federation.protocol import (
     COUNT,
     DISMISS,
     FINISH,
+    GRADIENT,
+    LOSS,
     PLAN,
     STATISTICS,
     TRAIN,
@@ -32,6 +34,9 @@ from aevorium.federation.protocol import (
     CountRequest,
     DismissRequest,
     FinishRequest,
+    GradientReply,
+    GradientRequest,
+    LossRequest,
     PlanRequest,
     StatisticsRequest,
     TrainRequest,
@@ -46,7 +51,7 @@ __all__ = ["create_client_app"]
 
 _log = logging.getLogger(__name__)
 
-_KNOWN = frozenset({PLAN, COUNT, STATISTICS, ASSOCIATIONS, TRAIN, DISMISS, FINISH})
+_KNOWN = frozenset({PLAN, COUNT, STATISTICS, ASSOCIATIONS, TRAIN, GRADIENT, LOSS, DISMISS, FINISH})
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -78,6 +83,14 @@ def create_client_app(sessions: Mapping[str, NodeSession]) -> ClientApp:
     @app.train()
     def train(message: Message, context: Context) -> Message:
         return _answer(message, _session(sessions, context), _train)
+
+    @app.query("gradient")
+    def gradient(message: Message, context: Context) -> Message:
+        return _answer(message, _session(sessions, context), _gradient)
+
+    @app.query("loss")
+    def loss(message: Message, context: Context) -> Message:
+        return _answer(message, _session(sessions, context), _loss)
 
     @app.query("dismiss")
     def dismiss(message: Message, context: Context) -> Message:
@@ -119,9 +132,12 @@ def _answer(message: Message, session: NodeSession, handler: Handler) -> Message
     phase = _phase(message)
     try:
         _require_wanted(session, message)
-        session.asked(phase, detail=_detail(session, message))
+        is_news = not _is_further_step(session, message)
+        if is_news:
+            session.asked(phase, detail=_detail(session, message))
         reply = handler(session, message)
-        session.answered(phase, code=None)
+        if is_news:
+            session.answered(phase, code=None)
         return reply
     except AevoriumError as error:
         code = "NODE_NOT_READY" if isinstance(error, DataError) else error.code
@@ -164,6 +180,11 @@ def _read_vector(session: NodeSession, message: Message) -> NDArray[np.float32]:
         session.refuse(error, phase=_phase(message))
 
 
+def _is_further_step(session: NodeSession, message: Message) -> bool:
+    """Whether this is one of hundreds of steps whose round was announced, and paid for, with its first."""
+    return message.metadata.message_type == GRADIENT and _read(session, message, GradientRequest).step > 1
+
+
 def _detail(session: NodeSession, message: Message) -> str:
     """What a steward wants to know of a request before it is answered. Nothing in it comes from a record."""
     if message.metadata.message_type == PLAN:
@@ -179,7 +200,8 @@ def _detail(session: NodeSession, message: Message) -> str:
 
 
 def _plan(session: NodeSession, message: Message) -> Message:
-    return Message(pack(session.agree(_read(session, message, PlanRequest))), reply_to=message)
+    until = message.metadata.created_at + message.metadata.ttl
+    return Message(pack(session.agree(_read(session, message, PlanRequest), until=until)), reply_to=message)
 
 
 def _count(session: NodeSession, message: Message) -> Message:
@@ -199,6 +221,16 @@ def _associations(session: NodeSession, message: Message) -> Message:
 def _train(session: NodeSession, message: Message) -> Message:
     reply, trained, weight = session.train(_read(session, message, TrainRequest), _read_vector(session, message))
     return Message(pack(reply, trained, weight=weight), reply_to=message)
+
+
+def _gradient(session: NodeSession, message: Message) -> Message:
+    values = session.gradient(_read(session, message, GradientRequest), _read_vector(session, message))
+    return Message(pack(GradientReply(), values), reply_to=message)
+
+
+def _loss(session: NodeSession, message: Message) -> Message:
+    reply, values = session.loss(_read(session, message, LossRequest), _read_vector(session, message))
+    return Message(pack(reply, values), reply_to=message)
 
 
 def _dismiss(session: NodeSession, message: Message) -> Message:

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aevorium.diffusion.denoiser import TabularDiffusion, load_vector
+from aevorium.diffusion.denoiser import DenoiserConfig, TabularDiffusion, load_vector
 from aevorium.diffusion.layout import Layout
+from aevorium.encoding.encoder import TableEncoder
 from aevorium.errors import BudgetExceeded, FederationError, PolicyRefused
-from aevorium.federation.protocol import AssociationsRequest, PlanRequest, StatisticsRequest, TrainRequest
+from aevorium.federation.protocol import AssociationsRequest, PlanRequest, StatisticsRequest
 from aevorium.node.run import NodeRun
 from aevorium.privacy.ledger import LedgerRun
-from aevorium.privacy.plan import AssociationSchedule
+from aevorium.privacy.schedule import AssociationSchedule, TrainingSchedule
 from aevorium.schema.table import TableSchema
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "model_of",
     "require_agreed",
     "require_as_fixed",
+    "require_trust",
     "require_turn",
 ]
 
@@ -52,14 +54,19 @@ class RunRequest(Protocol):
         ...
 
 
-def check_plan(request: PlanRequest, *, schema: TableSchema, node: str, server: str | None) -> None:
+def check_plan(request: PlanRequest, *, schema: TableSchema, node: str, server: str | None, is_simulated: bool) -> None:
     """Passes if a plan is for the node's schema, and of the server that it is connected to, if that is proven.
 
     Raises:
-        PolicyRefused: POLICY_SERVER_REFUSED; SCHEMA_MISMATCH.
+        PolicyRefused: POLICY_SERVER_REFUSED; SCHEMA_MISMATCH; FEATURE_UNAVAILABLE for secure aggregation over nodes
+            that are not simulated.
         BudgetExceeded: BUDGET_EXCEEDED, if it adds no noise and claims an ε.
     """
     plan, refused = request.plan, f"Run {request.run_id!r} refused."
+    if plan.trust == "secure-aggregation" and not is_simulated:
+        raise PolicyRefused(
+            "FEATURE_UNAVAILABLE", f"{refused} Without masks the server would see this node's part of each sum."
+        )
     if server is not None and request.server != server:
         raise PolicyRefused(
             "POLICY_SERVER_REFUSED",
@@ -130,6 +137,20 @@ def known(run: NodeRun, fact: Known | None) -> Known:
     return fact
 
 
+def require_trust(run: NodeRun, *, is_summed: bool) -> TrainingSchedule:
+    """The schedule of a run, if it trains in the way that a request asks for.
+
+    A whole model with one share of the noise, or a single step with the noise of a sum, was never agreed to.
+
+    Raises:
+        PolicyRefused: RELEASE_OUTSIDE_PLAN.
+    """
+    schedule = known(run, run.schedule)
+    if (run.plan.noise_shares is not None) != is_summed:
+        raise _outside_plan(run.entry.run_id, f"Its trust is {run.plan.trust!r}, which trains in another way.")
+    return schedule
+
+
 def check_design(request: AssociationsRequest, *, schema: TableSchema, bins: int, tables: AssociationSchedule) -> None:
     """Passes if a request for two-way tables is for as many as the plan holds, and they can be counted."""
     design, planned = request.design, tables.candidates if request.stage == "coarse" else tables.pairs
@@ -140,16 +161,24 @@ def check_design(request: AssociationsRequest, *, schema: TableSchema, bins: int
         raise FederationError("MESSAGE_INVALID", f"A request for two-way tables cannot be served: {problem}.")
 
 
-def model_of(request: TrainRequest, vector: NDArray[np.float32], *, schema: TableSchema) -> TabularDiffusion:
-    """The global model of a round, if it fits the schema and comes with all that a round needs."""
-    encoder = request.encoder
+def model_of(
+    config: DenoiserConfig, vector: NDArray[np.float32], *, encoder: TableEncoder, schema: TableSchema
+) -> TabularDiffusion:
+    """The global model of a request, if it fits the encoder and the schema.
+
+    Args:
+        config: Size and shape of the model.
+        vector: float32 [parameters].
+        encoder: The shared encoder.
+        schema: The node's schema.
+
+    Raises:
+        FederationError: MESSAGE_INVALID.
+    """
     fits = encoder.schema_hash == schema.content_hash
-    if not fits or request.model.layout != Layout.for_table(encoder, schema):
+    if not fits or config.layout != Layout.for_table(encoder, schema):
         raise FederationError("MESSAGE_INVALID", "The model or encoder of a round does not fit the node's schema.")
-    if request.settings.learning_rate is None:
-        raise FederationError("MESSAGE_INVALID", "A round came without the step size that belongs to it.")
-    priors, generator = encoder.priors(schema), torch.Generator().manual_seed(0)
-    model = TabularDiffusion(request.model, priors=priors, generator=generator)
+    model = TabularDiffusion(config, priors=encoder.priors(schema), generator=torch.Generator().manual_seed(0))
     load_vector(model, vector)
     return model
 

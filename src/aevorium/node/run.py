@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aevorium.privacy.ledger import Facts, LedgerRun
 from aevorium.privacy.numbers import Numbers
-from aevorium.privacy.plan import PhaseBudget, StudyPlan, TrainingSchedule, plan_budget
+from aevorium.privacy.plan import PhaseBudget, StudyPlan, plan_budget
+from aevorium.privacy.schedule import TrainingSchedule
 
 __all__ = ["NodeRun", "fingerprint_of", "learn_count"]
 
@@ -67,10 +68,8 @@ class NodeRun:
 
     @property
     def size(self) -> float | None:
-        """The node's declared or noisy number of records; None before the count."""
-        if self.count is None:
-            return None
-        return self.plan.declared_size or float(max(self.count, 1))
+        """The number of records by which the node's training is planned; None before it is known."""
+        return None if self.count is None else self.plan.node_size(count=self.count, records=self.records)
 
     @property
     def budget(self) -> PhaseBudget:
@@ -98,8 +97,9 @@ class NodeRun:
         return all(_place(release.phase, release.round) < _place(phase, round) for release in releases)
 
 
-def _place(phase: str, round: int) -> tuple[int, int]:
-    return _PHASES.index(phase), round
+def _place(phase: str, round: int) -> tuple[int, float]:
+    # The loss of a round stands between its steps and those of the next.
+    return (_PHASES.index("training"), round + 0.5) if phase == "loss" else (_PHASES.index(phase), round)
 
 
 def fingerprint_of(request: BaseModel, vector: NDArray[np.generic] | None = None) -> str:

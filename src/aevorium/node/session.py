@@ -26,6 +26,9 @@ from aevorium.federation.protocol import (
     DismissRequest,
     FinishReply,
     FinishRequest,
+    GradientRequest,
+    LossReply,
+    LossRequest,
     PlanReply,
     PlanRequest,
     StatisticsReply,
@@ -37,6 +40,7 @@ from aevorium.governance.budget import BudgetView
 from aevorium.governance.chain import AuditChain
 from aevorium.governance.gate import AgreedPlan, ReleaseGate
 from aevorium.governance.policy import NodePolicy
+from aevorium.governance.spend import write_spend
 from aevorium.node.checks import (
     RunRequest,
     check_design,
@@ -45,20 +49,22 @@ from aevorium.node.checks import (
     model_of,
     require_agreed,
     require_as_fixed,
+    require_trust,
     require_turn,
 )
+from aevorium.node.oversight import Oversight
 from aevorium.node.records import NodeRecords
 from aevorium.node.run import NodeRun, fingerprint_of, learn_count
-from aevorium.node.training import loss_noise, train_round
+from aevorium.node.steps import OpenSteps, require_encoder, require_open
+from aevorium.node.training import loss_noise, noisy_gradient, noisy_loss, train_round
 from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.entropy import os_generator
 from aevorium.privacy.ledger import SqliteLedger
-from aevorium.privacy.mechanisms import NoiseSource, OsNoise, noisy_count, noisy_histogram
+from aevorium.privacy.mechanisms import NoiseSource, OsNoise, noisy_count
 from aevorium.privacy.numbers import Numbers
 from aevorium.privacy.plan import StudyPlan, estimated_events
 from aevorium.progress import NodeAnswered, NodeAsked, NodeNotice, Report
 from aevorium.schema.table import TableSchema
-from aevorium.workspace import write_atomically
 
 __all__ = ["NodeConfig", "NodeSession", "OpenSession", "open_session"]
 
@@ -73,6 +79,8 @@ class NodeConfig:
         schema: The schema in which it holds its data.
         home: Where ledger and audit chain lie, whatever the study's workspace.
         policy: What its steward allows.
+        is_simulated: Whether server and nodes are one process, where secure aggregation needs no masks.
+        policy_file: Where the policy is read anew at each plan; None if it is on no file.
     """
 
     name: str
@@ -80,6 +88,8 @@ class NodeConfig:
     schema: TableSchema
     home: Path
     policy: NodePolicy
+    is_simulated: bool = False
+    policy_file: Path | None = None
 
 
 class NodeSession:
@@ -108,8 +118,18 @@ class NodeSession:
         self._generator = generator
         self._report = report
         self._records = NodeRecords(config.data, schema=config.schema, notice=self.notice, generator=generator)
+        self._steps: OpenSteps | None = None
         self._ledger = SqliteLedger(config.home / "ledger.db")
         self._chain = AuditChain(config.home / "audit.db")
+        self._oversight = Oversight(
+            config.home,
+            node=config.name,
+            policy=config.policy,
+            file=config.policy_file,
+            ledger=self._ledger,
+            chain=self._chain,
+            report=report,
+        )
         self._gate = ReleaseGate(node=config.name, policy=config.policy, ledger=self._ledger, chain=self._chain)
 
     def notice(self, text: str) -> None:
@@ -119,9 +139,7 @@ class NodeSession:
     def write_views(self) -> BudgetView:
         """Writes the node's own `privacy_budget.json` and `audit_log.json` from ledger and chain."""
         view = self._gate.spend()
-        with write_atomically(self.config.home / "privacy_budget.json") as path:
-            path.write_text(view.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        self._chain.write_view(self.config.home / "audit_log.json")
+        write_spend(self.config.home, view, chain=self._chain)
         return view
 
     def asked(self, phase: str, *, detail: str) -> None:
@@ -163,8 +181,12 @@ class NodeSession:
         """
         self._server = server
 
-    def agree(self, request: PlanRequest) -> PlanReply:
-        """Phase "plan": agrees or refuses. Reads no record.
+    def agree(self, request: PlanRequest, *, until: float = 0.0) -> PlanReply:
+        """Phase "plan": agrees or refuses, by the policy as it is now. Reads no record.
+
+        Args:
+            request: The plan.
+            until: When the server stops waiting: seconds since 1970. So long the steward may take, if they are asked.
 
         Raises:
             PolicyRefused: SCHEMA_MISMATCH, or what the gate refuses.
@@ -172,8 +194,15 @@ class NodeSession:
         """
         plan = request.plan
         with self._refusing("plan", run_id=request.run_id):
-            check_plan(request, schema=self.config.schema, node=self.config.name, server=self._server)
+            check_plan(
+                request,
+                schema=self.config.schema,
+                node=self.config.name,
+                server=self._server,
+                is_simulated=self.config.is_simulated,
+            )
             planned = estimated_events(plan)
+            self._gate.renew(self._oversight.policy())
         self._gate.agree(
             AgreedPlan(
                 run_id=request.run_id,
@@ -184,7 +213,8 @@ class NodeSession:
                 epsilon=plan.epsilon,
                 delta=plan.delta,
                 planned_events=planned,
-            )
+            ),
+            consent=lambda agreed: self._gate.renew(self._oversight.await_consent(agreed, study=plan, until=until)),
         )
         return PlanReply(
             node=self.config.name,
@@ -232,11 +262,11 @@ class NodeSession:
         run = self._run(request, phase="statistics")
         table = self._records.load()
         run = self._fix(run, request)
-        sigma = run.budget.histogram_sigma
+        cells = run.budget.histograms
 
         def produce() -> Numbers:
             exact = count_cells(table.frame, self.config.schema, bins=request.bins)
-            return (noisy_histogram(exact, sigma=sigma, noise=self._noise) if sigma > 0 else exact,)
+            return (cells.protect(exact, noise=self._noise),)
 
         (values,) = self._gate.release(
             request.run_id,
@@ -262,11 +292,11 @@ class NodeSession:
             bins = known(run, run.bins)
             check_design(request, schema=schema, bins=bins, tables=tables)
         table = self._records.load()
-        sigma = tables.coarse_sigma if is_coarse else tables.fine_sigma
+        cells = tables.coarse if is_coarse else tables.fine
 
         def produce() -> Numbers:
             exact = count_pairs(table.frame, schema, bins=bins, design=design)
-            return (noisy_histogram(exact, sigma=sigma, noise=self._noise) if sigma > 0 else exact,)
+            return (cells.protect(exact, noise=self._noise),)
 
         (values,) = self._gate.release(
             request.run_id,
@@ -292,8 +322,10 @@ class NodeSession:
         """
         run = self._run(request, phase="training", round=request.round)
         with self._refusing("training", run_id=request.run_id):
-            schedule, size = known(run, run.schedule), known(run, run.size)
-            model = model_of(request, vector, schema=self.config.schema)
+            schedule, size = require_trust(run, is_summed=False), known(run, run.size)
+            if request.settings.learning_rate is None:
+                raise FederationError("MESSAGE_INVALID", "A round came without the step size that belongs to it.")
+            model = model_of(request.model, vector, encoder=request.encoder, schema=self.config.schema)
         self._records.load()
 
         def produce() -> Numbers:
@@ -322,10 +354,67 @@ class NodeSession:
         )
         return reply, trained.astype(np.float32, copy=False), size
 
+    def gradient(self, request: GradientRequest, vector: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Phase "training" under secure aggregation, one step. Reads patient records.
+
+        The sum over the nodes is safe to release; what this returns is protected by one share of the noise alone.
+
+        Args:
+            request: The step.
+            vector: float32 [parameters], the global model.
+
+        Returns:
+            int64 [parameters], modulo 2^64.
+        """
+        if request.step == 1:
+            self._steps = self._open_steps(request)
+        with self._refusing("training", run_id=request.run_id):
+            steps = require_open(self._steps, request)
+            model = model_of(request.model, vector, encoder=steps.encoder, schema=self.config.schema)
+        self._records.load()
+
+        def produce() -> Numbers:
+            encoded = self._records.encode(steps.encoder)
+            return noisy_gradient(
+                model, encoded, schedule=steps.schedule, settings=request.settings, generator=self._generator
+            )
+
+        with self._refusing("training", run_id=request.run_id):
+            (values,) = steps.released.release(request.step, produce=produce)
+        return values.astype(np.int64, copy=False)
+
+    def loss(self, request: LossRequest, vector: NDArray[np.float32]) -> tuple[LossReply, NDArray[np.int64]]:
+        """The charged loss of a round under secure aggregation. Reads patient records; their sum is safe to release.
+
+        Args:
+            request: The round.
+            vector: float32 [parameters], the model.
+        """
+        run = self._run(request, phase="loss", round=request.round)
+        with self._refusing("loss", run_id=request.run_id):
+            schedule = require_trust(run, is_summed=True)
+            model = model_of(request.model, vector, encoder=request.encoder, schema=self.config.schema)
+        self._records.load()
+
+        def produce() -> Numbers:
+            encoded = self._records.encode(request.encoder)
+            return noisy_loss(model, encoded, schedule=schedule, noise=self._noise, generator=self._generator)
+
+        (values,) = self._gate.release(
+            request.run_id,
+            phase="loss",
+            round=request.round,
+            events=(schedule.loss.event("training loss"),),
+            fingerprint=fingerprint_of(request, vector),
+            produce=produce,
+        )
+        return LossReply(spent=self._spent(request.run_id, run.plan)), values.astype(np.int64, copy=False)
+
     def finish(self, request: FinishRequest) -> FinishReply:
         """Phase "finish": nothing more is released in this run. Reads no record. May be asked again."""
         with self._refusing("finish", run_id=request.run_id):
             run = require_agreed(request, self._ledger.run(request.run_id), server=self._server)
+        self._steps = None
         self._gate.close(request.run_id)
         view = self._gate.spend()
         self.is_over = self.has_finished = True
@@ -371,12 +460,25 @@ class NodeSession:
         if run.bins is None:
             fixed = replace(run, bins=request.bins, records=request.records)
             with self._refusing("statistics", run_id=request.run_id):
-                events = fixed.budget.events(known(run, run.size))
+                events = fixed.budget.events(known(fixed, fixed.size))
             self._gate.fix_events(request.run_id, events, basis=fixed.basis)
             return fixed
         with self._refusing("statistics", run_id=request.run_id):
             require_as_fixed(run, request)
         return run
+
+    def _open_steps(self, request: GradientRequest) -> OpenSteps:
+        """Pays for a round under secure aggregation, by its first step."""
+        run = self._run(request, phase="training", round=request.round)
+        with self._refusing("training", run_id=request.run_id):
+            schedule, encoder = require_trust(run, is_summed=True), require_encoder(request)
+        released = self._gate.open_steps(
+            request.run_id,
+            phase="training",
+            round=request.round,
+            events=(schedule.step_event(steps=schedule.steps),),
+        )
+        return OpenSteps(request.run_id, request.round, schedule=schedule, encoder=encoder, released=released)
 
     def _spent(self, run_id: str, plan: StudyPlan) -> float:
         entry = self._ledger.run(run_id)

@@ -1,4 +1,4 @@
-"""One round of private training at a node, with its charged loss."""
+"""Private training at a node: a whole round, or one step of a sum over nodes; and the charged loss."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from aevorium.diffusion.denoiser import TabularDiffusion, to_vector
 from aevorium.diffusion.layout import EncodedTable
 from aevorium.errors import FederationError
 from aevorium.federation.protocol import TrainingSettings
-from aevorium.privacy.mechanisms import NoiseSource, noisy_histogram
+from aevorium.privacy.aggregation import encode_vector, share_noise
+from aevorium.privacy.mechanisms import NoiseSource
 from aevorium.privacy.numbers import Numbers
-from aevorium.privacy.plan import LOSS_BOUND, LOSS_LEVELS, TrainingSchedule
-from aevorium.privacy.training import TrainingPlan, record_losses, train_privately
+from aevorium.privacy.plan import LOSS_BOUND, LOSS_LEVELS
+from aevorium.privacy.schedule import CLIP_LEVELS, TrainingSchedule
+from aevorium.privacy.training import TrainingPlan, clipped_gradient_sum, record_losses, train_privately
 
-__all__ = ["loss_noise", "train_round"]
+__all__ = ["loss_noise", "noisy_gradient", "noisy_loss", "train_round"]
 
 _LOSS_DRAWS = 8
 
@@ -58,17 +60,73 @@ def train_round(
         ema_decay=settings.ema_decay,
     )
     train_privately(model, encoded, plan=plan, generator=generator)
+    (total,) = noisy_loss(model, encoded, schedule=schedule, noise=noise, generator=generator)
+    return to_vector(model), np.array([float(total[0]) * _loss_unit(size)])
+
+
+def noisy_gradient(
+    model: TabularDiffusion,
+    encoded: EncodedTable,
+    *,
+    schedule: TrainingSchedule,
+    settings: TrainingSettings,
+    generator: Callable[[], torch.Generator],
+) -> Numbers:
+    """One step under secure aggregation: the node's part of the sum, with its share of the noise.
+
+    Reads patient records. The sum over all nodes is safe to release at the schedule's cost; a single part is protected
+    by one share alone.
+
+    Args:
+        model: The global model; it stays as it is.
+        encoded: The node's encoded records.
+        schedule: Sampling rate and noise.
+        settings: What does not touch the accounting.
+        generator: Makes generators for batches and noise.
+
+    Returns:
+        int64 [parameters], modulo 2^64.
+    """
+    exact = clipped_gradient_sum(
+        model,
+        encoded,
+        sampling_rate=schedule.sampling_rate,
+        clip_norm=settings.clip_norm,
+        draws=settings.draws,
+        generator=generator,
+    )
+    part = encode_vector(exact, unit=settings.clip_norm, levels=CLIP_LEVELS, generator=generator())
+    if schedule.noise_multiplier > 0:
+        part += share_noise(len(part), sigma=schedule.noise_multiplier * CLIP_LEVELS, generator=generator())
+    return (part,)
+
+
+def noisy_loss(
+    model: TabularDiffusion,
+    encoded: EncodedTable,
+    *,
+    schedule: TrainingSchedule,
+    noise: NoiseSource,
+    generator: Callable[[], torch.Generator],
+) -> Numbers:
+    """The sum of the records' bounded losses in levels, with noise: int64 [1]. Reads patient records.
+
+    Args:
+        model: The model.
+        encoded: The node's encoded records.
+        schedule: How much noise.
+        noise: Source of noise.
+        generator: Makes the generator of the diffusion's own draws.
+    """
     losses = record_losses(model, encoded, generator=generator(), draws=_LOSS_DRAWS)
     bounded = np.clip(np.nan_to_num(losses, nan=LOSS_BOUND), 0.0, LOSS_BOUND)
-    total = np.round(bounded * (LOSS_LEVELS / LOSS_BOUND)).astype(np.int64).sum(keepdims=True)
-    if schedule.loss_sigma > 0:
-        total = noisy_histogram(total, sigma=schedule.loss_sigma, noise=noise)
-    return to_vector(model), np.array([float(total[0]) * _loss_unit(size)])
+    levels = np.round(bounded * (LOSS_LEVELS / LOSS_BOUND)).astype(np.int64)
+    return (schedule.loss.protect(levels.sum(keepdims=True), noise=noise),)
 
 
 def loss_noise(schedule: TrainingSchedule, *, size: float) -> float:
     """Standard deviation of the noise in a round's loss. Public."""
-    return schedule.loss_sigma * _loss_unit(size)
+    return schedule.loss.sigma * _loss_unit(size)
 
 
 def _loss_unit(size: float) -> float:

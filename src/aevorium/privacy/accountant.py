@@ -15,14 +15,18 @@ What holds for a run is its target: (ε, δ) of the plan. When parameters depend
 stops early for a reason found in its own output, the smaller figure computed from the events that happened describes
 that one outcome and must not replace the target in a claim.
 
+**Sums of shares** (secure aggregation) are accounted as the mechanism that they are close to; what the distance adds
+to ε and takes off δ is proven in `sums`.
+
 **Over the runs of a period** (`spent`). A new run is planned after seeing the old ones, so the PLDs of runs do not
-compose. Rényi costs at one fixed order do (`renyi.RenyiFilter`).
+compose. Rényi costs do (`renyi.RenyiOdometer`), for a somewhat higher figure: what one run costs when it stands alone
+is said by `epsilon`, what all runs cost together, whichever come later, by `spent`, from the first release on.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from decimal import ROUND_CEILING, Decimal
 from functools import lru_cache
 
@@ -36,24 +40,34 @@ from scipy.special import log_ndtr, ndtr
 from aevorium.errors import ConfigError, InternalError
 from aevorium.privacy.events import (
     DiscreteGaussian,
+    DiscreteGaussianSum,
     DiscreteLaplace,
     NonPrivate,
     PrivacyEvent,
+    SampledDiscreteGaussianSum,
     SampledGaussian,
+    amount_of,
     merge_events,
 )
-from aevorium.privacy.renyi import RenyiFilter, renyi_epsilon, zcdp_budget
+from aevorium.privacy.renyi import RenyiOdometer, renyi_epsilon, zcdp_budget
+from aevorium.privacy.sums import distance_of, noise_multiplier_of
 
-__all__ = ["calibrate", "epsilon", "gaussian_budget", "round_up", "spent", "zcdp_budget"]
+__all__ = ["calibrate", "epsilon", "gaussian_budget", "privacy_curve", "round_up", "spent", "zcdp_budget"]
 
 _FINE = 1e-4
 """Grid of the privacy loss, in nats, for statements."""
 
 _COARSE = 1e-3
-"""The same while searching."""
+"""The same while searching for an ε of at least `_SMALL`; below that it would cost more than the target itself."""
+
+_SMALL = 0.1
+"""Targets below this are searched on the fine grid; their noise is so large that it has few points."""
 
 _SLACK = 1e-15
 """Floating-point error of δ, per composed mechanism, taken off δ before ε is read."""
+
+_CURVE_DELTA = 1e-9
+"""The smallest δ of a curve: attacks that succeed more seldom are of no interest."""
 
 _NOISE_RANGE = (0.1, 1e6)
 """Noise multipliers that `calibrate` considers."""
@@ -98,18 +112,63 @@ def _epsilon(events: tuple[PrivacyEvent, ...], delta: float, grid: float) -> flo
 
 
 def _composed_epsilon(events: tuple[PrivacyEvent, ...], delta: float, grid: float) -> float:
-    slack = _SLACK * sum(_amount(event) for event in events)
+    slack = _SLACK * sum(amount_of(event) for event in events)
     if delta < 1e-12 or delta <= 10 * slack:
         raise ConfigError(
             "CONFIG_INVALID",
             f"delta = {delta!r} is too small. ε cannot be computed reliably at it.",
             hint="Use a delta of at least 1e-12, or fewer steps.",
         )
-    interval = grid * _widening(events, delta)
-    total = _distribution(events[0], interval)
-    for event in events[1:]:
-        total = total.compose(_distribution(event, interval))
-    return float(total.get_epsilon_for_delta(delta - slack))
+    total = _composed(events, grid * _widening(events, delta))
+    distance = math.fsum(distance_of(event) for event in events)
+    return float(total.get_epsilon_for_delta((delta - slack) * math.exp(-distance))) + distance
+
+
+def _composed(events: tuple[PrivacyEvent, ...], interval: float) -> pld.PrivacyLossDistribution:
+    ideals = [_ideal(event) for event in events]
+    total = _distribution(ideals[0], interval)
+    for ideal in ideals[1:]:
+        total = total.compose(_distribution(ideal, interval))
+    return total
+
+
+def privacy_curve(events: Sequence[PrivacyEvent], *, points: int = 400) -> tuple[tuple[float, float], ...]:
+    """Pairs (ε, δ) that all hold for one run's events, by the rules of `epsilon`. Safe to release.
+
+    Args:
+        events: What the run releases, its parameters all fixed beforehand.
+        points: How many pairs, from the δ of pure ε alone down to about 1e-9.
+
+    Returns:
+        Pairs in ascending order of ε, each δ ≥ the true value at its ε.
+    """
+    merged = merge_events(events)
+    pure = math.fsum(event.epsilon for event in merged if isinstance(event, DiscreteLaplace)) * (1 + 1e-12)
+    composed = tuple(event for event in merged if not isinstance(event, DiscreteLaplace))
+    if any(isinstance(event, NonPrivate) for event in composed):
+        return ((math.inf, 0.0),)
+    if not composed:
+        return ((pure, 0.0),)
+    slack = _SLACK * sum(amount_of(event) for event in composed)
+    total = _composed(composed, _FINE * _widening(composed, _CURVE_DELTA))
+    grid = np.linspace(0.0, float(total.get_epsilon_for_delta(_CURVE_DELTA)), points)
+    distance = math.fsum(distance_of(event) for event in composed)
+    deltas = np.minimum(np.asarray(total.get_delta_for_epsilon(grid)) * math.exp(distance) + slack, 1.0)
+    return tuple((pure + distance + float(at), float(delta)) for at, delta in zip(grid, deltas, strict=True))
+
+
+def _ideal(event: PrivacyEvent) -> PrivacyEvent:
+    """The mechanism that is accounted in an event's place; `sums.distance_of` says what that costs."""
+    match event:
+        case DiscreteGaussianSum(sigma=sigma, shares=shares, sensitivity=sensitivity, count=count):
+            return DiscreteGaussian(
+                purpose=event.purpose, sigma=sigma * math.sqrt(shares), sensitivity=sensitivity, count=count
+            )
+        case SampledDiscreteGaussianSum(sampling_rate=rate, steps=steps):
+            noise = noise_multiplier_of(event)
+            return SampledGaussian(purpose=event.purpose, sampling_rate=rate, noise_multiplier=noise, steps=steps)
+        case _:
+            return event
 
 
 def _widening(events: tuple[PrivacyEvent, ...], delta: float) -> float:
@@ -120,15 +179,9 @@ def _widening(events: tuple[PrivacyEvent, ...], delta: float) -> float:
     of tables, each with a loss below the grid's step, would otherwise cost visibly more than they do.
     """
     estimate = renyi_epsilon(events, delta=delta)
-    noises = [event.noise_multiplier for event in events if isinstance(event, SampledGaussian)]
+    noises = [ideal.noise_multiplier for ideal in map(_ideal, events) if isinstance(ideal, SampledGaussian)]
     reach = max(((10 + 0.5 / noise) / noise for noise in noises), default=0.0)
     return 2.0 ** math.ceil(math.log2(max(min(1.0, estimate), math.sqrt(estimate / 4), estimate / 200, reach / 30)))
-
-
-def _amount(event: PrivacyEvent) -> int:
-    return (
-        event.steps if isinstance(event, SampledGaussian) else event.count if isinstance(event, DiscreteGaussian) else 1
-    )
 
 
 @lru_cache(maxsize=16)
@@ -183,27 +236,22 @@ def gaussian_budget(epsilon: float, delta: float) -> float:
     return math.exp(2 * float(brentq(excess, -30.0, 6.0, xtol=1e-10))) / 2
 
 
-def spent(runs: Mapping[str, Sequence[PrivacyEvent]], *, limit_epsilon: float, limit_delta: float) -> float:
-    """What the runs of a period have spent of a limit, rounded up. Safe to release.
+def spent(events: Sequence[PrivacyEvent], *, odometer: RenyiOdometer) -> float:
+    """The ε of everything released over many runs, rounded up, whichever runs come later. Safe to release.
 
-    Several runs: the Rényi cost of all events at the limit's own order, turned into ε. One run: the smaller of that
-    and the run's own `epsilon`. Taking the smaller is sound there because both are proven bounds on the very same
-    mechanism, a run whose events are fixed without regard to Gaussian output, and both are functions of those events
-    alone; with a second run, only the filter's proof is left. It follows that the figure of a first short run can be
-    far below what the filter shows once a second one begins.
+    It holds when each run was planned after seeing the earlier ones, and so it is above what `epsilon` says of a run
+    that stands alone. One proof from the first release on: the figure never falls, and a further run adds to it what
+    that run costs. Pure events alone also add up as they are, at δ = 0, so that bound needs no share of δ.
 
     Args:
-        runs: The events of each run.
-        limit_epsilon: The policy's limit; infinite is allowed.
-        limit_delta: The δ at which the limit holds.
+        events: The events of all runs.
+        odometer: The proof, fixed before the first release.
     """
-    charged = [tuple(events) for events in runs.values() if events]
-    if not charged:
+    if not events:
         return 0.0
-    bound = RenyiFilter(epsilon=limit_epsilon, delta=limit_delta)
-    total = round_up(bound.to_epsilon(math.fsum(bound.cost(events) for events in charged)))
-    if len(charged) == 1:
-        return min(total, epsilon(charged[0], delta=limit_delta))
+    total = round_up(odometer.read(events))
+    if all(isinstance(event, DiscreteLaplace) for event in events):
+        return min(total, epsilon(events, delta=0))
     return total
 
 
@@ -226,9 +274,10 @@ def calibrate(
     Raises:
         ConfigError: CONFIG_INVALID, if no noise meets the target, or none within the range searched.
     """
+    grid = _COARSE if epsilon >= _SMALL else _FINE
 
     def excess(log_noise: float) -> float:
-        found = _epsilon(merge_events(make_events(math.exp(log_noise))), delta, _COARSE)
+        found = _epsilon(merge_events(make_events(math.exp(log_noise))), delta, grid)
         return math.log(max(found, 1e-9) / epsilon)
 
     if not 0 < epsilon < math.inf or not 0 < delta < 1:

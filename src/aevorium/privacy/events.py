@@ -9,27 +9,35 @@ optional; a mechanism that changes is a new kind. An unknown kind or field is re
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 __all__ = [
     "DiscreteGaussian",
+    "DiscreteGaussianSum",
     "DiscreteLaplace",
     "NonPrivate",
     "PrivacyEvent",
+    "SampledDiscreteGaussianSum",
     "SampledGaussian",
+    "amount_of",
     "events_from_json",
     "events_to_json",
     "is_within",
     "merge_events",
+    "with_shares",
 ]
 
 
 class _Event(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    amount: ClassVar[str | None] = None
+    """The field that says how often the mechanism is applied; None if it is applied once."""
 
     purpose: str = Field(min_length=1, description="What the release is for, in a few words.")
 
@@ -60,6 +68,8 @@ class DiscreteGaussian(_Event):
     noise and its shifted copy grows with the shift.
     """
 
+    amount: ClassVar[str | None] = "count"
+
     kind: Literal["discrete_gaussian"] = "discrete_gaussian"
     sigma: float = Field(gt=0, allow_inf_nan=False, description="Parameter σ of the noise, in the unit of the number.")
     sensitivity: int = Field(default=1, ge=1, description="Largest change of one number by one record.")
@@ -73,10 +83,63 @@ class SampledGaussian(_Event):
     `noise_multiplier` times the clipping norm (Abadi et al. 2016; Mironov, Talwar & Zhang 2019).
     """
 
+    amount: ClassVar[str | None] = "steps"
+
     kind: Literal["sampled_gaussian"] = "sampled_gaussian"
     sampling_rate: float = Field(gt=0, le=1, description="Probability q with which a record enters a step.")
     noise_multiplier: float = Field(gt=0, allow_inf_nan=False, description="Noise σ over the clipping norm.")
     steps: int = Field(ge=1, description="Number of noisy sums.")
+
+
+class DiscreteGaussianSum(_Event):
+    """Numbers or histograms of several nodes, of which only the sum is seen.
+
+    Every node adds discrete Gaussian noise of parameter `sigma` to its own whole numbers; `shares` says how many of
+    these noises the viewer does not know. Counts may be multiplied by a whole number before, which multiplies the
+    sensitivity too. Why a histogram costs as much as one number: see `DiscreteGaussian`.
+    """
+
+    amount: ClassVar[str | None] = "count"
+
+    kind: Literal["discrete_gaussian_sum"] = "discrete_gaussian_sum"
+    sigma: float = Field(ge=0.5, allow_inf_nan=False, description="Parameter of one share, in the unit of the sum.")
+    shares: int = Field(ge=1, description="How many shares of noise are in the sum and unknown to the viewer.")
+    sensitivity: int = Field(default=1, ge=1, description="Largest change of one number of the sum by one record.")
+    count: int = Field(default=1, ge=1, description="How many such numbers or histograms are released.")
+
+
+class SampledDiscreteGaussianSum(_Event):
+    """Steps of DP-SGD over several nodes, of which only the sum is seen.
+
+    Each record enters each step independently with probability `sampling_rate`. A node's sum of clipped gradients is
+    rounded to whole numbers of which `levels` make one clipping norm; rounding adds at most the root of the number of
+    coordinates to what one record changes. Every node adds discrete Gaussian noise to each coordinate, of parameter
+    `noise_multiplier` times `levels`; `shares` says how many of these noises the viewer does not know.
+    """
+
+    amount: ClassVar[str | None] = "steps"
+
+    kind: Literal["sampled_discrete_gaussian_sum"] = "sampled_discrete_gaussian_sum"
+    sampling_rate: float = Field(gt=0, le=1, description="Probability q with which a record enters a step.")
+    noise_multiplier: float = Field(gt=0, allow_inf_nan=False, description="One share of noise over the clipping norm.")
+    shares: int = Field(ge=1, description="How many shares of noise are in the sum and unknown to the viewer.")
+    steps: int = Field(ge=1, description="Number of noisy sums.")
+    levels: int = Field(ge=2**20, description="The clipping norm in whole numbers.")
+    parameters: int = Field(ge=1, description="Most coordinates of a sum.")
+
+    @property
+    def share_sigma(self) -> float:
+        """Parameter of one share's noise, in whole numbers."""
+        return self.noise_multiplier * self.levels
+
+    @property
+    def sensitivity(self) -> float:
+        """Largest Euclidean change of the rounded sum by one record that is drawn.
+
+        Two sums rounded with the same dither, floor(x + u) and floor(y + u), differ in each coordinate by less than
+        |x - y| + 1; by Minkowski's inequality the norm grows by less than the root of the number of coordinates.
+        """
+        return self.levels + math.sqrt(self.parameters)
 
 
 class NonPrivate(_Event):
@@ -86,7 +149,12 @@ class NonPrivate(_Event):
 
 
 PrivacyEvent = Annotated[
-    DiscreteLaplace | DiscreteGaussian | SampledGaussian | NonPrivate,
+    DiscreteLaplace
+    | DiscreteGaussian
+    | SampledGaussian
+    | DiscreteGaussianSum
+    | SampledDiscreteGaussianSum
+    | NonPrivate,
     Field(discriminator="kind"),
 ]
 
@@ -115,15 +183,34 @@ def merge_events(events: Iterable[PrivacyEvent]) -> tuple[PrivacyEvent, ...]:
     """
     merged: list[PrivacyEvent] = []
     for unit, amount in _amounts(events).items():
-        if isinstance(unit, DiscreteGaussian):
-            merged.append(unit.model_copy(update={"count": amount}))
-        elif isinstance(unit, SampledGaussian):
-            merged.append(unit.model_copy(update={"steps": amount}))
-        elif isinstance(unit, DiscreteLaplace):
-            merged.extend([unit] * amount)
+        if unit.amount is not None:
+            merged.append(unit.model_copy(update={unit.amount: amount}))
         else:
-            merged.append(unit)
+            merged.extend([unit] * (amount if isinstance(unit, DiscreteLaplace) else 1))
     return tuple(sorted(merged, key=lambda event: event.model_dump_json()))
+
+
+def with_shares(events: Iterable[PrivacyEvent], *, unknown: int) -> tuple[PrivacyEvent, ...]:
+    """The same releases as seen by somebody to whom only so many shares of their noise are unknown.
+
+    Args:
+        events: The events; those that are no sums of shares stay as they are.
+        unknown: How many shares are unknown; 0 leaves sums without protection.
+    """
+
+    def seen(event: PrivacyEvent) -> PrivacyEvent:
+        if not isinstance(event, DiscreteGaussianSum | SampledDiscreteGaussianSum):
+            return event
+        if unknown < 1:
+            return NonPrivate(purpose=event.purpose)
+        return event.model_copy(update={"shares": unknown})
+
+    return tuple(seen(event) for event in events)
+
+
+def amount_of(event: PrivacyEvent) -> int:
+    """How often an event's mechanism is applied."""
+    return 1 if event.amount is None else int(getattr(event, event.amount))
 
 
 def is_within(events: Iterable[PrivacyEvent], planned: Iterable[PrivacyEvent]) -> bool:
@@ -135,14 +222,6 @@ def is_within(events: Iterable[PrivacyEvent], planned: Iterable[PrivacyEvent]) -
 def _amounts(events: Iterable[PrivacyEvent]) -> Counter[PrivacyEvent]:
     amounts: Counter[PrivacyEvent] = Counter()
     for event in events:
-        unit, amount = _unit_and_amount(event)
-        amounts[unit] += amount
+        unit = event.model_copy(update={"purpose": "merged", **({event.amount: 1} if event.amount else {})})
+        amounts[unit] += amount_of(event)
     return amounts
-
-
-def _unit_and_amount(event: PrivacyEvent) -> tuple[PrivacyEvent, int]:
-    if isinstance(event, DiscreteGaussian):
-        return event.model_copy(update={"purpose": "merged", "count": 1}), event.count
-    if isinstance(event, SampledGaussian):
-        return event.model_copy(update={"purpose": "merged", "steps": 1}), event.steps
-    return event.model_copy(update={"purpose": "merged"}), 1

@@ -24,20 +24,26 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from aevorium.errors import ConfigError
 from aevorium.privacy.accountant import calibrate, epsilon, gaussian_budget, zcdp_budget
-from aevorium.privacy.events import DiscreteGaussian, DiscreteLaplace, NonPrivate, PrivacyEvent, SampledGaussian
+from aevorium.privacy.events import DiscreteLaplace, NonPrivate, PrivacyEvent
+from aevorium.privacy.schedule import AssociationSchedule, CellNoise, TrainingSchedule
 from aevorium.privacy.shares import MOST_CANDIDATES, RecipeName, number_of_pairs, shares_of, signal_of
+
+Trust = Literal["local", "secure-aggregation"]
 
 __all__ = [
     "LOSS_BOUND",
     "LOSS_LEVELS",
-    "AssociationSchedule",
+    "MIN_AGGREGATED",
     "PhaseBudget",
     "StudyPlan",
-    "TrainingSchedule",
+    "Trust",
     "cost_of",
     "estimated_events",
     "plan_budget",
 ]
+
+MIN_AGGREGATED = 3
+"""Fewer nodes cannot hide in a sum: each of two knows the other's part from the sum and its own."""
 
 LOSS_BOUND = 4.0
 """A record's loss is clipped to [0, 4] before it is summed; that of independent columns is about 1."""
@@ -72,7 +78,17 @@ class StudyPlan(BaseModel):
     columns: int = Field(ge=1, description="Number of measured columns: one histogram each.")
     purpose: str = Field(default="synthetic data", description="What the result is for.")
     recipe: RecipeName = Field(default="warm-start", description="How the model is trained.")
-    trust: Literal["local"] = Field(default="local", description="'local': what a node sends is private by itself.")
+    trust: Trust = Field(
+        default="local",
+        description="'local': what a node sends is private by itself; 'secure-aggregation': what their sum says is.",
+    )
+    dropouts: int = Field(
+        default=0, ge=0, description="Nodes that may fail before a sum is no longer opened; with secure aggregation."
+    )
+    colluding: int = Field(
+        default=0, ge=0, description="Nodes that may tell the server their noise; with secure aggregation."
+    )
+    max_nodes_per_patient: int = Field(default=1, ge=1, description="At how many nodes a patient may have a record.")
     epsilon: float = Field(gt=0, description="The ε of the whole run, end to end; infinite trains without privacy.")
     delta: float = Field(gt=0, lt=1, description="The δ of the whole run.")
     nodes: tuple[str, ...] = Field(min_length=1, description="Names of the nodes that take part.")
@@ -107,7 +123,46 @@ class StudyPlan(BaseModel):
             raise ValueError("two nodes have the same name")
         if self.min_nodes > len(self.nodes):
             raise ValueError(f"min_nodes = {self.min_nodes} is more than the {len(self.nodes)} nodes of the study")
+        if self.max_nodes_per_patient > len(self.nodes):
+            raise ValueError("max_nodes_per_patient is more than the nodes of the study")
+        if self.trust == "local":
+            if self.dropouts or self.colluding:
+                raise ValueError("dropouts and colluding nodes have a meaning under secure aggregation alone")
+            return self
+        if len(self.nodes) < MIN_AGGREGATED:
+            raise ValueError(f"secure aggregation takes at least {MIN_AGGREGATED} nodes")
+        if self.dropouts + self.colluding > len(self.nodes) - 2:
+            raise ValueError("dropouts and colluding leave fewer than two nodes whose noise protects a sum")
+        if self.min_nodes < len(self.nodes) - self.dropouts:
+            raise ValueError("min_nodes is below the nodes without which a sum is not opened (nodes less dropouts)")
+        if self.max_nodes_per_patient > 1:
+            raise ValueError("secure aggregation is not possible yet with patients at several nodes")
         return self
+
+    @property
+    def noise_shares(self) -> int | None:
+        """How many nodes' noises protect a sum under secure aggregation; None under trust 'local'."""
+        return None if self.trust == "local" else len(self.nodes) - self.dropouts
+
+    @property
+    def has_equal_schedules(self) -> bool:
+        """Whether all nodes train by the mean size: where their sum is one mechanism, or a patient is at several."""
+        return self.trust == "secure-aggregation" or self.max_nodes_per_patient > 1
+
+    def node_size(self, *, count: int | None, records: float | None) -> float | None:
+        """The number of records by which a node's phases are scheduled.
+
+        Args:
+            count: The node's noisy count, if there is one yet.
+            records: The declared or noisy number of records of all nodes, if there is one yet.
+
+        Returns:
+            None if it is not known yet.
+        """
+        if self.has_equal_schedules:
+            known = self.records or records
+            return None if known is None else known / len(self.nodes)
+        return self.declared_size or (None if count is None else float(max(count, 1)))
 
     @property
     def canonical_json(self) -> str:
@@ -149,97 +204,27 @@ class StudyPlan(BaseModel):
 
 
 @dataclass(frozen=True)
-class TrainingSchedule:
-    """Private training at one node, fixed before its first step.
-
-    Attributes:
-        sampling_rate: Probability q with which a record enters a step.
-        steps: Steps in each round.
-        rounds: Rounds.
-        noise_multiplier: Noise of a step over the clipping norm; 0 without privacy.
-        expected_batch: q times the noisy size: what sums of gradients are divided by.
-        loss_sigma: Noise of a round's charged loss, in levels; 0 without privacy.
-    """
-
-    sampling_rate: float
-    steps: int
-    rounds: int
-    noise_multiplier: float
-    expected_batch: float
-    loss_sigma: float
-
-    def round_events(self) -> tuple[PrivacyEvent, ...]:
-        """What one round costs."""
-        if self.noise_multiplier <= 0:
-            return (NonPrivate(purpose="training"),)
-        return (
-            SampledGaussian(
-                purpose="training",
-                sampling_rate=self.sampling_rate,
-                noise_multiplier=self.noise_multiplier,
-                steps=self.steps,
-            ),
-            DiscreteGaussian(purpose="training loss", sigma=self.loss_sigma, sensitivity=LOSS_LEVELS),
-        )
-
-    def all_events(self) -> tuple[PrivacyEvent, ...]:
-        """What all rounds cost."""
-        return self.round_events() * self.rounds
-
-
-@dataclass(frozen=True)
-class AssociationSchedule:
-    """The two-way tables of a run: how many, and with how much noise.
-
-    Attributes:
-        candidates: Pairs of columns with a coarse table, by which some are selected; 0 if there is no selection.
-        pairs: Pairs with a fine table; 0 if there are no two-way tables.
-        coarse_sigma: Noise in each cell of a coarse table; 0 without privacy.
-        fine_sigma: Noise in each cell of a fine table; 0 without privacy.
-    """
-
-    candidates: int = 0
-    pairs: int = 0
-    coarse_sigma: float = 0.0
-    fine_sigma: float = 0.0
-
-    def coarse_events(self) -> tuple[PrivacyEvent, ...]:
-        """What the coarse tables cost."""
-        return _table_events("coarse two-way tables", self.candidates, sigma=self.coarse_sigma)
-
-    def fine_events(self) -> tuple[PrivacyEvent, ...]:
-        """What the tables of the selected pairs cost."""
-        return _table_events("two-way tables of selected pairs", self.pairs, sigma=self.fine_sigma)
-
-
-def _table_events(purpose: str, count: int, *, sigma: float) -> tuple[PrivacyEvent, ...]:
-    if count == 0:
-        return ()
-    return (DiscreteGaussian(purpose=purpose, sigma=sigma, count=count) if sigma > 0 else NonPrivate(purpose=purpose),)
-
-
-@dataclass(frozen=True)
 class PhaseBudget:
     """How a plan's (ε, δ) is spent.
 
     Attributes:
         plan: The plan.
-        count: The event of the count.
-        statistics: The event of the one-way histograms.
+        count: The event of the count, which every node's own number costs.
+        histograms: Noise of the one-way histograms.
         associations: The two-way tables.
-        loss_sigma: Noise of a round's charged loss, in levels, if there is any.
+        loss: Noise of a round's charged loss, in levels, if there is any.
     """
 
     plan: StudyPlan
     count: PrivacyEvent
-    statistics: PrivacyEvent
+    histograms: CellNoise
     associations: AssociationSchedule
-    loss_sigma: float
+    loss: CellNoise
 
     @property
-    def histogram_sigma(self) -> float:
-        """Standard deviation of the noise in each histogram cell; 0 without privacy."""
-        return self.statistics.sigma if isinstance(self.statistics, DiscreteGaussian) else 0.0
+    def statistics(self) -> PrivacyEvent:
+        """The event of the one-way histograms."""
+        return self.histograms.event("one-way histograms", count=self.plan.columns)
 
     @property
     def count_variance(self) -> float:
@@ -254,7 +239,7 @@ class PhaseBudget:
         """The schedule of a node.
 
         Args:
-            size: Its declared or noisy number of records.
+            size: Its declared or noisy number of records (`StudyPlan.node_size`).
 
         Raises:
             ConfigError: CONFIG_INVALID, if no noise meets the target.
@@ -264,13 +249,18 @@ class PhaseBudget:
         noise = plan.noise_multiplier
         if noise is None:
             noise = _calibrated_noise(self, rate, steps) if plan.is_private else 0.0
+        return self._schedule(rate, steps, noise=noise, size=size)
+
+    def _schedule(self, rate: float, steps: int, *, noise: float, size: float) -> TrainingSchedule:
+        shares = self.plan.noise_shares
         return TrainingSchedule(
             sampling_rate=rate,
             steps=steps,
-            rounds=plan.rounds,
-            noise_multiplier=noise,
+            rounds=self.plan.rounds,
+            noise_multiplier=noise / math.sqrt(shares or 1),
             expected_batch=rate * max(size, 1.0),
-            loss_sigma=self.loss_sigma if noise > 0 else 0.0,
+            loss=self.loss if noise > 0 else CellNoise(sigma=0.0),
+            shares=shares,
         )
 
     def events(self, size: float) -> tuple[PrivacyEvent, ...]:
@@ -292,38 +282,40 @@ def plan_budget(plan: StudyPlan, *, records: float | None = None) -> PhaseBudget
             out: the count does not depend on it, everything else of recipe `warm-start` is then an estimate.
     """
     known = plan.records or records or _GUESSED_SIZE * len(plan.nodes)
-    signal = signal_of(records=known, epsilon=plan.reference_epsilon, nodes=len(plan.nodes))
+    # A sum of shares has the noise of one node; noises that nodes add for themselves pile up.
+    piled = len(plan.nodes) / (plan.noise_shares or 1)
+    signal = signal_of(records=known, epsilon=plan.reference_epsilon, nodes=piled)
     pairs = number_of_pairs(columns=plan.columns, signal=signal) if plan.recipe == "warm-start" else 0
     everything = min(plan.columns * (plan.columns - 1) // 2, MOST_CANDIDATES)
     candidates = everything if 0 < pairs < everything else 0
     if not plan.is_private:
+        none = CellNoise(sigma=0.0)
         return PhaseBudget(
             plan=plan,
             count=NonPrivate(purpose="count"),
-            statistics=NonPrivate(purpose="one-way histograms"),
-            associations=AssociationSchedule(candidates=candidates, pairs=pairs),
-            loss_sigma=0.0,
+            histograms=none,
+            associations=AssociationSchedule(none, none, candidates=candidates, pairs=pairs),
+            loss=none,
         )
     shares = shares_of(plan.recipe, epsilon=plan.reference_epsilon, signal=signal, selects=candidates > 0)
     return PhaseBudget(
         plan=plan,
-        count=DiscreteLaplace(purpose="count", epsilon=_count_epsilon(plan.reference_epsilon)),
-        statistics=DiscreteGaussian(
-            purpose="one-way histograms", sigma=_sigma(plan, plan.columns, share=shares.histograms), count=plan.columns
-        ),
+        count=DiscreteLaplace(purpose="count", epsilon=_count_epsilon(plan)),
+        histograms=_noise(plan, plan.columns, share=shares.histograms),
         associations=AssociationSchedule(
+            coarse=_noise(plan, candidates, share=shares.coarse),
+            fine=_noise(plan, pairs, share=shares.fine),
             candidates=candidates,
             pairs=pairs,
-            coarse_sigma=_sigma(plan, candidates, share=shares.coarse),
-            fine_sigma=_sigma(plan, pairs, share=shares.fine),
         ),
-        loss_sigma=LOSS_LEVELS * _sigma(plan, plan.rounds, share=shares.losses),
+        loss=_noise(plan, plan.rounds, share=shares.losses, sensitivity=LOSS_LEVELS),
     )
 
 
-def _sigma(plan: StudyPlan, count: int, *, share: float) -> float:
-    """The noise of `count` tables of sensitivity 1 that together take a share of the budget."""
-    return math.sqrt(count / (2 * share * _rest_budget(plan))) if count else 0.0
+def _noise(plan: StudyPlan, count: int, *, share: float, sensitivity: int = 1) -> CellNoise:
+    """What one node adds to `count` tables that together take a share of the budget."""
+    total = sensitivity * math.sqrt(count / (2 * share * _rest_budget(plan))) if count else 0.0
+    return CellNoise(sigma=total / math.sqrt(plan.noise_shares or 1), shares=plan.noise_shares, sensitivity=sensitivity)
 
 
 def cost_of(plan: StudyPlan) -> float:
@@ -339,7 +331,8 @@ def cost_of(plan: StudyPlan) -> float:
             "on the sampling rate, so it cannot be said before a record is read.",
             hint="Give --records, or leave DP_NOISE_MULTIPLIER unset and choose --epsilon.",
         )
-    return epsilon(plan_budget(plan).events(plan.declared_size), delta=plan.delta)
+    events = plan_budget(plan).events(plan.declared_size)
+    return epsilon(events * plan.max_nodes_per_patient, delta=plan.delta)
 
 
 def estimated_events(plan: StudyPlan) -> tuple[PrivacyEvent, ...] | None:
@@ -353,13 +346,14 @@ def estimated_events(plan: StudyPlan) -> tuple[PrivacyEvent, ...] | None:
     return plan_budget(plan).events(plan.declared_size or _GUESSED_SIZE)
 
 
-def _count_epsilon(total: float) -> float:
-    return min(_COUNT_SHARE * total, _COUNT_CAP)
+def _count_epsilon(plan: StudyPlan) -> float:
+    return min(_COUNT_SHARE * plan.reference_epsilon, _COUNT_CAP) / plan.max_nodes_per_patient
 
 
 def _rest_budget(plan: StudyPlan) -> float:
-    """ρ of everything but the count."""
-    return _rho(plan.recipe, plan.reference_epsilon - _count_epsilon(plan.reference_epsilon), plan.delta)
+    """ρ of everything but the count, at each of the nodes where a patient may have a record."""
+    nodes = plan.max_nodes_per_patient
+    return _rho(plan.recipe, plan.reference_epsilon - nodes * _count_epsilon(plan), plan.delta) / nodes
 
 
 @lru_cache(maxsize=64)
@@ -369,17 +363,14 @@ def _rho(recipe: RecipeName, target: float, delta: float) -> float:
 
 @lru_cache(maxsize=256)
 def _calibrated_noise(budget: PhaseBudget, rate: float, steps: int) -> float:
+    """The noise of a step, all shares together, with which the run meets its target."""
     plan = budget.plan
-    loss = DiscreteGaussian(
-        purpose="training loss", sigma=budget.loss_sigma, sensitivity=LOSS_LEVELS, count=plan.rounds
-    )
 
     def events(noise: float) -> tuple[PrivacyEvent, ...]:
-        total = steps * plan.rounds
-        return (
-            *budget.released_before_training(),
-            loss,
-            SampledGaussian(purpose="training", sampling_rate=rate, noise_multiplier=noise, steps=total),
-        )
+        # The size decides nothing but a divisor here.
+        schedule = budget._schedule(rate, steps, noise=noise, size=1.0)
+        training = schedule.step_event(steps=steps * plan.rounds)
+        losses = budget.loss.event("training loss", count=plan.rounds)
+        return (*budget.released_before_training(), losses, training) * plan.max_nodes_per_patient
 
     return calibrate(events, epsilon=plan.epsilon, delta=plan.delta)

@@ -37,13 +37,13 @@ class Shares:
     losses: float = _LOSSES
 
 
-def signal_of(*, records: float, epsilon: float, nodes: int) -> float:
+def signal_of(*, records: float, epsilon: float, nodes: float) -> float:
     """What a study can tell: records times ε, over the growth of the noise where every node adds its own.
 
     Args:
         records: Declared or noisy number of records of all nodes.
         epsilon: The study's ε; infinite is allowed.
-        nodes: Number of nodes.
+        nodes: Over how many nodes' noise a sum piles up: all of them, or about one where they add shares of one noise.
     """
     return max(records, 1.0) * min(epsilon, 20.0) / math.sqrt(nodes)
 

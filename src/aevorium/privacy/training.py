@@ -23,7 +23,7 @@ from aevorium.diffusion.denoiser import Estimate, TabularDiffusion
 from aevorium.diffusion.layout import EncodedTable
 from aevorium.diffusion.process import MixedProcess
 
-__all__ = ["TrainingPlan", "record_losses", "train_privately"]
+__all__ = ["TrainingPlan", "clipped_gradient_sum", "record_losses", "train_privately"]
 
 _CHUNK = 1024
 """Records of one backward pass; larger batches are taken in chunks and get their noise once."""
@@ -95,6 +95,45 @@ def train_privately(
         wrapped.remove_hooks()
         _forget_gradients(model)
     average.store()
+
+
+def clipped_gradient_sum(
+    model: TabularDiffusion,
+    data: EncodedTable,
+    *,
+    sampling_rate: float,
+    clip_norm: float,
+    draws: int,
+    generator: Callable[[], torch.Generator],
+) -> NDArray[np.float64]:
+    """The exact sum of the clipped gradients of a Poisson sample. Reads patient records; it must get noise.
+
+    Args:
+        model: The model; it stays as it is.
+        data: The node's records.
+        sampling_rate: Probability q with which a record is drawn.
+        clip_norm: Largest norm of a record's gradient.
+        draws: Draws of noise per record, averaged before the clip.
+        generator: Makes the generators of the batch and of the diffusion's own draws.
+
+    Returns:
+        float64 [parameters]; zeros if no record is drawn.
+    """
+    process = MixedProcess(model.layout)
+    batches, noise = generator(), generator()
+    model.train()
+    wrapped = GradSampleModuleFastGradientClipping(model, loss_reduction="sum", max_grad_norm=clip_norm)
+    total = np.zeros(sum(parameter.numel() for parameter in model.parameters()))
+    try:
+        for part in _draw_batch(len(data), rate=sampling_rate, generator=batches).split(_CHUNK):
+            _clipped_sum(wrapped, data.select(part), process=process, draws=draws, generator=noise)
+            grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+            total += torch.cat([grad.reshape(-1) for grad in grads]).double().numpy()
+            wrapped.zero_grad()
+    finally:
+        wrapped.remove_hooks()
+        _forget_gradients(model)
+    return total
 
 
 def _clipped_sum(

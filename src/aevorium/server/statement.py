@@ -8,7 +8,15 @@ from __future__ import annotations
 
 import math
 
-from aevorium.privacy.events import DiscreteGaussian, DiscreteLaplace, NonPrivate, PrivacyEvent, SampledGaussian
+from aevorium.privacy.events import (
+    DiscreteGaussian,
+    DiscreteGaussianSum,
+    DiscreteLaplace,
+    NonPrivate,
+    PrivacyEvent,
+    SampledDiscreteGaussianSum,
+    SampledGaussian,
+)
 from aevorium.privacy.plan import LOSS_BOUND, LOSS_LEVELS, plan_budget
 from aevorium.schema.table import TableSchema
 from aevorium.server.record import NodeRecord, StudyRecord
@@ -48,13 +56,25 @@ def describe_event(event: PrivacyEvent) -> tuple[str, str]:
             return "discrete Gaussian noise", f"σ = {sigma:.4g}, sensitivity {sensitivity}, {count} ×"
         case SampledGaussian(sampling_rate=rate, noise_multiplier=noise, steps=steps):
             return "Poisson-sampled Gaussian (DP-SGD)", f"q = {rate:.5g}, noise multiplier {noise:.5g}, {steps} steps"
+        case DiscreteGaussianSum(sigma=sigma, shares=shares, sensitivity=sensitivity, count=count):
+            return (
+                "sum of shares of discrete Gaussian noise",
+                f"{shares} shares of σ = {sigma:.4g}, sensitivity {sensitivity}, {count} ×",
+            )
+        case SampledDiscreteGaussianSum(sampling_rate=rate, noise_multiplier=noise, steps=steps, shares=shares):
+            return (
+                "Poisson-sampled sum of shares of discrete Gaussian noise (DP-SGD)",
+                f"q = {rate:.5g}, {shares} shares of noise multiplier {noise:.5g}, {steps} steps",
+            )
         case NonPrivate():
             return "no protection", "ε = ∞"
 
 
 def node_size(record: StudyRecord, node: NodeRecord) -> float | None:
     """The number of records by which a node's training was planned; None if it neither counted nor declared one."""
-    return record.plan.declared_size or (max(node.count, 1) if node.count is not None else None)
+    if node.count is None and record.plan.records is None:
+        return None
+    return record.plan.node_size(count=node.count, records=record.records)
 
 
 def cautions(record: StudyRecord) -> tuple[str, ...]:

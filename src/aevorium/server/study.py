@@ -40,12 +40,14 @@ from aevorium.federation.protocol import (
     read_body,
 )
 from aevorium.privacy.plan import PhaseBudget, plan_budget
+from aevorium.privacy.schedule import CellNoise
 from aevorium.progress import PhaseStarted, Report
 from aevorium.schema.table import TableSchema
 from aevorium.server.exchange import Replies, ask, require_going_on
 from aevorium.server.journal import Journal
 from aevorium.server.record import NodeRecord
 from aevorium.server.strategy import PrivateAveraging
+from aevorium.server.summed import SummedTraining
 from aevorium.server.warm_start import WarmStart, coarse_design, fine_design, learning_rate, pretraining
 
 __all__ = ["StudyConductor"]
@@ -148,7 +150,10 @@ class StudyConductor:
         vectors = [np.asarray(read_array(message, np.int64), dtype=np.int64) for message in replies.valid.values()]
         if any(len(vector) != cells_in_total(schema, bins=bins) for vector in vectors):
             raise FederationError("MESSAGE_INVALID", "A node's histograms have another length than the study's grids.")
-        statistics = TableStatistics.merge(vectors, schema, bins=bins, sigma=budget.histogram_sigma)
+        cells = budget.histograms
+        statistics = TableStatistics.from_sum(
+            cells.open(vectors), schema, bins=bins, noise=cells.noise_of(nodes=len(vectors))
+        )
         total = statistics.total(
             count=float(sum(self._counts.values())), count_variance=budget.count_variance * len(self._counts)
         )
@@ -166,7 +171,7 @@ class StudyConductor:
         released = []
         if schedule.candidates:
             design = coarse_design(encoder, schema, schedule=schedule)
-            released.append(self._associate("coarse", design, sigma=schedule.coarse_sigma))
+            released.append(self._associate("coarse", design, cells=schedule.coarse))
         if schedule.pairs:
             design = fine_design(
                 encoder,
@@ -176,7 +181,7 @@ class StudyConductor:
                 total=self._total,
                 nodes=len(self._names),
             )
-            released.append(self._associate("fine", design, sigma=schedule.fine_sigma))
+            released.append(self._associate("fine", design, cells=schedule.fine))
         self._journal.write_associations(released)
         self._report(PhaseStarted("surrogate"))
         warm = WarmStart(
@@ -197,13 +202,13 @@ class StudyConductor:
         )
         return warm
 
-    def _associate(self, stage: Literal["coarse", "fine"], design: TableDesign, *, sigma: float) -> Associations:
+    def _associate(self, stage: Literal["coarse", "fine"], design: TableDesign, *, cells: CellNoise) -> Associations:
         request = AssociationsRequest(**self._run, stage=stage, design=design)
         replies = self._ask_all(request, message_type=ASSOCIATIONS, phase="associations")
         vectors = [np.asarray(read_array(message, np.int64), dtype=np.int64) for message in replies.valid.values()]
         if any(len(vector) != design.size for vector in vectors):
             raise FederationError("MESSAGE_INVALID", "A node's two-way tables have another length than was asked for.")
-        return Associations.merge(vectors, design, sigma=sigma)
+        return Associations.from_sum(cells.open(vectors), design, noise=cells.noise_of(nodes=len(vectors)))
 
     def _train(self, encoder: TableEncoder, warm: WarmStart | None) -> None:
         plan, model_config = self._plan, self._journal.model
@@ -221,6 +226,20 @@ class StudyConductor:
         def request(server_round: int) -> TrainRequest:
             return TrainRequest(**self._run, round=server_round, encoder=encoder, model=model_config, settings=settings)
 
+        if plan.noise_shares is not None:
+            SummedTraining(
+                self._grid,
+                model=model,
+                encoder=encoder,
+                schedule=self._budget.training(self._mean_size),
+                settings=settings,
+                names=self._names,
+                journal=self._journal,
+                report=self._report,
+                timeout=self._timeout,
+                should_stop=self._should_stop,
+            ).conduct()
+            return
         strategy = PrivateAveraging(
             request=request,
             names=dict(self._names),
@@ -266,6 +285,12 @@ class StudyConductor:
 
     def _require(self, replies: Replies, *, phase: str) -> None:
         replies.require(self._plan.min_nodes, phase=phase, names=self._names)
+
+    @property
+    def _mean_size(self) -> float:
+        """The number of records of a node by which all nodes train."""
+        size = self._plan.node_size(count=None, records=self._journal.record.records)
+        return size or 1.0
 
     @property
     def _total(self) -> float:

@@ -12,7 +12,7 @@ from aevorium.diffusion.layout import EncodedTable
 from aevorium.diffusion.pretraining import Pretraining, train_freely
 from aevorium.encoding.associations import MOST_CELLS, Associations, TableDesign
 from aevorium.encoding.encoder import TableEncoder
-from aevorium.privacy.plan import AssociationSchedule
+from aevorium.privacy.schedule import AssociationSchedule
 from aevorium.privacy.shares import RecipeName
 from aevorium.progress import Report, StepProgress
 from aevorium.schema.table import TableSchema
@@ -71,7 +71,7 @@ def fine_design(
         total: The estimated number of records.
         nodes: Nodes that add noise.
     """
-    cells = number_of_cells(records=total, noise=schedule.fine_sigma * nodes**0.5)
+    cells = number_of_cells(records=total, noise=schedule.fine.sigma * nodes**0.5)
     pairs = (
         candidate_pairs(list(schema.measured), target=schema.target, most=schedule.pairs)
         if coarse is None

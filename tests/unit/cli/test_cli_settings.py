@@ -120,13 +120,3 @@ def test_noise_and_epsilon_together_are_refused_wherever_each_comes_from(
     (folder / "aevorium.toml").write_text("epsilon = 2\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"aevorium\.toml"):
         load_settings()
-
-
-@pytest.mark.parametrize(("name", "value"), [("trust", "secure-aggregation")])
-def test_what_a_later_version_has_is_said_to_be_absent(name: str, value: str) -> None:
-    with pytest.raises(ConfigError, match=value) as caught:
-        load_settings({name: value})
-    assert caught.value.code == "FEATURE_UNAVAILABLE"
-    with pytest.raises(ConfigError, match="nonsense") as caught:
-        load_settings({name: "nonsense"})
-    assert caught.value.code == "CONFIG_INVALID"

@@ -87,7 +87,7 @@ def test_the_margins_of_tables_in_the_grid_s_own_cells_are_the_one_way_counts():
     design = make_design(
         cells={name: tuple(range(grid.cells)) for name, grid in grids.items()}, pairs=(("age", "cost"), ("cost", "ill"))
     )
-    tables = Associations.merge([count_pairs(frame, SCHEMA, bins=BINS, design=design)], design, sigma=0.0).counts
+    tables = Associations.from_sum(count_pairs(frame, SCHEMA, bins=BINS, design=design), design, noise=0.0).counts
     one_way = np.split(count_cells(frame, SCHEMA, bins=BINS), np.cumsum([grid.cells for grid in grids.values()])[:-1])
     assert np.array_equal(tables[0].sum(axis=1), one_way[0])
     assert np.array_equal(tables[0].sum(axis=0), one_way[1])
@@ -126,7 +126,7 @@ def test_a_request_for_too_many_cells_is_a_problem():
 
 def test_noise_of_independent_nodes_adds_up_in_quadrature():
     design = make_design()
-    merged = Associations.merge([np.arange(18)] * 4, design, sigma=3.0)
+    merged = Associations.from_sum(np.arange(18) * 4, design, noise=6.0)
     assert merged.noise == pytest.approx(6.0)
     assert np.array_equal(merged.counts[0], 4 * np.arange(9).reshape(3, 3))
-    assert Associations.merge([np.empty(0, dtype=np.int64)], make_design(pairs=()), sigma=1.0).counts == ()
+    assert Associations.from_sum(np.empty(0, dtype=np.int64), make_design(pairs=()), noise=1.0).counts == ()

@@ -51,7 +51,7 @@ def _frame(rows: int, seed: int) -> pd.DataFrame:
 
 def _fitted(frame: pd.DataFrame, schema: TableSchema, bins: int) -> TableEncoder:
     counts = count_cells(frame, schema, bins=bins)
-    statistics = TableStatistics.merge([counts], schema, bins=bins, sigma=0.0)
+    statistics = TableStatistics.from_sum(counts, schema, bins=bins, noise=0.0)
     return TableEncoder.fit(statistics, schema, total=len(frame))
 
 
@@ -115,7 +115,7 @@ def test_merging_adds_counts_and_noise() -> None:
     schema, bins = _schema(), 30
     frames = [_frame(150, seed=seed) for seed in range(4)]
     vectors = [count_cells(frame, schema, bins=bins) for frame in frames]
-    merged = TableStatistics.merge(vectors, schema, bins=bins, sigma=3.0)
+    merged = TableStatistics.from_sum(np.sum(vectors, axis=0), schema, bins=bins, noise=3.0 * len(vectors) ** 0.5)
     whole = count_cells(pd.concat(frames, ignore_index=True), schema, bins=bins)
     assert np.array_equal(np.concatenate(list(merged.counts.values())), whole)
     assert merged.noise == pytest.approx(6.0)
@@ -186,7 +186,7 @@ def test_encoder_never_fails_on_noise_alone() -> None:
     schema, bins = _schema(), 50
     for seed in range(20):
         noise = np.random.default_rng(seed).normal(0, 40, cells_in_total(schema, bins=bins)).astype(np.int64)
-        statistics = TableStatistics.merge([noise], schema, bins=bins, sigma=40.0)
+        statistics = TableStatistics.from_sum(noise, schema, bins=bins, noise=40.0)
         encoder = TableEncoder.fit(statistics, schema, total=1.0)
         frame = encoder.decode(np.zeros((5, 4)), np.zeros((5, 3), np.int64), schema)
         assert frame.notna().all().all()

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 
 from aevorium.errors import BudgetExceeded
-from aevorium.governance.budget import PeriodBudget
+from aevorium.governance.budget import PeriodBudget, lifetime_spend
 from aevorium.governance.policy import Budget
 from aevorium.privacy.accountant import epsilon, spent
 from aevorium.privacy.events import DiscreteGaussian, DiscreteLaplace, NonPrivate
 from aevorium.privacy.ledger import LedgerRelease, LedgerRun
-from aevorium.privacy.renyi import RenyiFilter
+from aevorium.privacy.renyi import RenyiOdometer
 
 DELTA = 1e-5
 COUNT = DiscreteLaplace(purpose="count", epsilon=0.1)
@@ -73,7 +73,7 @@ def admits(budget: PeriodBudget, *, planned, target: float = 3.0, delta: float =
     return True
 
 
-# tables(5.0) costs ε = 3.14 at δ = 10⁻⁵; its Rényi cost at the order of the limit 10 is 0.84 of a capacity of 5.2.
+# tables(5.0) costs ε = 3.14 at δ = 10⁻⁵; the odometer of the limit 10 reads 4.0 for one and just below 10 for six.
 PLAN = (tables(5.0),)
 
 
@@ -96,9 +96,9 @@ def test_plans_are_taken_until_the_filter_is_full_and_the_whole_period_is_then_w
     while admits(period(*runs), planned=PLAN):
         runs.append(run(f"r{len(runs)}", planned=PLAN, released=PLAN, closed=True))
     assert len(runs) == 6
-    events = {each.run_id: each.events for each in runs}
-    assert spent(events, limit_epsilon=10.0, limit_delta=DELTA) <= 10.0
-    assert epsilon([event for each in runs for event in each.events], DELTA) <= 10.0
+    events = [event for each in runs for event in each.events]
+    assert period(*runs).spent == spent(events, odometer=RenyiOdometer.for_limit(10.0, delta=DELTA)) <= 10.0
+    assert epsilon(events, DELTA) <= 10.0
     assert sum(each.epsilon for each in runs) > 10.0, "adding up the targets would have stopped earlier"
 
 
@@ -154,7 +154,7 @@ def test_a_plan_equal_to_the_limit_fits_once():
     limit = Budget(max_epsilon=3.0, max_delta=DELTA, period="2026")
     exact = (tables(5.3),)
     assert 2.9 < epsilon(exact, DELTA) <= 3.0
-    assert RenyiFilter(epsilon=3.0, delta=DELTA).cost(exact) > RenyiFilter(epsilon=3.0, delta=DELTA).capacity
+    assert RenyiOdometer.for_limit(3.0, delta=DELTA).read(exact) > 3.0
     assert admits(period(limit=limit), planned=exact, target=3.0)
     assert not admits(period(run("a", planned=exact), limit=limit), planned=(tables(500.0),), target=0.1)
     used = run("a", planned=exact, released=exact, closed=True)
@@ -207,15 +207,16 @@ def test_the_view_shows_what_is_released_and_what_is_promised():
     view = period(run("a", planned=(DiscreteLaplace(purpose="count", epsilon=0.1), tables(5.3)), released=())).view(
         node="n"
     )
-    assert view.spent == 0
-    assert view.committed == pytest.approx(epsilon([tables(5.3)], DELTA) + 0.1)
+    odometer = RenyiOdometer.for_limit(10.0, delta=DELTA)
+    assert view.spent == view.lifetime == 0
+    assert view.committed == spent([COUNT, tables(5.3)], odometer=odometer)
     assert view.left == pytest.approx(10 - view.committed, abs=1e-4)
     half = run("a", planned=(tables(5.3), tables(9.0)), released=(tables(9.0),))
     view = period(half, run("b", planned=(tables(9.0),), released=(tables(9.0),), closed=True)).view(node="n")
-    bound = RenyiFilter(epsilon=10.0, delta=DELTA)
-    assert view.spent == pytest.approx(bound.to_epsilon(2 * bound.cost([tables(9.0)])), abs=1e-4)
+    assert view.spent == spent([tables(9.0)] * 2, odometer=odometer)
     assert view.committed > view.spent
     assert [each.run_id for each in view.runs] == ["a", "b"]
+    assert [each.spent for each in view.runs] == [epsilon([tables(9.0)], DELTA)] * 2
     assert view.runs[0].releases[0].events == (tables(9.0),)
 
 
@@ -227,3 +228,38 @@ def test_the_view_of_a_basic_period_adds_targets():
     assert view.committed == 5.0
     assert view.left == 5.0
     assert view.spent == epsilon([tables(9.0)], 5e-6)
+
+
+def test_a_short_second_run_does_not_make_the_period_jump():
+    """A run's own figure is exact; the period's is higher from the first release on, and then rises by little."""
+    first = run("a", planned=PLAN, released=PLAN, closed=True)
+    second = run("b", planned=(COUNT,), released=(COUNT,), target=0.15, closed=True)
+    alone, both = period(first).spent, period(first, second).spent
+    assert epsilon(PLAN, DELTA) < alone < 1.3 * epsilon(PLAN, DELTA)
+    assert alone < both <= alone + 0.15
+
+
+def test_another_limit_does_not_change_how_the_runs_of_a_period_add_up():
+    """Else a steward could choose the proof after looking at what was released."""
+    settled = Budget(max_epsilon=3.0, max_delta=DELTA, period="2026")
+    exact = run("a", planned=(tables(5.3),), released=(tables(5.3),), closed=True)
+    raised = PeriodBudget(LIMIT, {"a": exact}, settling=settled)
+    assert raised.composition == "basic"
+    assert period(exact).composition == "renyi"
+    cheap = run("a", planned=(tables(9.0),), released=(tables(9.0),))
+    lowered = PeriodBudget(Budget(max_epsilon=0.5, max_delta=DELTA, period="2026"), {"a": cheap}, settling=LIMIT)
+    assert lowered.composition == "renyi"
+    assert lowered.odometer == RenyiOdometer.for_limit(10.0, delta=DELTA)
+    assert lowered.spent == period(cheap).spent > 0.5
+    assert lowered.view(node="n").left == 0
+    assert not admits(lowered, planned=(tables(900.0),), target=0.01)
+
+
+def test_the_lifetime_total_covers_everything_and_is_never_below_a_period():
+    old = run("a", planned=PLAN, released=PLAN, closed=True)
+    new = run("b", planned=(tables(9.0),), released=(tables(9.0),))
+    total = lifetime_spend([old, new], delta=DELTA, periods=[period(old).spent, period(new).spent])
+    assert total >= epsilon([*old.events, *new.events], DELTA)
+    assert total > max(period(old).spent, period(new).spent)
+    assert lifetime_spend([old], delta=DELTA, periods=[9.9]) == 9.9
+    assert lifetime_spend([], delta=DELTA, periods=[0.0]) == 0

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from aevorium.errors import AevoriumError, BudgetExceeded, ConfigError, ExitStatus, PolicyRefused
+from aevorium.errors import AevoriumError, BudgetExceeded, ExitStatus, PolicyRefused
 from aevorium.governance.chain import AuditChain
 from aevorium.governance.gate import AgreedPlan, ReleaseGate
 from aevorium.governance.policy import Allowance, Budget, NodePolicy, simulated_policy
@@ -95,8 +95,9 @@ def test_a_run_from_plan_to_end(make):
     assert node.actions == ["plan_agreed", *["release"] * 4, "run_closed"]
     assert node.chain.verify().is_sound
     view = node.gate.spend()
-    assert view.spent == view.runs[0].spent == TARGET
-    assert view.left == pytest.approx(10.0 - TARGET)
+    assert view.runs[0].spent == TARGET
+    assert TARGET < view.spent == view.lifetime < 1.3 * TARGET
+    assert view.left == pytest.approx(10.0 - view.spent)
 
 
 def test_the_audit_log_has_events_and_purposes_but_no_values(make):
@@ -187,13 +188,55 @@ def test_refusals_come_in_a_fixed_order(make):
     refused("POLICY_DELTA_REFUSED", lambda: node.gate.agree(plan(delta=1e-3)))
 
 
-def test_asking_the_steward_is_not_silently_taken_for_consent(make):
-    node = make(NodePolicy(allow=Allowance(consent="ask")))
-    with pytest.raises(ConfigError) as caught:
-        node.gate.agree(plan())
-    assert caught.value.code == "FEATURE_UNAVAILABLE"
+ASKING = NodePolicy(budget=Budget(max_epsilon=10.0, period="2026"), allow=Allowance(consent="ask"))
+
+
+def test_where_nobody_can_be_asked_that_is_not_taken_for_consent(make):
+    node = make(ASKING)
+    refused("POLICY_CONSENT_AWAITED", lambda: node.gate.agree(plan()))
     assert node.ledger.periods() == ()
     assert node.actions == ["plan_refused"]
+
+
+def test_the_steward_is_asked_last_and_only_if_the_policy_says_so(make):
+    asked = []
+    make().gate.agree(plan("r0"), consent=asked.append)
+    assert asked == []
+    node = make(NodePolicy(budget=Budget(max_epsilon=0.1, period="2026"), allow=Allowance(consent="ask")))
+    refused("BUDGET_EXCEEDED", lambda: node.gate.agree(plan(), consent=asked.append))
+    refused("POLICY_DELTA_REFUSED", lambda: node.gate.agree(plan(delta=1e-3), consent=asked.append))
+    assert asked == []
+    node = make(ASKING)
+    node.gate.agree(plan(), consent=asked.append)
+    assert asked == [plan()]
+    assert list(node.ledger.runs("2026")) == ["r0", "r1"]
+
+
+def test_while_the_steward_is_asked_others_can_use_the_ledger_and_what_they_take_is_gone(make):
+    node = make(ASKING.model_copy(update={"budget": Budget(max_epsilon=1.5 * TARGET, period="2026")}))
+
+    def consent(_):
+        other = make(NodePolicy(budget=Budget(max_epsilon=1.5 * TARGET, period="2026")))
+        other.gate.agree(plan("r2"))
+
+    refused("BUDGET_EXCEEDED", lambda: node.gate.agree(plan(), consent=consent))
+    assert list(node.ledger.runs("2026")) == ["r2"]
+
+
+def test_what_the_policy_became_while_the_steward_was_asked_counts(make):
+    node = make(ASKING)
+    stricter = NodePolicy(budget=ASKING.budget, allow=Allowance(purposes=("billing",)))
+    refused("POLICY_PURPOSE_REFUSED", lambda: node.gate.agree(plan(), consent=lambda _: node.gate.renew(stricter)))
+
+
+def test_a_period_that_nobody_opened_is_refused(make):
+    node = make()
+    node.gate.agree(plan())
+    node.gate.renew(NodePolicy(budget=Budget(max_epsilon=10.0, max_delta=DELTA, period="2027")))
+    error = refused("POLICY_PERIOD_UNSIGNED", lambda: node.gate.agree(plan("r2")))
+    assert "'2026'" in error.hint
+    assert node.ledger.periods() == ("2026",)
+    assert node.last.detail["code"] == "POLICY_PERIOD_UNSIGNED"
 
 
 def test_a_plan_beyond_the_budget_leaves_only_an_audit_entry(make):

@@ -21,15 +21,17 @@ def _returns(function: ast.FunctionDef) -> list[str]:
 
 def test_handlers_return_what_the_session_released_or_a_code() -> None:
     functions = _functions(app)
-    for phase in ("plan", "count", "statistics", "associations", "train", "dismiss", "finish"):
+    for phase in ("plan", "count", "statistics", "associations", "train", "gradient", "loss", "dismiss", "finish"):
         assert _returns(functions[phase]) == [f"_answer(message, _session(sessions, context), _{phase})"]
     assert set(_returns(functions["_answer"])) == {"reply", "error_reply(code, to=message)"}
     packed = {
-        "_plan": "Message(pack(session.agree(_read(session, message, PlanRequest))), reply_to=message)",
+        "_plan": "Message(pack(session.agree(_read(session, message, PlanRequest), until=until)), reply_to=message)",
         "_count": "Message(pack(session.count(_read(session, message, CountRequest))), reply_to=message)",
         "_statistics": "Message(pack(reply, values), reply_to=message)",
         "_associations": "Message(pack(reply, values), reply_to=message)",
         "_train": "Message(pack(reply, trained, weight=weight), reply_to=message)",
+        "_gradient": "Message(pack(GradientReply(), values), reply_to=message)",
+        "_loss": "Message(pack(reply, values), reply_to=message)",
         "_dismiss": "Message(pack(session.dismiss(_read(session, message, DismissRequest))), reply_to=message)",
         "_finish": "Message(pack(session.finish(_read(session, message, FinishRequest))), reply_to=message)",
     }
@@ -40,10 +42,10 @@ def test_handlers_return_what_the_session_released_or_a_code() -> None:
         "super().__call__(message, context)", "_answer(message, _session(self._sessions, context), _unknown)",
     }  # fmt: skip
     assert _returns(functions["_unknown"]) == []
-    reading = {"_read", "_read_vector", "_phase", "_require_wanted", "_detail", "_session"}
+    reading = {"_is_further_step", "_read", "_read_vector", "_phase", "_require_wanted", "_detail", "_session"}
     assert set(functions) == {
-        "create_client_app", "plan", "count", "statistics", "associations", "train", "dismiss", "finish", "__init__",
-        "__call__", "_answer", "_unknown", *reading, *packed,
+        "create_client_app", "plan", "count", "statistics", "associations", "train", "gradient", "loss", "dismiss",
+        "finish", "__init__", "__call__", "_answer", "_unknown", *reading, *packed,
     }  # fmt: skip
     # What a steward is told goes to the node's own console, by `session.asked`, and nowhere else.
     assert ast.unparse(functions["_answer"]).count("_detail(") == 1
@@ -52,8 +54,16 @@ def test_handlers_return_what_the_session_released_or_a_code() -> None:
     assert makers == set(packed)
 
 
-PHASES = ("count", "statistics", "associations", "train")
-OUTSIDE = ("len(table.frame)", "count_cells(", "count_pairs(", "train_round(", "_records.encode(")
+PHASES = ("count", "statistics", "associations", "train", "loss")
+OUTSIDE = (
+    "len(table.frame)",
+    "count_cells(",
+    "count_pairs(",
+    "train_round(",
+    "noisy_gradient(",
+    "noisy_loss(",
+    "_records.encode(",
+)
 
 
 def test_records_are_used_inside_the_gate_alone() -> None:
@@ -64,7 +74,9 @@ def test_records_are_used_inside_the_gate_alone() -> None:
         assert sum(call.startswith("self._gate.release(") for call in calls) == 1
     for name in ("agree", "finish"):
         assert "_records" not in ast.unparse(functions[name])
-    for name in PHASES:
+    steps = ast.unparse(functions["gradient"])
+    assert steps.count("steps.released.release(") == steps.count("return values.") == 1
+    for name in (*PHASES, "gradient"):
         function = functions[name]
         inner = [
             node
@@ -88,6 +100,8 @@ def test_replies_are_made_of_what_the_gate_returned_and_of_public_facts() -> Non
         "statistics": {"StatisticsReply", "values", "np"},
         "associations": {"AssociationsReply", "values", "np"},
         "train": {"reply", "trained", "np", "size"},
+        "gradient": {"values", "np"},
+        "loss": {"LossReply", "self", "request", "run", "values", "np"},
     }
     for name, expected in allowed.items():
         statements = functions[name].body

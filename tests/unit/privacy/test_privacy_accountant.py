@@ -8,7 +8,7 @@ import pytest
 from aevorium.errors import ConfigError
 from aevorium.privacy.accountant import calibrate, epsilon, round_up, spent
 from aevorium.privacy.events import DiscreteGaussian, DiscreteLaplace, NonPrivate, SampledGaussian
-from aevorium.privacy.renyi import RenyiFilter, renyi_epsilon, zcdp_budget
+from aevorium.privacy.renyi import RenyiOdometer, renyi_epsilon, zcdp_budget
 
 DELTA = 1e-5
 
@@ -82,46 +82,43 @@ def test_the_order_and_grouping_of_events_do_not_matter():
     assert epsilon(split, DELTA) == epsilon(whole, DELTA)
 
 
-def test_a_period_without_releases_has_spent_nothing():
-    assert spent({}, limit_epsilon=10, limit_delta=DELTA) == 0
-    assert spent({"a": [], "b": []}, limit_epsilon=10, limit_delta=DELTA) == 0
+def test_no_releases_have_spent_nothing():
+    assert spent([], odometer=RenyiOdometer(delta=DELTA)) == 0
+    assert RenyiOdometer(delta=DELTA).read([]) == 0
 
 
-def test_one_run_is_charged_by_the_smaller_of_two_bounds():
-    cheap = [gaussian(20.0, 14)]
-    assert spent({"a": cheap, "b": []}, limit_epsilon=10, limit_delta=DELTA) == epsilon(cheap, DELTA)
-    bound = RenyiFilter(epsilon=10, delta=DELTA)
-    assert epsilon(cheap, DELTA) < bound.to_epsilon(bound.cost(cheap))
+def test_one_run_shows_somewhat_more_than_its_exact_cost_and_a_second_one_adds_its_own():
+    odometer = RenyiOdometer.for_limit(10.0, delta=DELTA)
+    run = [gaussian(20.0, 14), training(0.1, 9.0, 200)]
+    alone = spent(run, odometer=odometer)
+    assert epsilon(run, DELTA) < alone < 1.35 * epsilon(run, DELTA)
+    assert alone < spent([*run, laplace(0.15)], odometer=odometer) <= alone + 0.15
 
 
-def test_several_runs_are_charged_by_the_filter_alone():
-    runs = {"a": [gaussian(5.0, 14)], "b": [training(0.05, 2.0, 300), laplace(0.1)]}
-    bound = RenyiFilter(epsilon=10, delta=DELTA)
-    cost = bound.cost(runs["a"]) + bound.cost(runs["b"])
-    assert spent(runs, limit_epsilon=10, limit_delta=DELTA) == round_up(bound.to_epsilon(cost))
+def test_pure_events_alone_add_up_as_they_are():
+    odometer = RenyiOdometer.for_limit(10.0, delta=DELTA)
+    assert spent([laplace(0.1), laplace(0.05)], odometer=odometer) == 0.15
 
 
 def test_an_unprotected_run_spends_everything_and_an_infinite_limit_still_has_a_figure():
-    private = [gaussian(5.0, 14)]
-    assert spent({"a": [NonPrivate(purpose="x")]}, limit_epsilon=math.inf, limit_delta=DELTA) == math.inf
-    assert spent({"a": [NonPrivate(purpose="x")], "b": private}, limit_epsilon=10, limit_delta=DELTA) == math.inf
-    found = spent({"a": private, "b": private}, limit_epsilon=math.inf, limit_delta=DELTA)
-    assert epsilon(private * 2, DELTA) <= found < math.inf
+    private = [gaussian(5.0, 14)] * 2
+    without = RenyiOdometer.for_limit(math.inf, delta=DELTA)
+    assert spent([*private, NonPrivate(purpose="x")], odometer=without) == math.inf
+    assert epsilon(private, DELTA) <= spent(private, odometer=without) < math.inf
 
 
-@pytest.mark.parametrize("limit", [0.01, 0.5, 3.0, 10.0, 60.0])
-def test_a_full_filter_is_exactly_at_its_limit(limit):
-    bound = RenyiFilter(epsilon=limit, delta=DELTA)
-    assert bound.order >= 2
-    assert bound.capacity > 0
-    assert bound.to_epsilon(bound.capacity) == pytest.approx(limit, rel=1e-9)
-    assert bound.to_epsilon(bound.capacity) <= limit
+@pytest.mark.parametrize("limit", [0.05, 0.5, 3.0, 10.0, 60.0])
+def test_a_limit_holds_almost_as_much_noise_as_under_the_best_single_order(limit):
+    """δ is shared with orders for smaller figures; the steward must not pay for that with runs."""
+    odometer = RenyiOdometer.for_limit(limit, delta=DELTA)
+    best = zcdp_budget(limit, DELTA)
+    assert odometer.read([gaussian(1 / math.sqrt(2 * 0.92 * best))]) <= limit
+    assert odometer.read([gaussian(1 / math.sqrt(2 * best))]) > limit * 0.999
 
 
-@pytest.mark.parametrize("limit", [0.01, 0.5, 3.0, 10.0])
-def test_no_other_order_holds_much_more_gaussian_noise(limit):
-    bound = RenyiFilter(epsilon=limit, delta=DELTA)
-    assert bound.capacity / bound.order >= 0.95 * zcdp_budget(limit, DELTA)
+@pytest.mark.parametrize("leading", [None, 4])
+def test_the_shares_of_the_orders_are_one_delta_together(leading):
+    assert sum(share for _, share in RenyiOdometer(delta=DELTA, leading=leading).shares) == pytest.approx(1, abs=1e-12)
 
 
 @pytest.mark.parametrize("target", [0.05, 1.0, 3.0, 10.0])

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 
 import pytest
@@ -34,7 +33,8 @@ def make_plan(**changes) -> StudyPlan:
 def test_the_hash_of_a_plan_never_changes():
     """Nodes agree to it, and ledgers hold it: a version that computed another one could not go on with a run."""
     text = (
-        '{"batch_size":100,"columns":14,"delta":0.00001,"epochs":4,"epsilon":3,"min_nodes":2,"nodes":["a","b"],'
+        '{"batch_size":100,"colluding":0,"columns":14,"delta":0.00001,"dropouts":0,"epochs":4,"epsilon":3,'
+        '"max_nodes_per_patient":1,"min_nodes":2,"nodes":["a","b"],'
         '"noise_multiplier":null,"purpose":"synthetic data","recipe":"dp-sgd","records":null,"rounds":5,'
         '"schema_hash":"' + "ab" * 32 + '","schema_version":1,"study":"adult","trust":"local"}'
     )
@@ -58,7 +58,10 @@ CHANGES = {
     "records": 1000,
     "noise_multiplier": 1.0,
     "recipe": "warm-start",
+    "max_nodes_per_patient": 2,
 }
+AGGREGATED = {"trust": "secure-aggregation", "dropouts": 1, "colluding": 1}
+"""Fields that have a meaning for a plan of at least three nodes."""
 
 
 @pytest.mark.parametrize("field", sorted(CHANGES))
@@ -66,10 +69,17 @@ def test_the_hash_depends_on_every_field(field):
     assert make_plan(**{field: CHANGES[field]}).content_hash != make_plan().content_hash
 
 
+def test_the_hash_depends_on_what_only_secure_aggregation_has():
+    base = {"nodes": ("a", "b", "c", "d"), "min_nodes": 4}
+    plans = [
+        make_plan(**base),
+        *(make_plan(**base, trust="secure-aggregation", **extra) for extra in ({}, {"dropouts": 1}, {"colluding": 1})),
+    ]
+    assert len({plan.content_hash for plan in plans}) == len(plans)
+
+
 def test_no_field_is_left_out_of_the_test_above():
-    only_one_value = {"trust"}
-    assert set(CHANGES) | only_one_value == set(StudyPlan.model_fields)
-    assert only_one_value <= set(json.loads(make_plan().canonical_json))
+    assert set(CHANGES) | set(AGGREGATED) == set(StudyPlan.model_fields)
 
 
 @pytest.mark.parametrize("changes", [{}, {"epsilon": math.inf}, {"records": 500, "noise_multiplier": 0.3}])
@@ -117,8 +127,8 @@ def test_without_privacy_every_phase_says_so_and_draws_no_noise():
         budget = plan_budget(plan)
         schedule = budget.training(1000)
         assert all(isinstance(event, NonPrivate) for event in budget.events(1000))
-        assert (budget.histogram_sigma, budget.count_variance) == (0, 0)
-        assert (schedule.noise_multiplier, schedule.loss_sigma) == (0, 0)
+        assert (budget.histograms.sigma, budget.count_variance) == (0, 0)
+        assert (schedule.noise_multiplier, schedule.loss.sigma) == (0, 0)
         assert (schedule.sampling_rate, schedule.expected_batch) == (0.1, 100)
 
 
@@ -147,7 +157,7 @@ def test_the_events_of_all_rounds_are_those_of_one_as_often_as_there_are_rounds(
     assert is_within(schedule.all_events(), everything)
     assert one == (
         SampledGaussian(purpose="training", sampling_rate=0.1, noise_multiplier=1.0, steps=40),
-        DiscreteGaussian(purpose="training loss", sigma=schedule.loss_sigma, sensitivity=LOSS_LEVELS),
+        DiscreteGaussian(purpose="training loss", sigma=schedule.loss.sigma, sensitivity=LOSS_LEVELS),
     )
 
 
@@ -170,7 +180,7 @@ def test_one_histogram_is_charged_for_each_column():
         event = plan_budget(make_plan(columns=columns)).statistics
         assert isinstance(event, DiscreteGaussian)
         assert (event.count, event.sensitivity) == (columns, 1)
-    sigmas = [plan_budget(make_plan(columns=columns)).histogram_sigma for columns in (1, 4, 16)]
+    sigmas = [plan_budget(make_plan(columns=columns)).histograms.sigma for columns in (1, 4, 16)]
     assert sigmas == pytest.approx([sigmas[0], 2 * sigmas[0], 4 * sigmas[0]])
 
 

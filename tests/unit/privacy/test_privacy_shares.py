@@ -68,8 +68,8 @@ def test_the_events_of_a_run_hold_every_table_once():
     budget = plan_budget(make_plan(), records=1500.0)
     tables, events = budget.associations, budget.events(700)
     assert [(e.sigma, e.sensitivity, e.count) for e in events[2:4] if isinstance(e, DiscreteGaussian)] == [
-        (tables.coarse_sigma, 1, tables.candidates),
-        (tables.fine_sigma, 1, tables.pairs),
+        (tables.coarse.sigma, 1, tables.candidates),
+        (tables.fine.sigma, 1, tables.pairs),
     ]
     assert not is_within((*events, *tables.fine_events()), events)
     assert not is_within((*events, *tables.coarse_events()), events)
@@ -78,7 +78,7 @@ def test_the_events_of_a_run_hold_every_table_once():
 def test_without_privacy_tables_are_exact_and_said_to_be():
     budget = plan_budget(make_plan(epsilon=math.inf), records=1500.0)
     assert budget.associations.pairs > 0
-    assert (budget.associations.coarse_sigma, budget.associations.fine_sigma) == (0, 0)
+    assert (budget.associations.coarse.sigma, budget.associations.fine.sigma) == (0, 0)
     assert all(isinstance(event, NonPrivate) for event in budget.events(700))
 
 

@@ -68,7 +68,7 @@ def make_frame(rows: int, *, seed: int) -> pd.DataFrame:
 
 def make_encoder(frame: pd.DataFrame) -> TableEncoder:
     counts = count_cells(frame, SCHEMA, bins=BINS)
-    statistics = TableStatistics.merge([counts], SCHEMA, bins=BINS, sigma=0.0)
+    statistics = TableStatistics.from_sum(counts, SCHEMA, bins=BINS, noise=0.0)
     return TableEncoder.fit(statistics, SCHEMA, total=float(len(frame)))
 
 
@@ -83,4 +83,4 @@ def make_tables(
     design = TableDesign(cells=cells, pairs=tuple(pairs))
     exact = count_pairs(frame, SCHEMA, bins=BINS, design=design)
     noisy = np.round(exact + rng.normal(0, sigma, len(exact))).astype(np.int64)
-    return Associations.merge([noisy], design, sigma=sigma)
+    return Associations.from_sum(noisy, design, noise=sigma)

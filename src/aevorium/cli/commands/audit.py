@@ -70,14 +70,24 @@ def verify(
     file: Annotated[Path | None, typer.Argument(help="An exported audit log; the workspace if absent.")] = None,
     workspace: WorkspaceFolder = None,
     home: Home = None,
+    public_key: Annotated[
+        str | None,
+        typer.Option("--public-key", help="The steward's public key, as a file (steward.pub) or in hex; with FILE."),
+    ] = None,
 ) -> dict[str, object]:
-    """Checks chains, ledgers, budget and statement against each other, or an exported log by itself."""
-    from aevorium.errors import ArtefactError
+    """Checks chains, signatures, ledgers, budget and statement against each other, or an exported log by itself."""
+    from aevorium.errors import ArtefactError, ConfigError
     from aevorium.verification import verify_export, verify_workspace
 
     console = console_of(context)
+    if file is None and public_key is not None:
+        raise ConfigError(
+            "CONFIG_INVALID", "--public-key is given without FILE. In a workspace, each node has a key of its own."
+        )
     if file is not None:
-        result = verify_export(file)
+        from aevorium.governance.steward import read_public_key
+
+        result = verify_export(file, public_key=None if public_key is None else read_public_key(public_key))
     else:
         from aevorium.cli.workspaces import existing_workspace, node_homes
         from aevorium.settings import load_settings

@@ -100,6 +100,7 @@ def node(
                 data=held,
                 schema=table,
                 policy=allowed,
+                policy_file=policy or folder.policy_file,
                 home=folder,
                 options=options,
                 report=EventStream(view, console=console),

@@ -9,9 +9,12 @@ import typer
 from aevorium.cli.console import console_of
 from aevorium.cli.options import (
     BatchSize,
+    Colluding,
     Delta,
+    Dropouts,
     Epochs,
     Epsilon,
+    NodesPerPatient,
     NoiseMultiplier,
     Recipe,
     Rounds,
@@ -32,6 +35,9 @@ def plan(
     delta: Delta = None,
     recipe: Recipe = None,
     trust: Trust = None,
+    dropouts: Dropouts = 0,
+    colluding: Colluding = 0,
+    max_nodes_per_patient: NodesPerPatient = 1,
     rounds: Rounds = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
@@ -59,7 +65,14 @@ def plan(
 
     console = console_of(context)
     names = [f"node-{place}" for place in range(1, nodes + 1)]
-    study = plan_study(table, names, run_options(settings, records=records))
+    options = run_options(
+        settings,
+        records=records,
+        dropouts=dropouts,
+        colluding=colluding,
+        max_nodes_per_patient=max_nodes_per_patient,
+    )
+    study = plan_study(table, names, options)
     costs = plan_cost(study, size=records / nodes)
     tell_privacy(study, console=console)
     rows = [(cost.phase, cost.mechanism, cost.parameters, number(cost.epsilon)) for cost in costs]

@@ -11,9 +11,12 @@ import typer
 from aevorium.cli.console import console_of
 from aevorium.cli.options import (
     BatchSize,
+    Colluding,
     Delta,
+    Dropouts,
     Epochs,
     Epsilon,
+    NodesPerPatient,
     NoiseMultiplier,
     Purpose,
     Recipe,
@@ -39,6 +42,9 @@ def run(
     workspace: WorkspaceFolder = None,
     recipe: Recipe = None,
     trust: Trust = None,
+    dropouts: Dropouts = 0,
+    colluding: Colluding = 0,
+    max_nodes_per_patient: NodesPerPatient = 1,
     device: Annotated[str, typer.Option("--device", help="Where models are trained: auto or cpu.")] = "auto",
     seed: Seed = None,
     rounds: Rounds = None,
@@ -96,6 +102,9 @@ def run(
         device="cuda" if device == "cuda" else "auto",
         min_nodes=min_nodes,
         purpose=purpose,
+        dropouts=dropouts,
+        colluding=colluding,
+        max_nodes_per_patient=max_nodes_per_patient,
     )
     plan = plan_study(table, list(files), options)
     tell_privacy(plan, console=console)
