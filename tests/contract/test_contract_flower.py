@@ -16,7 +16,15 @@ from flwr.serverapp.strategy import FedAvg, Strategy
 from flwr.supercore.inflatable import inflatable_utils
 from flwr.supercore.task_identity import TaskIdentity
 
-from aevorium.federation.flower_internals.messages import assume_identity, new_run, set_message_id, through_the_wire
+from aevorium.federation.flower_internals.messages import (
+    assume_identity,
+    is_lost,
+    lost_reply,
+    new_run,
+    set_answered_id,
+    set_message_id,
+    through_the_wire,
+)
 from aevorium.federation.local import InProcessGrid, run_in_process
 
 
@@ -101,3 +109,31 @@ def test_what_cannot_travel_fails_in_process_too() -> None:
         ConfigRecord({"x": object()})
     with pytest.raises((TypeError, AttributeError)):
         ArrayRecord([object()])
+
+
+def test_what_a_lost_node_is_known_by_is_where_we_look() -> None:
+    from flwr.proto.node_pb2 import NodeInfo
+
+    message = Message(RecordDict(), dst_node_id=5, message_type="query.plan")
+    set_message_id(message, "first")
+    reply = lost_reply(message)
+    assert is_lost(reply)
+    assert reply.metadata.reply_to_message_id == "first"
+    set_answered_id(reply, "second")
+    assert reply.metadata.reply_to_message_id == "second"
+    assert NodeInfo(last_activated_at="2026").last_activated_at == "2026"
+
+
+def test_heartbeats_are_announced_and_sent_by_the_names_that_we_set() -> None:
+    """A node is missed after twice the interval that it announces, which may be 10 s at the least."""
+    from flwr.common import constant
+
+    assert (constant.HEARTBEAT_MIN_INTERVAL, constant.HEARTBEAT_PATIENCE) == (10, 2)
+    for name, parts in (
+        ("flwr.supercore.heartbeat", ("HEARTBEAT_DEFAULT_INTERVAL - HEARTBEAT_CALL_TIMEOUT",)),
+        ("flwr.supernode.fleet_http_connection", ("heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL",)),
+    ):
+        module = importlib.import_module(name)
+        assert module.HEARTBEAT_DEFAULT_INTERVAL == 30
+        source = inspect.getsource(module)
+        assert all(part in source for part in parts)

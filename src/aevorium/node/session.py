@@ -14,10 +14,7 @@ from numpy.typing import NDArray
 
 from aevorium import __version__
 from aevorium.data.simulated import looks_simulated
-from aevorium.data.table import PatientTable, read_table
-from aevorium.diffusion.layout import EncodedTable
 from aevorium.encoding.associations import count_pairs
-from aevorium.encoding.encoder import TableEncoder
 from aevorium.encoding.statistics import count_cells
 from aevorium.errors import AevoriumError, FederationError
 from aevorium.federation.protocol import (
@@ -56,6 +53,7 @@ from aevorium.node.checks import (
     require_turn,
 )
 from aevorium.node.oversight import Oversight
+from aevorium.node.records import NodeRecords
 from aevorium.node.run import NodeRun, fingerprint_of, learn_count
 from aevorium.node.steps import OpenSteps, require_encoder, require_open
 from aevorium.node.training import loss_noise, noisy_gradient, noisy_loss, train_round
@@ -119,8 +117,7 @@ class NodeSession:
         self._noise = noise
         self._generator = generator
         self._report = report
-        self._table: PatientTable | None = None
-        self._encoded: tuple[TableEncoder, EncodedTable] | None = None
+        self._records = NodeRecords(config.data, schema=config.schema, notice=self.notice, generator=generator)
         self._steps: OpenSteps | None = None
         self._ledger = SqliteLedger(config.home / "ledger.db")
         self._chain = AuditChain(config.home / "audit.db")
@@ -174,7 +171,7 @@ class NodeSession:
         Raises:
             DataError: The table cannot be used.
         """
-        self._load()
+        self._records.load()
 
     def connect(self, server: str) -> None:
         """From now on, only plans of this server are agreed to.
@@ -235,7 +232,7 @@ class NodeSession:
             PolicyRefused: POLICY_MIN_PATIENTS, by the noisy count.
         """
         run = self._run(request, phase="count")
-        table = self._load()
+        table = self._records.load()
         event, private = run.budget.count, run.plan.is_private
 
         def produce() -> Numbers:
@@ -264,7 +261,7 @@ class NodeSession:
         request must not change what the first one fixed.
         """
         run = self._run(request, phase="statistics")
-        table = self._load()
+        table = self._records.load()
         run = self._fix(run, request)
         cells = run.budget.histograms
 
@@ -295,7 +292,7 @@ class NodeSession:
         with self._refusing("associations", run_id=request.run_id):
             bins = known(run, run.bins)
             check_design(request, schema=schema, bins=bins, tables=tables)
-        table = self._load()
+        table = self._records.load()
         cells = tables.coarse if is_coarse else tables.fine
 
         def produce() -> Numbers:
@@ -330,12 +327,12 @@ class NodeSession:
             if request.settings.learning_rate is None:
                 raise FederationError("MESSAGE_INVALID", "A round came without the step size that belongs to it.")
             model = model_of(request.model, vector, encoder=request.encoder, schema=self.config.schema)
-        table = self._load()
+        self._records.load()
 
         def produce() -> Numbers:
             return train_round(
                 model,
-                self._encode(table, request.encoder),
+                self._records.encode(request.encoder),
                 schedule=schedule,
                 settings=request.settings,
                 noise=self._noise,
@@ -375,10 +372,10 @@ class NodeSession:
         with self._refusing("training", run_id=request.run_id):
             steps = require_open(self._steps, request)
             model = model_of(request.model, vector, encoder=steps.encoder, schema=self.config.schema)
-        table = self._load()
+        self._records.load()
 
         def produce() -> Numbers:
-            encoded = self._encode(table, steps.encoder)
+            encoded = self._records.encode(steps.encoder)
             return noisy_gradient(
                 model, encoded, schedule=steps.schedule, settings=request.settings, generator=self._generator
             )
@@ -398,10 +395,10 @@ class NodeSession:
         with self._refusing("loss", run_id=request.run_id):
             schedule = require_trust(run, is_summed=True)
             model = model_of(request.model, vector, encoder=request.encoder, schema=self.config.schema)
-        table = self._load()
+        self._records.load()
 
         def produce() -> Numbers:
-            encoded = self._encode(table, request.encoder)
+            encoded = self._records.encode(request.encoder)
             return noisy_loss(model, encoded, schedule=schedule, noise=self._noise, generator=self._generator)
 
         (values,) = self._gate.release(
@@ -489,24 +486,6 @@ class NodeSession:
     def _spent(self, run_id: str, plan: StudyPlan) -> float:
         entry = self._ledger.run(run_id)
         return epsilon(entry.events, delta=plan.delta) if entry is not None else 0.0
-
-    def _load(self) -> PatientTable:
-        if self._table is None:
-            self._table = read_table(self.config.data, self.config.schema)
-            for line in self._table.findings.lines():
-                self.notice(line)
-        return self._table
-
-    def _encode(self, table: PatientTable, encoder: TableEncoder) -> EncodedTable:
-        if self._encoded is None or self._encoded[0] != encoder:
-            # Where a value lies within its bin says nothing that is kept.
-            seed = int(torch.randint(2**62, (1,), generator=self._generator()))
-            arrays = encoder.encode(table.frame, self.config.schema, generator=np.random.default_rng(seed))
-            self._encoded = (
-                encoder,
-                EncodedTable.from_arrays(arrays.values, codes=arrays.codes, observed=arrays.observed),
-            )
-        return self._encoded[1]
 
 
 OpenSession = Callable[[NodeConfig, Report], NodeSession]

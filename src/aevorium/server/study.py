@@ -39,6 +39,7 @@ from aevorium.federation.protocol import (
     read_array,
     read_body,
 )
+from aevorium.federation.resending import ResendingGrid
 from aevorium.privacy.plan import PhaseBudget, plan_budget
 from aevorium.privacy.schedule import CellNoise
 from aevorium.progress import PhaseStarted, Report
@@ -51,6 +52,9 @@ from aevorium.server.summed import SummedTraining
 from aevorium.server.warm_start import WarmStart, coarse_design, fine_design, learning_rate, pretraining
 
 __all__ = ["StudyConductor"]
+
+_PATIENCE = 90.0
+"""Seconds for which a node that was lost is waited for: time to start it again, and for its old connection to end."""
 
 _FAREWELL, _HURRY = 30.0, 2.0
 """Seconds that a node has to take leave (it only reads its ledger then): commonly, and when somebody is waiting."""
@@ -80,7 +84,7 @@ class StudyConductor:
         timeout: float,
         should_stop: Callable[[], bool],
     ) -> None:
-        self._grid = grid
+        self._grid = ResendingGrid(grid, patience=min(_PATIENCE, timeout))
         self._schema = schema
         self._journal = journal
         self._settings = settings

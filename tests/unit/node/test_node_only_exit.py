@@ -62,19 +62,18 @@ OUTSIDE = (
     "train_round(",
     "noisy_gradient(",
     "noisy_loss(",
-    "_encode(",
+    "_records.encode(",
 )
 
 
 def test_records_are_used_inside_the_gate_alone() -> None:
-    """In the session, what is computed from the table is computed in `produce`, or stays (`_load`)."""
+    """In the session, what is computed from the table is computed in `produce`, or stays (`NodeRecords`)."""
     functions = _functions(session)
     for name in PHASES:
         calls = [ast.unparse(node) for node in ast.walk(functions[name]) if isinstance(node, ast.Call)]
         assert sum(call.startswith("self._gate.release(") for call in calls) == 1
     for name in ("agree", "finish"):
-        assert "_load" not in ast.unparse(functions[name])
-        assert "_encode" not in ast.unparse(functions[name])
+        assert "_records" not in ast.unparse(functions[name])
     steps = ast.unparse(functions["gradient"])
     assert steps.count("steps.released.release(") == steps.count("return values.") == 1
     for name in (*PHASES, "gradient"):
@@ -89,7 +88,7 @@ def test_records_are_used_inside_the_gate_alone() -> None:
             within = sum(ast.unparse(node).count(text) for node in inner)
             assert total == within
     for module in (checks, run):
-        assert not any(text in inspect.getsource(module) for text in (*OUTSIDE, "_load(", "read_table"))
+        assert not any(text in inspect.getsource(module) for text in (*OUTSIDE, "load(", "read_table"))
 
 
 def test_replies_are_made_of_what_the_gate_returned_and_of_public_facts() -> None:
