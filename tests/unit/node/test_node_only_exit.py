@@ -24,7 +24,7 @@ def test_handlers_return_what_the_session_released_or_a_code() -> None:
         assert _returns(functions[phase]) == [f"_answer(message, _session(sessions, context), _{phase})"]
     assert set(_returns(functions["_answer"])) == {"reply", "error_reply(code, to=message)"}
     packed = {
-        "_plan": "Message(pack(session.agree(read_body(message, PlanRequest))), reply_to=message)",
+        "_plan": "Message(pack(session.agree(read_body(message, PlanRequest), until=until)), reply_to=message)",
         "_count": "Message(pack(session.count(read_body(message, CountRequest))), reply_to=message)",
         "_statistics": "Message(pack(reply, values), reply_to=message)",
         "_associations": "Message(pack(reply, values), reply_to=message)",
