@@ -128,7 +128,7 @@ def test_a_new_period_from_first_run_to_audit(used: Office, capsys: pytest.Captu
     assert main(["budget", "show", "--node", "clinic", "--workspace", str(used.workspace)]) == 0
     shown = capsys.readouterr()
     assert "Lifetime total, over all periods: ε = " in shown.out
-    assert "whichever come later" in shown.err
+    assert "A run's ε holds for it alone" in shown.err
 
 
 def test_a_label_changed_by_hand_is_refused_and_an_old_one_cannot_come_back(used: Office) -> None:

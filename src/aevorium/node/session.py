@@ -353,7 +353,7 @@ class NodeSession:
         """Phase "finish": nothing more is released in this run. Reads no record."""
         run = self._run(request.run_id, request.plan_hash)
         self._gate.close(request.run_id)
-        view = self._gate.spend()
+        view = self._gate.spend(request.run_id)
         del self._runs[request.run_id]
         self.is_over = self.has_finished = True
         return FinishReply(

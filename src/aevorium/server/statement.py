@@ -102,6 +102,8 @@ def _claim(record: StudyRecord, schema: TableSchema) -> list[str]:
         f"- **Over the federation**: patients of different nodes are different people (see assumptions), so the"
         f" federation's ε is the largest of the nodes', {_number(plan.epsilon)}, and not their sum.",
         "\n".join(rows),
+        "Limit and left are those of the node's budget period. They count all its runs together, whichever come later,"
+        " which is somewhat more than this run by itself.",
     ]
 
 
