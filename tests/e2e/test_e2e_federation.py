@@ -121,7 +121,7 @@ def test_a_node_that_is_killed_in_training_and_started_again_goes_on_with_the_ru
     rounds = [event for event in server.events if event.get("event") == "round_finished"]
     assert [(event["round"], event["nodes_ok"]) for event in rounds] == [(1, 2), (2, 2), (3, 2)]
     for node in (stays, again):
-        status, answer = node.end()
+        status, _ = node.end()
         assert status == 0, node.text
     record, _ = load_study(Workspace(desk.workspace))
     for node in record.nodes:

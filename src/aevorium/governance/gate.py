@@ -384,11 +384,15 @@ class ReleaseGate:
         self._ledger.close_run(run_id, owes=Owed("run_closed", {"run_id": run_id}))
         self._pay_owed()
 
-    def spend(self) -> BudgetView:
-        """What was spent in the policy's period, in those before, and in all. Safe to release."""
-        return node_spend(
-            self._policy.budget, node=self._node, ledger=self._ledger, history=PeriodHistory.of(self._chain)
-        )
+    def spend(self, run_id: str | None = None) -> BudgetView:
+        """What was spent in the period in force, in the others, and in all. Safe to release.
+
+        Args:
+            run_id: A run, to see the period that pays for it, whichever is in force by now.
+        """
+        history = PeriodHistory.of(self._chain)
+        budget = (history.current or self._policy.budget) if run_id is None else self._budget_of(self._run(run_id))
+        return node_spend(budget, node=self._node, ledger=self._ledger, history=history)
 
     def _run(self, run_id: str) -> LedgerRun:
         run = self._ledger.run(run_id)

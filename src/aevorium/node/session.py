@@ -417,7 +417,7 @@ class NodeSession:
             run = require_agreed(request, self._ledger.run(request.run_id), server=self._server)
         self._steps = None
         self._gate.close(request.run_id)
-        view = self._gate.spend()
+        view = self._gate.spend(request.run_id)
         self.is_over = self.has_finished = True
         return FinishReply(
             node=self.config.name,

@@ -39,6 +39,8 @@ def _claim(statement: PrivacyStatement) -> list[str]:
         f"Over the federation: {together.rule}. Claim {number(together.epsilon)}, released"
         f" {number(together.released)}.",
         _nodes(statement.nodes),
+        "Limit and left are those of the node's budget period. They count all its runs together, whichever come later,"
+        " which is somewhat more than this run by itself.",
     ]
 
 
