@@ -11,16 +11,14 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from aevorium.privacy.attack import PrivacyCurve, claimed_curve, exact_curve
 from aevorium.privacy.events import DiscreteGaussian, DiscreteLaplace, NonPrivate, PrivacyEvent, SampledGaussian
 from aevorium.privacy.plan import LOSS_BOUND, LOSS_LEVELS, PhaseBudget, StudyPlan, plan_budget
 from aevorium.schema.table import TableSchema
+from aevorium.server.attack_terms import AttackTerms, attack_terms
 from aevorium.server.record import NodeRecord, StudyRecord
 
 __all__ = [
-    "AttackTerms",
     "MechanismRow",
-    "MembershipBound",
     "NodeRow",
     "PrivacyStatement",
     "ViewRow",
@@ -30,15 +28,6 @@ __all__ = [
     "node_size",
     "privacy_statement",
 ]
-
-_FALSE_ALARMS = (0.01, 0.001)
-"""False-positive rates at which attacks are bounded."""
-
-_PRIORS = (0.5, 0.1)
-"""Probabilities of participation before anything is released: a coin's, and a rare one."""
-
-_EXCEPTION = 1e-3
-"""Probability of an output for which the bound on the posterior need not hold."""
 
 
 class _Facts(BaseModel):
@@ -80,34 +69,6 @@ class MechanismRow(_Facts):
     parameters: str = Field(description="Its parameters, for people.")
     event: PrivacyEvent = Field(description="What is charged for it each time.")
     times: int = Field(ge=1, description="How often it was planned.")
-
-
-class Precision(_Facts):
-    """How often an attacker is right, given how likely participation was beforehand."""
-
-    prior: float = Field(description="Probability of participation beforehand.")
-    at_most: float = Field(description="The bound.")
-
-
-class MembershipBound(_Facts):
-    """What a membership test can reach, whatever it knows besides."""
-
-    false_positive_rate: float = Field(description="Share of patients outside the study that the test flags.")
-    true_positive_rate: float = Field(description="Share of participants that it flags, at the most.")
-    precision: tuple[Precision, ...] = Field(
-        description="Share of its flags that are right, at the most, if it flags at least that share of outsiders."
-    )
-
-
-class AttackTerms(_Facts):
-    """What the guarantee means for an attacker who knows everything but whether one patient took part."""
-
-    basis: str = Field(description="What the bounds are computed from.")
-    tests: tuple[MembershipBound, ...] = Field(description="Bounds on membership tests.")
-    exception: float = Field(description="Probability of an output for which `posterior` need not hold.")
-    posterior: tuple[Precision, ...] = Field(
-        description="Probability of participation after everything was seen, at the most, but for the exception."
-    )
 
 
 class Hashes(_Facts):
@@ -190,7 +151,7 @@ def privacy_statement(record: StudyRecord, schema: TableSchema) -> PrivacyStatem
         nodes=tuple(
             NodeRow(name=node.name, released=node.spent, limit=node.limit, left=node.left) for node in record.nodes
         ),
-        attack=_attack_terms(plan, budget) if plan.is_private else None,
+        attack=attack_terms(plan, budget) if plan.is_private else None,
         mechanisms=_mechanisms(record, budget) if plan.is_private else (),
         sensitivity=_sensitivity(budget),
         sampling=(
@@ -260,37 +221,6 @@ def _views(plan: StudyPlan) -> tuple[ViewRow, ...]:
             why=f"trust = {plan.trust}: the noise is added at the node, before anything leaves it",
         ),
     )
-
-
-def _attack_terms(plan: StudyPlan, budget: PhaseBudget) -> AttackTerms:
-    curve, basis = _curve(plan, budget)
-    return AttackTerms(
-        basis=basis,
-        tests=tuple(
-            MembershipBound(
-                false_positive_rate=rate,
-                true_positive_rate=curve.true_positive_rate(false_positive_rate=rate),
-                precision=tuple(
-                    Precision(prior=prior, at_most=curve.precision(prior=prior, false_positive_rate=rate))
-                    for prior in _PRIORS
-                ),
-            )
-            for rate in _FALSE_ALARMS
-        ),
-        exception=_EXCEPTION,
-        posterior=tuple(
-            Precision(prior=prior, at_most=curve.posterior(prior=prior, exception=_EXCEPTION)) for prior in _PRIORS
-        ),
-    )
-
-
-def _curve(plan: StudyPlan, budget: PhaseBudget) -> tuple[PrivacyCurve, str]:
-    """The guaranteed curve: that of the planned events only if no parameter of theirs depends on a noisy count."""
-    claim = claimed_curve(epsilon=plan.epsilon, delta=plan.delta)
-    if plan.declared_size is None:
-        return claim, "the claim (ε, δ) alone: the parameters depended on a noisy count"
-    planned = exact_curve(budget.events(plan.declared_size))
-    return PrivacyCurve((*claim.points, *planned.points)), "all pairs (ε, δ) of the planned events, and the claim"
 
 
 def _mechanisms(record: StudyRecord, budget: PhaseBudget) -> tuple[MechanismRow, ...]:
