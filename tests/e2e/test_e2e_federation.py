@@ -66,7 +66,7 @@ def test_nodes_before_after_and_too_late_and_what_the_run_leaves(desk: Desk) -> 
         assert run is not None
         spent = epsilon(run.events, delta=record.plan.delta)
         assert node.spent == spent <= record.plan.epsilon == 3.0
-        assert f"{spent:.4g}" in workspace.privacy_statement.read_text(encoding="utf-8")
+        assert f"{spent:.12g}" in workspace.privacy_statement.read_text(encoding="utf-8")
     assert SqliteLedger(desk.home / "late" / "ledger.db").run(record.run_id) is None
     verified = desk.start("-m", "aevorium", "--json", "--quiet", "audit", "verify", "--home", str(desk.home))
     assert verified.wait() == 0, verified.text
@@ -116,7 +116,7 @@ def test_a_node_that_is_killed_in_training_and_started_again_goes_on_with_the_ru
     killed.wait_for("node_asked", where=lambda event: event["phase"] == "train" and event["detail"] == "round 2")
     killed.kill()
     again = desk.node("killed", rows=400)
-    status, answer = server.end()
+    status, _ = server.end()
     assert status == 0, server.text
     rounds = [event for event in server.events if event.get("event") == "round_finished"]
     assert [(event["round"], event["nodes_ok"]) for event in rounds] == [(1, 2), (2, 2), (3, 2)]

@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterator
 
 from aevorium.privacy.accountant import epsilon
-from aevorium.privacy.attack import PrivacyCurve, claimed_curve, exact_curve
 from aevorium.privacy.events import (
     DiscreteGaussian,
     DiscreteGaussianSum,
@@ -21,19 +20,17 @@ from aevorium.privacy.events import (
     SampledDiscreteGaussianSum,
     SampledGaussian,
 )
-from aevorium.privacy.plan import LOSS_BOUND, LOSS_LEVELS, PhaseBudget, StudyPlan, plan_budget
+from aevorium.privacy.plan import LOSS_BOUND, LOSS_LEVELS, PhaseBudget, plan_budget
 from aevorium.privacy.schedule import CLIP_LEVELS, MOST_PARAMETERS
 from aevorium.privacy.views import views_of
 from aevorium.schema.table import TableSchema
+from aevorium.server.attack_terms import attack_terms
 from aevorium.server.record import NodeRecord, StudyRecord
 from aevorium.server.statement_form import (
-    AttackTerms,
     FederationFacts,
     Hashes,
     MechanismRow,
-    MembershipBound,
     NodeRow,
-    Precision,
     PrivacyStatement,
     ViewRow,
 )
@@ -45,15 +42,6 @@ __all__ = [
     "node_size",
     "privacy_statement",
 ]
-
-_FALSE_ALARMS = (0.01, 0.001)
-"""False-positive rates at which attacks are bounded."""
-
-_PRIORS = (0.5, 0.1)
-"""Probabilities of participation before anything is released: a coin's, and a rare one."""
-
-_EXCEPTION = 1e-3
-"""Probability of an output for which the bound on the posterior need not hold."""
 
 
 def privacy_statement(record: StudyRecord, schema: TableSchema) -> PrivacyStatement:
@@ -97,7 +85,7 @@ def privacy_statement(record: StudyRecord, schema: TableSchema) -> PrivacyStatem
         nodes=tuple(
             NodeRow(name=node.name, released=node.spent, limit=node.limit, left=node.left) for node in record.nodes
         ),
-        attack=_attack_terms(plan, budget) if plan.is_private else None,
+        attack=attack_terms(plan, budget) if plan.is_private else None,
         mechanisms=_mechanisms(record, budget) if plan.is_private else (),
         sensitivity=_sensitivity(budget),
         sampling=(
@@ -198,37 +186,6 @@ def _views(record: StudyRecord, budget: PhaseBudget) -> tuple[ViewRow, ...]:
         ViewRow(viewer=view.viewer, epsilon=view.epsilon, delta=plan.delta, why=view.reason)
         for view in views_of(plan, events)
     )
-
-
-def _attack_terms(plan: StudyPlan, budget: PhaseBudget) -> AttackTerms:
-    curve, basis = _curve(plan, budget)
-    return AttackTerms(
-        basis=basis,
-        tests=tuple(
-            MembershipBound(
-                false_positive_rate=rate,
-                true_positive_rate=curve.true_positive_rate(false_positive_rate=rate),
-                precision=tuple(
-                    Precision(prior=prior, at_most=curve.precision(prior=prior, false_positive_rate=rate))
-                    for prior in _PRIORS
-                ),
-            )
-            for rate in _FALSE_ALARMS
-        ),
-        exception=_EXCEPTION,
-        posterior=tuple(
-            Precision(prior=prior, at_most=curve.posterior(prior=prior, exception=_EXCEPTION)) for prior in _PRIORS
-        ),
-    )
-
-
-def _curve(plan: StudyPlan, budget: PhaseBudget) -> tuple[PrivacyCurve, str]:
-    """The guaranteed curve: that of the planned events only if no parameter of theirs depends on a noisy count."""
-    claim = claimed_curve(epsilon=plan.epsilon, delta=plan.delta)
-    if plan.declared_size is None:
-        return claim, "the claim (ε, δ) alone: the parameters depended on a noisy count"
-    planned = exact_curve(budget.events(plan.declared_size) * plan.max_nodes_per_patient)
-    return PrivacyCurve((*claim.points, *planned.points)), "all pairs (ε, δ) of the planned events, and the claim"
 
 
 def _mechanisms(record: StudyRecord, budget: PhaseBudget) -> tuple[MechanismRow, ...]:

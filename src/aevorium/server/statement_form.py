@@ -5,15 +5,13 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from aevorium.privacy.events import PrivacyEvent
+from aevorium.server.attack_terms import AttackTerms
 
 __all__ = [
-    "AttackTerms",
     "FederationFacts",
     "Hashes",
     "MechanismRow",
-    "MembershipBound",
     "NodeRow",
-    "Precision",
     "PrivacyStatement",
     "ViewRow",
 ]
@@ -58,34 +56,6 @@ class MechanismRow(_Facts):
     parameters: str = Field(description="Its parameters, for people.")
     event: PrivacyEvent = Field(description="What is charged for it each time.")
     times: int = Field(ge=1, description="How often it was planned.")
-
-
-class Precision(_Facts):
-    """How often an attacker is right, given how likely participation was beforehand."""
-
-    prior: float = Field(description="Probability of participation beforehand.")
-    at_most: float = Field(description="The bound.")
-
-
-class MembershipBound(_Facts):
-    """What a membership test can reach, whatever it knows besides."""
-
-    false_positive_rate: float = Field(description="Share of patients outside the study that the test flags.")
-    true_positive_rate: float = Field(description="Share of participants that it flags, at the most.")
-    precision: tuple[Precision, ...] = Field(
-        description="Share of its flags that are right, at the most, if it flags at least that share of outsiders."
-    )
-
-
-class AttackTerms(_Facts):
-    """What the guarantee means for an attacker who knows everything but whether one patient took part."""
-
-    basis: str = Field(description="What the bounds are computed from.")
-    tests: tuple[MembershipBound, ...] = Field(description="Bounds on membership tests.")
-    exception: float = Field(description="Probability of an output for which `posterior` need not hold.")
-    posterior: tuple[Precision, ...] = Field(
-        description="Probability of participation after everything was seen, at the most, but for the exception."
-    )
 
 
 class Hashes(_Facts):
