@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,12 +22,12 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from aevorium.errors import AevoriumError, DataError
 from aevorium.federation.local import InProcessGrid
 from aevorium.federation.protocol import CountReply, CountRequest, TrainRequest
-from aevorium.governance.gate import ReleaseGate
+from aevorium.governance.gate import ReleasedSteps, ReleaseGate
 from aevorium.node.session import NodeConfig, NodeSession, OpenSession, open_session
-from aevorium.node.training import RoundOutcome
 from aevorium.pipeline import NodeSource, run_federation
 from aevorium.planning import RunOptions, plan_study
 from aevorium.privacy.mechanisms import OsNoise
+from aevorium.privacy.numbers import Numbers
 from aevorium.progress import Report
 from aevorium.schema.table import TableSchema
 from aevorium.workspace import Workspace
@@ -49,6 +50,7 @@ kind = "categorical"
 categories = ["yes", "no"]
 """
 OPTIONS = RunOptions(epsilon=3.0, rounds=2, epochs=1, batch_size=64, pretraining_steps=5, min_nodes=1)
+Produce = Callable[[], Numbers]
 Sent = dict[int, list[tuple[str, object]]]
 
 
@@ -69,16 +71,16 @@ def _table(path: Path, *, rows: int, share: float) -> Path:
     return path
 
 
-def _fixed(produced: object, place: str) -> object:
-    """Numbers of the same type and shape that depend on nothing but the place."""
+def _fixed(numbers: Numbers, place: str) -> Numbers:
+    """Numbers of the same types and shapes that depend on nothing but the place."""
     rng = np.random.default_rng(zlib.crc32(place.encode()))
-    if isinstance(produced, RoundOutcome):
-        vector = rng.normal(0, 0.05, produced.vector.shape).astype(produced.vector.dtype)
-        return replace(produced, vector=vector, loss=0.75)
-    if isinstance(produced, np.ndarray):
-        return rng.integers(0, 40, produced.shape).astype(produced.dtype)
-    assert isinstance(produced, int)
-    return 250
+
+    def fixed(array: np.ndarray) -> np.ndarray:
+        if array.dtype.kind == "f":
+            return rng.normal(0, 0.05, array.shape).astype(array.dtype)
+        return (np.full(array.shape, 250) if array.size == 1 else rng.integers(0, 40, array.shape)).astype(array.dtype)
+
+    return tuple(fixed(array) for array in numbers)
 
 
 @pytest.fixture
@@ -109,37 +111,52 @@ def _content(reply: Message) -> object:
 
 @pytest.fixture
 def closed_gate(monkeypatch: pytest.MonkeyPatch) -> None:
-    release = ReleaseGate.release
+    release, step_release = ReleaseGate.release, ReleasedSteps.release
 
-    def fixed(self: ReleaseGate, run_id: str, *, phase: str, round: int, **rest: object) -> object:
-        produced = release(self, run_id, phase=phase, round=round, **rest)  # type: ignore[arg-type]
-        return _fixed(produced, f"{self._node} {phase} {round}")
+    def fixed(self: ReleaseGate, run_id: str, *, phase: str, round: int, produce: Produce, **rest: Any) -> Numbers:
+        place = f"{self._node} {phase} {round}"
+        return release(self, run_id, phase=phase, round=round, produce=lambda: _fixed(produce(), place), **rest)
+
+    def fixed_step(self: ReleasedSteps, step: int, *, produce: Produce) -> Numbers:
+        return step_release(self, step, produce=lambda: _fixed(produce(), str(step)))
 
     monkeypatch.setattr(ReleaseGate, "release", fixed)
+    monkeypatch.setattr(ReleasedSteps, "release", fixed_step)
 
 
-def _run(folder: Path, tables: dict[str, Path], *, opening: OpenSession = open_session) -> None:
+def _run(
+    folder: Path, tables: dict[str, Path], *, opening: OpenSession = open_session, options: RunOptions = OPTIONS
+) -> None:
     schema = TableSchema.from_toml(SCHEMA, source="test")
     run_federation(
         schema,
         schema_text=SCHEMA,
-        plan=plan_study(schema, list(tables), OPTIONS),
+        plan=plan_study(schema, list(tables), options),
         nodes=[NodeSource(name, path) for name, path in tables.items()],
         workspace=Workspace(folder / "workspace"),
         key_file=folder / "key",
-        options=OPTIONS,
+        options=options,
         open_session=opening,
     )
 
 
-def _twice(folder: Path, sent: Sent, *, opening: OpenSession = open_session) -> tuple[Sent, Sent]:
+def _twice(
+    folder: Path,
+    sent: Sent,
+    *,
+    opening: OpenSession = open_session,
+    options: RunOptions = OPTIONS,
+    nodes: str = "ab",
+) -> tuple[Sent, Sent]:
     """Runs the study on two tables that have nothing in common but their schema."""
     found = []
     for rows, share in ((300, 0.1), (130, 0.8)):
         part = folder / str(rows)
         part.mkdir()
-        tables = {name: _table(part / f"{name}.csv", rows=rows + place, share=share) for place, name in enumerate("ab")}
-        _run(part, tables, opening=opening)
+        tables = {
+            name: _table(part / f"{name}.csv", rows=rows + place, share=share) for place, name in enumerate(nodes)
+        }
+        _run(part, tables, opening=opening, options=options)
         found.append(dict(sent))
         sent.clear()
     return found[0], found[1]
@@ -161,6 +178,17 @@ def test_nothing_but_the_gate_s_numbers_depends_on_records(tmp_path: Path, sent:
     assert _differences(first, second) == []
 
 
+@pytest.mark.usefixtures("closed_gate")
+def test_nothing_but_the_gate_s_numbers_depends_on_records_under_secure_aggregation(tmp_path: Path, sent: Sent) -> None:
+    options = replace(OPTIONS, trust="secure-aggregation", recipe="dp-sgd", rounds=1, min_nodes=3)
+    first, second = _twice(tmp_path, sent, options=options, nodes="abc")
+    kinds = [kind for kind, _ in first[1001]]
+    assert kinds[:3] == ["query.plan", "query.count", "query.statistics"]
+    assert kinds[-2:] == ["query.loss", "query.finish"]
+    assert set(kinds[3:-2]) == {"query.gradient"}
+    assert _differences(first, second) == []
+
+
 def test_through_the_gate_every_phase_that_reads_records_differs(tmp_path: Path, sent: Sent) -> None:
     """What the test above would see if the gate's numbers were not replaced: it can see a difference."""
     first, second = _twice(tmp_path, sent)
@@ -172,7 +200,7 @@ class _ExactWeight(NodeSession):
 
     def train(self, request: TrainRequest, vector: np.ndarray) -> object:  # type: ignore[override]
         reply, trained, _ = super().train(request, vector)
-        return reply, trained, float(len(self._load().frame))
+        return reply, trained, float(len(self._records.load().frame))
 
 
 class _ExactFlag(NodeSession):
@@ -180,14 +208,14 @@ class _ExactFlag(NodeSession):
 
     def count(self, request: CountRequest) -> CountReply:
         reply = super().count(request)
-        return reply.model_copy(update={"is_simulated": len(self._load().frame) > 200})
+        return reply.model_copy(update={"is_simulated": len(self._records.load().frame) > 200})
 
 
 class _ExactRefusal(NodeSession):
     """Refuses a round by what its records are."""
 
     def train(self, request: TrainRequest, vector: np.ndarray) -> object:  # type: ignore[override]
-        if self.config.name == "b" and len(self._load().frame) > 200:
+        if self.config.name == "b" and len(self._records.load().frame) > 200:
             raise AevoriumError("RUN_MISSED", "Too many records.")
         return super().train(request, vector)
 

@@ -135,7 +135,7 @@ def test_consent_is_good_for_one_run(desk):
     desk.ask(plan())
     desk.run("r1")
     refused("POLICY_CONSENT_AWAITED", lambda: desk.ask(plan("r2")))
-    desk.ledger.reserve("r1", phase="count", round=0, events=[COUNT])
+    desk.ledger.reserve("r1", phase="count", round=0, events=[COUNT], fingerprint="0" * 64)
     desk.ledger.close_run("r1")
     refused("POLICY_CONSENT_AWAITED", lambda: desk.ask(plan("r2")))
     desk.decide("consent_given")

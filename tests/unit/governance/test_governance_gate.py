@@ -510,12 +510,12 @@ def test_a_period_that_the_steward_opens_under_a_running_gate_leaves_its_run_in_
     steward = Steward(tmp_path, node="st-mary", chain=AuditChain(tmp_path / "audit.db"))
     adopt_policy(lambda: policy, steward=steward, ledger=node.ledger)
     node.gate.agree(plan())
-    node.gate.release("r1", phase="count", round=0, events=[COUNT], produce=lambda: 1)
+    node.release(phase="count", events=[COUNT], produce=lambda: (np.array([1]),))
     write_policy(tmp_path / "policy.toml", policy)
     open_period("2027", file=tmp_path / "policy.toml", steward=steward, ledger=node.ledger)
     assert (node.gate.spend().period, node.gate.spend().spent) == ("2027", 0)
     assert (node.gate.spend("r1").period, node.gate.spend("r1").spent) == ("2026", 0.1)
-    node.gate.release("r1", phase="tables", round=0, events=[TABLES], produce=lambda: 1)
+    node.release(phase="tables", events=[TABLES], produce=lambda: (np.array([1]),))
     assert node.ledger.periods() == ("2026",)
 
 
@@ -530,7 +530,7 @@ def test_a_limit_that_the_steward_signs_lower_stops_the_run_that_goes_on(make, t
     set_limit(lower, file=tmp_path / "policy.toml", steward=steward, ledger=node.ledger, node="st-mary")
     refused(
         "BUDGET_EXCEEDED",
-        lambda: node.gate.release("r1", phase="count", round=0, events=[COUNT], produce=must_not_run),
+        lambda: node.release(phase="count", events=[COUNT], produce=must_not_run),
     )
 
 
