@@ -111,7 +111,7 @@ def test_when_both_nodes_are_killed_the_server_fails_in_time_with_a_reason(desk:
 
 def test_a_node_that_is_killed_in_training_and_started_again_goes_on_with_the_run(desk: Desk) -> None:
     stays, killed = desk.node("stays", rows=400), desk.node("killed", rows=400)
-    server = desk.server("--rounds", "3", "--epochs", "400", "--batch-size", "40")
+    server = desk.server("--rounds", "3", "--epochs", "10", "--batch-size", "40")
     server.wait_for("round_finished")
     killed.wait_for("node_asked", where=lambda event: event["phase"] == "train" and event["detail"] == "round 2")
     killed.kill()
