@@ -148,6 +148,7 @@ def test_a_supernode_does_not_tell_how_long_an_answer_took(monkeypatch: pytest.M
     source = inspect.getsource(loop._push_messages)
     assert source.count("clientapp_runtime = state.get_message_processing_duration(") == 1
     state = InMemoryNodeState(ObjectStoreFactory().store())
+    state.msg_store["m"] = object()
     monkeypatch.setattr(
         InMemoryNodeState, "get_message_processing_duration", InMemoryNodeState.get_message_processing_duration
     )
