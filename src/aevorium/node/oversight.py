@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from aevorium.governance.admission import AgreedPlan
 from aevorium.governance.chain import AuditChain
 from aevorium.governance.consent import ConsentDesk, ConsentRequest, PlanFacts, release_costs
-from aevorium.governance.gate import AgreedPlan
 from aevorium.governance.periods import PeriodHistory, adopt_policy
 from aevorium.governance.policy import NodePolicy, load_policy
 from aevorium.governance.steward import Steward

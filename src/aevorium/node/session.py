@@ -36,9 +36,10 @@ from aevorium.federation.protocol import (
     TrainReply,
     TrainRequest,
 )
+from aevorium.governance.admission import AgreedPlan
 from aevorium.governance.budget import BudgetView
 from aevorium.governance.chain import AuditChain
-from aevorium.governance.gate import AgreedPlan, ReleaseGate
+from aevorium.governance.gate import ReleaseGate
 from aevorium.governance.policy import NodePolicy
 from aevorium.governance.spend import write_spend
 from aevorium.node.checks import (

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from aevorium.errors import AevoriumError, BudgetExceeded, ExitStatus, PolicyRefused
+from aevorium.governance.admission import AgreedPlan
 from aevorium.governance.chain import AuditChain
-from aevorium.governance.gate import AgreedPlan, ReleaseGate
+from aevorium.governance.gate import ReleaseGate
 from aevorium.governance.periods import adopt_policy, open_period, set_limit
 from aevorium.governance.policy import Allowance, Budget, NodePolicy, new_limit, simulated_policy, write_policy
 from aevorium.governance.steward import Steward
