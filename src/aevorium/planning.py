@@ -5,12 +5,15 @@ Nothing here reads a record.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import median
 from typing import Literal
 
 from pydantic import ValidationError
 
+from aevorium.encoding.grid import number_of_bins, table_grids
 from aevorium.errors import ConfigError, PolicyRefused
 from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.events import PrivacyEvent
@@ -19,7 +22,7 @@ from aevorium.privacy.shares import RecipeName
 from aevorium.schema.table import TableSchema
 from aevorium.server.statement import describe_event
 
-__all__ = ["PhaseCost", "RunOptions", "plan_cost", "plan_study"]
+__all__ = ["PhaseCost", "RunOptions", "Variation", "node_names", "plan_cost", "plan_study", "vary"]
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,37 @@ class PhaseCost:
     epsilon: float
 
 
+@dataclass(frozen=True)
+class Variation:
+    """A plan beside others: what it leaves to learn from.
+
+    Attributes:
+        change: What differs from the plan that was asked for, such as "epsilon=1"; empty for that plan itself.
+        plan: The plan.
+        records: Records of all nodes.
+        cell_noise: Standard deviation of the noise in a cell of the merged one-way histograms, as a share of the
+            records in a typical cell: those of all nodes over the median number of cells of a column.
+        pairs: Pairs of columns with a two-way table.
+        noise_multiplier: Noise of a step of DP-SGD over the clipping norm.
+        sampling_rate: Probability with which a record enters a step.
+        steps: Steps of all rounds.
+    """
+
+    change: str
+    plan: StudyPlan
+    records: int
+    cell_noise: float
+    pairs: int
+    noise_multiplier: float
+    sampling_rate: float
+    steps: int
+
+
+def node_names(nodes: int) -> list[str]:
+    """Names for nodes that are planned with and do not exist yet."""
+    return [f"node-{place}" for place in range(1, nodes + 1)]
+
+
 def plan_study(schema: TableSchema, node_names: Sequence[str], options: RunOptions) -> StudyPlan:
     """Makes the plan that nodes will be asked to agree to. Reads no record.
 
@@ -163,3 +197,78 @@ def plan_cost(plan: StudyPlan, *, size: float) -> list[PhaseCost]:
         mechanism, parameters = describe_event(events[0])
         costs.append(PhaseCost(phase, mechanism, parameters, epsilon(events, delta=plan.delta)))
     return costs
+
+
+def vary(
+    schema: TableSchema, options: RunOptions, *, records: int, nodes: int, changes: Sequence[tuple[str, str]]
+) -> list[Variation]:
+    """The plan that was asked for, and others that differ from it in one thing each. Reads no record.
+
+    Args:
+        schema: The schema.
+        options: What was asked for.
+        records: Records of all nodes.
+        nodes: Number of nodes.
+        changes: What to change, and the value as it was typed: epsilon, nodes, records or trust.
+
+    Raises:
+        ConfigError: CONFIG_INVALID, for another name or a value that is not possible; CONFIG_CONFLICT, for an ε beside
+            a fixed noise.
+    """
+    rows = [_variation(schema, options, change="", records=records, nodes=nodes)]
+    for name, value in changes:
+        changed, of_records, of_nodes = options, records, nodes
+        if name == "records":
+            of_records = _whole(name, value)
+        elif name == "nodes":
+            of_nodes = _whole(name, value)
+        elif name == "epsilon":
+            changed = replace(options, epsilon=_epsilon(value, options))
+        elif name == "trust":
+            # Any text: `StudyPlan` knows which trust models there are, and refuses the others by name.
+            changed = replace(options, trust=value)  # type: ignore[arg-type]
+        else:
+            raise ConfigError(
+                "CONFIG_INVALID",
+                f"--what-if {name!r} is not possible. A plan is varied in epsilon, nodes, records and trust.",
+                hint="Type for example: --what-if epsilon=1,3,10 --what-if nodes=1,5",
+            )
+        rows.append(_variation(schema, changed, change=f"{name}={value}", records=of_records, nodes=of_nodes))
+    return rows
+
+
+def _variation(schema: TableSchema, options: RunOptions, *, change: str, records: int, nodes: int) -> Variation:
+    plan = plan_study(schema, node_names(nodes), replace(options, records=records))
+    budget = plan_budget(plan)
+    schedule = budget.training(records / nodes)
+    bins = number_of_bins(records=records, epsilon=plan.epsilon, nodes=plan.noise_piles)
+    cells = median(grid.cells for grid in table_grids(schema, bins=bins).values())
+    return Variation(
+        change=change,
+        plan=plan,
+        records=records,
+        cell_noise=budget.histograms.noise_of(nodes=nodes) / (records / cells),
+        pairs=budget.associations.pairs,
+        noise_multiplier=schedule.noise_multiplier * math.sqrt(plan.noise_shares or 1),
+        sampling_rate=schedule.sampling_rate,
+        steps=schedule.steps * plan.rounds,
+    )
+
+
+def _whole(name: str, value: str) -> int:
+    if not value.isascii() or not value.isdigit() or not 1 <= int(value) <= 10**9:
+        raise ConfigError("CONFIG_INVALID", f"{name} = {value!r} is not possible. It must be a whole number above 0.")
+    return int(value)
+
+
+def _epsilon(value: str, options: RunOptions) -> float:
+    if options.noise_multiplier is not None:
+        raise ConfigError(
+            "CONFIG_CONFLICT",
+            "--what-if epsilon stands beside a fixed DP_NOISE_MULTIPLIER. A fixed noise has an ε of its own.",
+            hint="Leave DP_NOISE_MULTIPLIER unset.",
+        )
+    try:
+        return float(value)
+    except ValueError as error:
+        raise ConfigError("CONFIG_INVALID", f"epsilon = {value!r} is not possible. It must be a number.") from error

@@ -32,6 +32,7 @@ from aevorium.schema.table import TableSchema
 from aevorium.server.journal import Journal
 from aevorium.server.record import NodeRecord, StudyRecord
 from aevorium.server.statement import assumptions, cautions, node_size, privacy_statement
+from aevorium.server.statement_page import statement_page
 from aevorium.server.synthesis import open_synthesis
 from aevorium.workspace import Workspace, write_atomically
 
@@ -58,7 +59,9 @@ def write_results(
     """
     workspace = journal.workspace
     _write(workspace.privacy_budget, json.dumps(_budget_view(journal.record, workspace), indent=2) + "\n")
-    _write(workspace.privacy_statement, privacy_statement(journal.record, schema))
+    statement = privacy_statement(journal.record, schema)
+    _write(workspace.privacy_statement_json, statement.to_json())
+    _write(workspace.privacy_statement, statement_page(statement))
     _write_run_report(journal.record, schema, workspace=workspace, key=key, rounds=rounds, report=report)
     journal.note("results_written", {"files": [path.name for path in _outputs(workspace)]})
     return _outputs(workspace)
@@ -205,6 +208,7 @@ def _outputs(workspace: Workspace) -> tuple[Path, ...]:
         workspace.preprocessor,
         workspace.round_metrics,
         workspace.privacy_statement,
+        workspace.privacy_statement_json,
         workspace.privacy_budget,
         workspace.audit_log,
         workspace.report_html,

@@ -17,10 +17,14 @@ from aevorium.governance.chain import AuditChain, AuditEntry, verify_entries
 from aevorium.governance.periods import PeriodHistory
 from aevorium.governance.steward import check_signatures
 from aevorium.privacy.accountant import epsilon
+from aevorium.privacy.events import is_within
 from aevorium.privacy.ledger import LedgerRun, SqliteLedger
+from aevorium.privacy.plan import plan_budget
 from aevorium.schema.table import TableSchema
-from aevorium.server.record import StudyRecord, load_study
-from aevorium.server.statement import privacy_statement
+from aevorium.server.record import NodeRecord, StudyRecord, load_study
+from aevorium.server.statement import node_size, privacy_statement
+from aevorium.server.statement_form import PrivacyStatement
+from aevorium.server.statement_page import statement_page
 from aevorium.workspace import Workspace
 
 __all__ = ["Finding", "VerificationResult", "verify_export", "verify_workspace"]
@@ -104,7 +108,7 @@ def verify_workspace(workspace: Workspace, *, homes: Sequence[Path] = ()) -> Ver
         _check_chain("Audit chain of the server", workspace.database, head=record.audit_head),
         _check_view("Audit log of the server", workspace.audit_log, workspace.database),
         *_check_nodes(record, workspace, homes=homes),
-        _check_statement(record, schema, workspace),
+        *_check_statement(record, schema, workspace),
     ]
     return VerificationResult(tuple(checks))
 
@@ -144,13 +148,14 @@ def _read_view(path: Path) -> Any:  # noqa: ANN401 - JSON
 
 def _check_nodes(record: StudyRecord, workspace: Workspace, *, homes: Sequence[Path]) -> Iterator[Finding]:
     budget = _read_budget(workspace)
-    told = {node.name: node.spent for node in record.nodes}
+    told = {node.name: node for node in record.nodes}
     for name in record.plan.nodes:
         home = workspace.node_home(name)
         if not record.is_simulated_federation:
             here = [root / name for root in homes if (root / name / "ledger.db").is_file()]
             if not here:
-                text = f"It lies with the node; ε = {told.get(name)} is what the node said at the end of the run."
+                said = told[name].spent if name in told else None
+                text = f"It lies with the node; ε = {said} is what the node said at the end of the run."
                 yield Finding(f"Ledger of node {name!r}", None, text)
                 continue
             home = here[0]
@@ -166,7 +171,7 @@ def _check_nodes(record: StudyRecord, workspace: Workspace, *, homes: Sequence[P
         if run is None:
             yield Finding(subject, False, f"It knows no run {record.run_id}.")
             continue
-        yield _check_run(subject, run, record, claimed=budget.get(name), told=told.get(name))
+        yield _check_run(subject, run, record, claimed=budget.get(name), told_of=told.get(name))
 
 
 def _check_steward(node: str, home: Path) -> Iterator[Finding]:
@@ -198,23 +203,38 @@ def _check_statements(
         yield Finding(subject, False, "It holds none, so the key given has signed nothing.")
 
 
-def _check_run(subject: str, run: LedgerRun, record: StudyRecord, *, claimed: object, told: float | None) -> Finding:
+def _check_run(
+    subject: str, run: LedgerRun, record: StudyRecord, *, claimed: object, told_of: NodeRecord | None
+) -> Finding:
     plan = record.plan
+    told = None if told_of is None else told_of.spent
     spent = epsilon(run.events, delta=plan.delta)
     if hashlib.sha256(run.plan_json.encode()).hexdigest() != plan.content_hash:
         return Finding(subject, False, "The plan that the node agreed to is not the one of the study's record.")
-    if spent > plan.epsilon:
-        return Finding(subject, False, f"Its events cost ε = {spent:g}, more than the claim of {plan.epsilon:g}.")
+    # Nodes have equal schedules where a patient may be at several: those of one, as often, are those of any of them.
+    together = epsilon(run.events * plan.max_nodes_per_patient, delta=plan.delta)
+    if together > plan.epsilon:
+        return Finding(subject, False, f"Its events cost ε = {together:g}, more than the claim of {plan.epsilon:g}.")
     if record.status == "finished" and claimed != (spent if spent < float("inf") else "Infinity"):
         return Finding(subject, False, f"Its events cost ε = {spent:g}; the budget file says {claimed}.")
     # A server that was killed holds no spend yet (`running`); every other record must say what the ledger says.
     if told != spent and not (told is None and record.status == "running"):
         return Finding(subject, False, f"Its events cost ε = {spent:g}; the study's record says {told}.")
+    if not _is_stated(run, record, told_of):
+        return Finding(subject, False, "It holds events that the study's record and statement do not.")
     return Finding(
         subject,
         True,
         f"{len(run.releases)} releases cost ε = {spent:g} at δ = {plan.delta:g}, within the claim of {plan.epsilon:g}.",
     )
+
+
+def _is_stated(run: LedgerRun, record: StudyRecord, node: NodeRecord | None) -> bool:
+    """Whether a node released nothing but what the record's plan, sizes and count say; a lost node released less."""
+    size = None if node is None else node_size(record, node)
+    if not record.plan.is_private or size is None:
+        return True
+    return is_within(run.events, plan_budget(record.plan, records=record.records).events(size))
 
 
 def _read_budget(workspace: Workspace) -> dict[str, object]:
@@ -226,22 +246,31 @@ def _read_budget(workspace: Workspace) -> dict[str, object]:
         return {}
 
 
-def _check_statement(record: StudyRecord, schema: TableSchema, workspace: Workspace) -> Finding:
-    subject = "Privacy statement"
+def _check_statement(record: StudyRecord, schema: TableSchema, workspace: Workspace) -> Iterator[Finding]:
+    """Both forms of the statement, each against what record and plan say."""
+    forms = {
+        workspace.privacy_statement: statement_page,
+        workspace.privacy_statement_json: PrivacyStatement.to_json,
+    }
     if record.status != "finished":
-        exists = workspace.privacy_statement.exists()
+        exists = any(path.exists() for path in forms)
         text = (
             "The run did not finish, so none may exist."
             if exists
             else "None: the run did not finish. No claim is made."
         )
-        return Finding(subject, not exists, text)
-    try:
-        text = workspace.privacy_statement.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return Finding(subject, False, "It is missing or cannot be read.")
-    if text != privacy_statement(record, schema):
-        return Finding(subject, False, "It differs from what the run's record and plan say.")
-    return Finding(
-        subject, True, f"It says what the ledgers say: ε = {record.plan.epsilon:g}, δ = {record.plan.delta:g}."
-    )
+        yield Finding("Privacy statement", not exists, text)
+        return
+    statement = privacy_statement(record, schema)
+    for path, render in forms.items():
+        subject = f"Privacy statement {path.name!r}"
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            yield Finding(subject, False, "It is missing or cannot be read.")
+            continue
+        if text != render(statement):
+            yield Finding(subject, False, "It differs from what the run's record and plan say.")
+            continue
+        claim = f"ε = {statement.epsilon:g}, δ = {statement.delta:g}"
+        yield Finding(subject, True, f"It says what the ledgers say: {claim}.")

@@ -120,6 +120,11 @@ class Workspace:
         return self.root / "privacy_statement.md"
 
     @property
+    def privacy_statement_json(self) -> Path:
+        """The claim, for programs."""
+        return self.root / "privacy_statement.json"
+
+    @property
     def round_metrics(self) -> Path:
         """One JSON line a round."""
         return self.root / "round_metrics.jsonl"

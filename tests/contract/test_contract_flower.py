@@ -14,7 +14,9 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg, Strategy
 from flwr.supercore.inflatable import inflatable_utils
+from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.task_identity import TaskIdentity
+from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 
 from aevorium.federation.flower_internals.messages import (
     assume_identity,
@@ -25,6 +27,7 @@ from aevorium.federation.flower_internals.messages import (
     set_message_id,
     through_the_wire,
 )
+from aevorium.federation.flower_internals.processes import keep_durations
 from aevorium.federation.local import InProcessGrid, run_in_process
 
 
@@ -137,3 +140,21 @@ def test_heartbeats_are_announced_and_sent_by_the_names_that_we_set() -> None:
         assert module.HEARTBEAT_DEFAULT_INTERVAL == 30
         source = inspect.getsource(module)
         assert all(part in source for part in parts)
+
+
+def test_a_supernode_does_not_tell_how_long_an_answer_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training takes longer with more records; Flower reports the seconds with every reply."""
+    loop = importlib.import_module("flwr.supernode.start_client_internal")
+    source = inspect.getsource(loop._push_messages)
+    assert source.count("clientapp_runtime = state.get_message_processing_duration(") == 1
+    state = InMemoryNodeState(ObjectStoreFactory().store())
+    state.msg_store["m"] = object()
+    monkeypatch.setattr(
+        InMemoryNodeState, "get_message_processing_duration", InMemoryNodeState.get_message_processing_duration
+    )
+    for call in (state.record_message_processing_start, state.record_message_processing_end):
+        call("m")
+        time.sleep(0.01)
+    assert state.get_message_processing_duration("m") > 0
+    keep_durations()
+    assert state.get_message_processing_duration("m") == 0

@@ -66,7 +66,7 @@ def test_nodes_before_after_and_too_late_and_what_the_run_leaves(desk: Desk) -> 
         assert run is not None
         spent = epsilon(run.events, delta=record.plan.delta)
         assert node.spent == spent <= record.plan.epsilon == 3.0
-        assert f"{spent:.4g}" in workspace.privacy_statement.read_text(encoding="utf-8")
+        assert f"{spent:.12g}" in workspace.privacy_statement.read_text(encoding="utf-8")
     assert SqliteLedger(desk.home / "late" / "ledger.db").run(record.run_id) is None
     verified = desk.start("-m", "aevorium", "--json", "--quiet", "audit", "verify", "--home", str(desk.home))
     assert verified.wait() == 0, verified.text

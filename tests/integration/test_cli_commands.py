@@ -115,6 +115,56 @@ def test_a_plan_costs_what_is_asked_and_reads_nothing(capsys: pytest.CaptureFixt
     assert "Together: ε = 33" in captured.out
 
 
+def test_a_plan_is_varied_in_one_thing_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
+    fixed = ["plan", "--records", "2000", "--nodes", "2", "--epsilon", "3"]
+    changes = [
+        "--what-if",
+        "epsilon=1,inf",
+        "--what-if",
+        "nodes=8",
+        "--what-if",
+        "records=500",
+        "--what-if",
+        "trust=local",
+    ]
+    answer = _answer(capsys, *fixed, *changes)
+    asked, *others = answer["what_if"]
+    assert asked["change"] is None
+    names = ["epsilon=1", "epsilon=inf", "nodes=8", "records=500", "trust=local"]
+    assert [row["change"] for row in others] == names
+    less, without, many, few, same = others
+    assert {**same, "change": None} == asked
+    assert [(row["epsilon"], row["nodes"], row["records"]) for row in (less, many, few)] == [
+        (1.0, 2, 2000), (3.0, 8, 2000), (3.0, 2, 500),
+    ]  # fmt: skip
+    for row in (less, many, few):
+        assert row["cell_noise"] > 1.1 * asked["cell_noise"]
+        assert row["pairs"] < asked["pairs"]
+    assert less["noise_multiplier"] > 2 * asked["noise_multiplier"]
+    assert (without["cell_noise"], without["noise_multiplier"]) == (0, 0)
+    # The plan itself: the same figures as a plan of its own.
+    alone = _answer(capsys, "plan", "--records", "2000", "--nodes", "2", "--epsilon", "1")
+    (training,) = [phase for phase in alone["phases"] if phase["mechanism"].startswith("Poisson")]
+    assert f"noise multiplier {less['noise_multiplier']:.5g}" in training["parameters"]
+    assert alone["what_if"] == []
+    assert main([*fixed, "--what-if", "nodes=8"]) == 0
+    assert "nodes=8" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "change", ["epsilon", "epsilon=much", "epsilon=-1", "nodes=0", "nodes=1,", "records=1e3", "trust=blind", "delta=1"]
+)
+def test_a_variation_that_is_not_possible_is_named(capsys: pytest.CaptureFixture[str], change: str) -> None:
+    error = _answer(capsys, "plan", "--records", "2000", "--nodes", "2", "--what-if", change, status=2)
+    assert error["code"] == "CONFIG_INVALID"
+    assert change.partition("=")[0] in error["message"]
+
+
+def test_a_fixed_noise_has_an_epsilon_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = ["plan", "--records", "2000", "--nodes", "2", "--noise-multiplier", "1", "--what-if", "epsilon=1"]
+    assert _answer(capsys, *plan, status=2)["code"] == "CONFIG_CONFLICT"
+
+
 def test_a_plan_without_privacy_is_loud(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--records", "2000", "--nodes", "2", "--epsilon", "inf", "--quiet"]) == 0
     captured = capsys.readouterr()

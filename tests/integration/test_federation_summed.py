@@ -128,8 +128,8 @@ def test_the_noise_of_a_sum_is_smaller_by_the_root_of_the_nodes() -> None:
 
 def test_without_privacy_the_sum_of_gradients_learns(tmp_path: Path) -> None:
     """Plain training by sums: what the nodes' rows have in common ends up in the generated ones."""
-    options = replace(OPTIONS, epsilon=math.inf, recipe="dp-sgd", rounds=1, epochs=60, batch_size=40)
-    result = _run(tmp_path, rows=300, options=options)
+    options = replace(OPTIONS, epsilon=math.inf, recipe="dp-sgd", rounds=1, epochs=20, batch_size=50)
+    result = _run(tmp_path, rows=200, options=options)
     assert result.nodes[0].spent == math.inf
     workspace = Workspace(tmp_path / "workspace")
     generate_table(workspace=workspace, key_file=tmp_path / "key", output=tmp_path / "rows.csv", rows=2_000)

@@ -48,7 +48,7 @@ _TINY = 1e-6
 _PRECISION = 4e-4
 """η as a share of ε."""
 
-_MOST_POINTS = 2**24
+_MOST_POINTS = 2**25
 
 _LEAST = 0.3
 """How far below its Chernoff bound ε is looked for, as a share of it; below that it is bounded by this alone."""
@@ -153,7 +153,7 @@ class _Sampled:
         if self.removes:
             shifted = np.abs(_normal_mass((edges - 1) / self.noise))
             mass = (1 - self.rate) * mass + self.rate * shifted
-        return low, mass / mass.sum(), float(weight @ self.loss(x))
+        return low, mass / mass.sum(), float(np.sum(weight * self.loss(x)))
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class _Lattice:
         losses, weight = _law_of(self, tail)
         index = np.rint(losses / step).astype(np.int64)
         low = int(index[0])
-        return low, np.bincount(index - low, weights=weight), float(weight @ losses)
+        return low, np.bincount(index - low, weights=weight), float(np.sum(weight * losses))
 
 
 _Release = _Gaussian | _Sampled | _Lattice
@@ -210,7 +210,7 @@ def _releases(schedule: Schedule, *, removes: bool) -> list[_Release]:
 
 def _log_moment_of(losses: np.ndarray, weight: np.ndarray, tilt: float) -> float:
     top = tilt * max(losses[0], losses[-1])
-    return float(top + math.log(weight @ np.exp(tilt * losses - top)))
+    return float(top + math.log(np.sum(weight * np.exp(tilt * losses - top))))
 
 
 def _log_moment(releases: list[_Release], tilt: float, tail: float) -> float:
@@ -241,9 +241,34 @@ def bracket(schedule: Schedule) -> tuple[float, float]:
 
 
 def _bracket(releases: list[_Release], delta: float) -> tuple[float, float]:
-    times = sum(release.times for release in releases)
-    tail = _TINY * delta / (2 * times)
+    tail = _TINY * delta / (2 * sum(release.times for release in releases))
     tilt, centre = _chernoff(releases, delta, tail)
+    low, high = _bounds(releases, delta, tilt=tilt, centre=centre, tail=tail)
+    for _ in range(6):
+        if high - low <= max(1.5e-3 * low, 5e-4):
+            break
+        # The Chernoff bound was far off: once more, from the better bound that came of it.
+        tilt, centre = _tilt_at(releases, high, below=tilt, tail=tail), high
+        low, high = _bounds(releases, delta, tilt=tilt, centre=centre, tail=tail)
+    return low, high
+
+
+def _tilt_at(releases: list[_Release], mean: float, *, below: float, tail: float) -> float:
+    """The λ at which the tilted law has a given mean, or the nearest one within the range."""
+
+    def excess(log_tilt: float) -> float:
+        tilt = math.exp(log_tilt)
+        rise = _log_moment(releases, tilt * 1.001, tail) - _log_moment(releases, tilt * 0.999, tail)
+        return rise / (0.002 * tilt) - mean
+
+    low, high = math.log(1e-2), math.log(below)
+    if excess(low) > 0 or excess(high) < 0:
+        return below
+    return math.exp(brentq(excess, low, high, xtol=1e-3))
+
+
+def _bounds(releases: list[_Release], delta: float, *, tilt: float, centre: float, tail: float) -> tuple[float, float]:
+    times = sum(release.times for release in releases)
     rounding = math.sqrt(times * math.log(1 / (_TINY * delta)) / 2)
     width, outside = _window(releases, tilt=tilt, centre=centre, delta=delta, tail=tail)
     step = max(_PRECISION * max(centre, 1e-2) / rounding, width / _MOST_POINTS)
@@ -251,7 +276,7 @@ def _bracket(releases: list[_Release], delta: float) -> tuple[float, float]:
 
     def delta_of(epsilon: float) -> float:
         first = int(np.searchsorted(losses, epsilon))
-        return float(weights[first:] @ -np.expm1(epsilon - losses[first:]))
+        return float(np.sum(weights[first:] * -np.expm1(epsilon - losses[first:])))
 
     start = max(0.0, _LEAST * centre)
 
@@ -277,7 +302,7 @@ def _law(
     for release in releases:
         low, mass, mean = release.cells(step, tail)
         losses = (low + np.arange(len(mass))) * step
-        shift += release.times * (mean - float(mass @ losses))
+        shift += release.times * (mean - float(np.sum(mass * losses)))
         top = tilt * max(losses[0], losses[-1])
         tilted = mass * np.exp(tilt * losses - top)
         total = tilted.sum()
@@ -323,12 +348,18 @@ def draw_schedules() -> list[Schedule]:
     while len(found) < SCHEDULES:
         wanted = math.exp(rng.uniform(math.log(0.08), math.log(35)))
         schedule = _draw(rng)
-        releases = _releases(schedule, removes=True)
-        tail = _TINY * schedule.delta / (2 * sum(release.times for release in releases))
-        rough = _chernoff(releases, schedule.delta, tail)[1] + schedule.pure
+        rough = _rough(schedule)
         if 0.08 <= rough <= 35 and abs(math.log(rough / wanted)) < 1:
             found.append(schedule)
     return found
+
+
+def _rough(schedule: Schedule) -> float:
+    """The Chernoff bound of a schedule whose tables had continuous noise."""
+    releases = _releases(Schedule(schedule.training, (), 0.0, schedule.delta), removes=True)
+    releases += [_Gaussian(math.sqrt(part.count) * part.sensitivity / part.sigma) for part in schedule.tables]
+    tail = _TINY * schedule.delta / (2 * sum(release.times for release in releases))
+    return _chernoff(releases, schedule.delta, tail)[1] + schedule.pure
 
 
 def _draw(rng: np.random.Generator) -> Schedule:

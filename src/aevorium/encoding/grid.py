@@ -60,7 +60,7 @@ class ColumnGrid:
         return np.where(is_point_before, before, index).astype(np.int64)
 
 
-def number_of_bins(*, records: float, epsilon: float, nodes: int) -> int:
+def number_of_bins(*, records: float, epsilon: float, nodes: float) -> int:
     """How fine the grids are, from released or declared numbers only.
 
     The finer a grid, the less of each cell stands out of its noise. The signal is n·ε; noise that every node adds by

@@ -50,6 +50,7 @@ class AgreedPlan:
         planned_events: All that the run may release; it is then held to it. None if that depends on a first noisy
             count: only pure events pass until `ReleaseGate.fix_events`, and the budget treats the plan by its
             target alone. A plan may also announce an estimate here and fix the true events after the count.
+        nodes_per_patient: At how many nodes a patient may have a record: so often the events count against the target.
     """
 
     run_id: str
@@ -60,6 +61,7 @@ class AgreedPlan:
     epsilon: float
     delta: float
     planned_events: tuple[PrivacyEvent, ...] | None = None
+    nodes_per_patient: int = 1
 
     @property
     def plan_hash(self) -> str:
@@ -159,7 +161,8 @@ class ReleaseGate:
             return
         try:
             self._check_policy(plan)
-            _check_target(plan.run_id, plan.planned_events, target=plan.epsilon, delta=plan.delta)
+            announced = None if plan.planned_events is None else plan.planned_events * plan.nodes_per_patient
+            _check_target(plan.run_id, announced, target=plan.epsilon, delta=plan.delta)
             if self._policy.allow.consent == "ask":
                 self._admit_plan(plan, self._ledger.runs(self._policy.budget.period))
                 consent(plan)
@@ -213,13 +216,16 @@ class ReleaseGate:
             plan.run_id, epsilon=plan.epsilon, delta=plan.delta, planned=plan.planned_events
         )
 
-    def fix_events(self, run_id: str, events: Sequence[PrivacyEvent], *, basis: Facts | None = None) -> None:
+    def fix_events(
+        self, run_id: str, events: Sequence[PrivacyEvent], *, basis: Facts | None = None, nodes_per_patient: int = 1
+    ) -> None:
         """Fixes all that a run may release, once, after its noisy count and before anything that is not pure.
 
         Args:
             run_id: The run.
             events: Everything, with what was released already.
             basis: The facts that the events follow from, kept with them.
+            nodes_per_patient: How often the events count against the run's target (`AgreedPlan`).
 
         Raises:
             PolicyRefused: RELEASE_OUTSIDE_PLAN, if the run is unknown or closed, its events were fixed before, it has
@@ -229,7 +235,7 @@ class ReleaseGate:
         told = {"run_id": run_id, "events": [event.model_dump() for event in events]}
         try:
             run = self._run(run_id)
-            _check_target(run_id, events, target=run.epsilon, delta=run.delta)
+            _check_target(run_id, tuple(events) * nodes_per_patient, target=run.epsilon, delta=run.delta)
             budget = self._budget_of(run)
             self._ledger.fix_events(
                 run_id,
@@ -378,11 +384,15 @@ class ReleaseGate:
         self._ledger.close_run(run_id, owes=Owed("run_closed", {"run_id": run_id}))
         self._pay_owed()
 
-    def spend(self) -> BudgetView:
-        """What was spent in the policy's period, in those before, and in all. Safe to release."""
-        return node_spend(
-            self._policy.budget, node=self._node, ledger=self._ledger, history=PeriodHistory.of(self._chain)
-        )
+    def spend(self, run_id: str | None = None) -> BudgetView:
+        """What was spent in the period in force, in the others, and in all. Safe to release.
+
+        Args:
+            run_id: A run, to see the period that pays for it, whichever is in force by now.
+        """
+        history = PeriodHistory.of(self._chain)
+        budget = (history.current or self._policy.budget) if run_id is None else self._budget_of(self._run(run_id))
+        return node_spend(budget, node=self._node, ledger=self._ledger, history=history)
 
     def _run(self, run_id: str) -> LedgerRun:
         run = self._ledger.run(run_id)

@@ -92,7 +92,7 @@ class Oversight:
         return self.policy()
 
     def _tell(self, request: ConsentRequest) -> None:
-        plan, home = request.plan, self._home.parent
+        plan, home = request.plan, self._home.parent.absolute()
         costs = ", ".join(f"{cost.purpose} {_number(cost.epsilon)}" for cost in plan.costs)
         command = f"aevorium budget {{}} {plan.plan_hash[:12]} --node {self._node} --home {home}"
         self._report(

@@ -213,6 +213,7 @@ class NodeSession:
                 epsilon=plan.epsilon,
                 delta=plan.delta,
                 planned_events=planned,
+                nodes_per_patient=plan.max_nodes_per_patient,
             ),
             consent=lambda agreed: self._gate.renew(self._oversight.await_consent(agreed, study=plan, until=until)),
         )
@@ -416,7 +417,7 @@ class NodeSession:
             run = require_agreed(request, self._ledger.run(request.run_id), server=self._server)
         self._steps = None
         self._gate.close(request.run_id)
-        view = self._gate.spend()
+        view = self._gate.spend(request.run_id)
         self.is_over = self.has_finished = True
         return FinishReply(
             node=self.config.name,
@@ -461,7 +462,9 @@ class NodeSession:
             fixed = replace(run, bins=request.bins, records=request.records)
             with self._refusing("statistics", run_id=request.run_id):
                 events = fixed.budget.events(known(fixed, fixed.size))
-            self._gate.fix_events(request.run_id, events, basis=fixed.basis)
+            self._gate.fix_events(
+                request.run_id, events, basis=fixed.basis, nodes_per_patient=run.plan.max_nodes_per_patient
+            )
             return fixed
         with self._refusing("statistics", run_id=request.run_id):
             require_as_fixed(run, request)

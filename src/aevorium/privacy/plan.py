@@ -145,6 +145,11 @@ class StudyPlan(BaseModel):
         return None if self.trust == "local" else len(self.nodes) - self.dropouts
 
     @property
+    def noise_piles(self) -> float:
+        """Over how many nodes' noise a sum piles up: all of them, or about one where they add shares of one noise."""
+        return len(self.nodes) / (self.noise_shares or 1)
+
+    @property
     def has_equal_schedules(self) -> bool:
         """Whether all nodes train by the mean size: where their sum is one mechanism, or a patient is at several."""
         return self.trust == "secure-aggregation" or self.max_nodes_per_patient > 1
@@ -282,9 +287,7 @@ def plan_budget(plan: StudyPlan, *, records: float | None = None) -> PhaseBudget
             out: the count does not depend on it, everything else of recipe `warm-start` is then an estimate.
     """
     known = plan.records or records or _GUESSED_SIZE * len(plan.nodes)
-    # A sum of shares has the noise of one node; noises that nodes add for themselves pile up.
-    piled = len(plan.nodes) / (plan.noise_shares or 1)
-    signal = signal_of(records=known, epsilon=plan.reference_epsilon, nodes=piled)
+    signal = signal_of(records=known, epsilon=plan.reference_epsilon, nodes=plan.noise_piles)
     pairs = number_of_pairs(columns=plan.columns, signal=signal) if plan.recipe == "warm-start" else 0
     everything = min(plan.columns * (plan.columns - 1) // 2, MOST_CANDIDATES)
     candidates = everything if 0 < pairs < everything else 0

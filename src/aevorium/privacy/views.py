@@ -40,20 +40,21 @@ def views_of(plan: StudyPlan, events: Sequence[PrivacyEvent]) -> tuple[View, ...
     """
     shares = plan.noise_shares
     if shares is None:
-        reason = "What a node sends is private by itself, whoever sees it."
-        return (View("everyone: the server, the other nodes, the world", plan.epsilon, None, reason),)
+        viewer = "everyone who sees what a node sent: the server, other nodes, the world"
+        reason = "trust = local: the noise is added at the node, before anything leaves it"
+        return (View(viewer, plan.epsilon, None, reason),)
 
     def seen(viewer: str, unknown: int, reason: str) -> View:
         return View(viewer, epsilon(with_shares(events, unknown=unknown), plan.delta), max(unknown, 0), reason)
 
     nodes, without = len(plan.nodes), shares - plan.colluding
-    reason = f"Of {nodes} shares of noise, {plan.dropouts} may be missing from a sum."
-    others = [seen("another node", shares - 1, "It knows its own share of the noise.")]
+    reason = f"a sum has the noise of at least {shares} of {nodes} nodes"
+    others = [seen("another node", shares - 1, "it knows its own share of the noise")]
     if plan.colluding:
-        reason_of_others = f"They know {plan.colluding} shares of the noise."
-        others.insert(0, seen(f"the server with {plan.colluding} nodes", without, reason_of_others))
+        together = "one node" if plan.colluding == 1 else f"{plan.colluding} nodes"
+        others.insert(0, seen(f"the server with {together}", without, "it is told their shares of the noise"))
     return (
         View("the world, and a server that sees sums alone", plan.epsilon, shares, reason),
         *others,
-        seen("whoever sees one node's message alone", 1, "One share protects it, should aggregation fail."),
+        seen("whoever sees one node's message alone", 1, "one share of the noise protects it, should aggregation fail"),
     )

@@ -68,6 +68,7 @@ class Journal:
             self.workspace.local_report_html,
             self.workspace.local_report_json,
             self.workspace.privacy_statement,
+            self.workspace.privacy_statement_json,
         ]
         for path in stale:
             path.unlink(missing_ok=True)

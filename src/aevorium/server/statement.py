@@ -1,13 +1,16 @@
-"""The privacy statement: the claim of a run in words that a data-protection officer can check. Safe to release.
+"""The privacy statement: the claim of a run as facts that can be checked. Safe to release.
 
 The figures come from the plan, which nodes agreed to before any record was read, and from their ledgers. The claim is
 always the plan's target: what the events that happened would cost is a property of one outcome, not of the run.
+`statement_page` puts the same facts on a page for people.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
+from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.events import (
     DiscreteGaussian,
     DiscreteGaussianSum,
@@ -17,34 +20,84 @@ from aevorium.privacy.events import (
     SampledDiscreteGaussianSum,
     SampledGaussian,
 )
-from aevorium.privacy.plan import LOSS_BOUND, LOSS_LEVELS, plan_budget
+from aevorium.privacy.plan import LOSS_BOUND, LOSS_LEVELS, PhaseBudget, plan_budget
+from aevorium.privacy.schedule import CLIP_LEVELS, MOST_PARAMETERS
+from aevorium.privacy.views import views_of
 from aevorium.schema.table import TableSchema
+from aevorium.server.attack_terms import attack_terms
 from aevorium.server.record import NodeRecord, StudyRecord
-
-__all__ = ["assumptions", "cautions", "describe_event", "node_size", "privacy_statement"]
-
-
-_TWO_WAY = (
-    "- **Two-way tables**: each record is in exactly one cell of each table, so adding or removing it changes one cell"
-    " of each by one. How many tables there are, and their noise, was fixed before the first histogram; which pairs"
-    " and cells they count follows from released numbers.\n"
+from aevorium.server.statement_form import (
+    FederationFacts,
+    Hashes,
+    MechanismRow,
+    NodeRow,
+    PrivacyStatement,
+    ViewRow,
 )
 
+__all__ = [
+    "assumptions",
+    "cautions",
+    "describe_event",
+    "node_size",
+    "privacy_statement",
+]
 
-def privacy_statement(record: StudyRecord, schema: TableSchema) -> str:
-    """The statement as Markdown.
+
+def privacy_statement(record: StudyRecord, schema: TableSchema) -> PrivacyStatement:
+    """Collects the facts.
 
     Args:
         record: The finished run.
         schema: Its schema.
     """
     plan = record.plan
-    parts = [f"# Privacy statement: {schema.name}", *_warnings(record), *_claim(record, schema)]
-    if plan.is_private:
-        parts += _mechanisms(record)
-    parts += ["## Assumptions", "\n".join(f"- {line}" for line in assumptions(record, schema))]
-    parts += _uncharged(schema) + _provenance(record)
-    return "\n\n".join(parts) + "\n"
+    budget = plan_budget(plan, records=record.records)
+    return PrivacyStatement(
+        study=schema.name,
+        run_id=record.run_id,
+        started_at=record.started_at,
+        finished_at=record.finished_at,
+        purpose=plan.purpose,
+        recipe=plan.recipe,
+        trust=plan.trust,
+        is_private=plan.is_private,
+        warnings=_warnings(record),
+        unit=schema.unit,
+        adjacency=f"add/remove: two tables are neighbours if one has one {schema.unit}'s record more",
+        epsilon=plan.epsilon,
+        delta=plan.delta,
+        subject=(
+            "Everything that a node sent in this run"
+            if plan.noise_shares is None
+            else "Everything that was opened in this run, each node's count and the sums over nodes"
+        ),
+        covers=(
+            "the count, all tables, every round of training and every loss; model, synthetic rows and report are"
+            " computed from them"
+        ),
+        views=_views(record, budget),
+        federation=FederationFacts(
+            epsilon=plan.epsilon,
+            released=_released(record, budget),
+            rule=_RULE if plan.max_nodes_per_patient == 1 else _RULE_OF_SEVERAL.format(plan.max_nodes_per_patient),
+        ),
+        nodes=tuple(
+            NodeRow(name=node.name, released=node.spent, limit=node.limit, left=node.left) for node in record.nodes
+        ),
+        attack=attack_terms(plan, budget) if plan.is_private else None,
+        mechanisms=_mechanisms(record, budget) if plan.is_private else (),
+        sensitivity=_sensitivity(budget),
+        sampling=(
+            "each record enters a step independently with probability q (Poisson). Empty batches step too; sums are"
+            " divided by q times the noisy or declared size"
+        ),
+        composition=_COMPOSITION,
+        assumptions=assumptions(record, schema),
+        uncharged=_uncharged(schema),
+        software=record.versions,
+        hashes=Hashes(schema=plan.schema_hash, plan=plan.content_hash, audit_head=record.audit_head),
+    )
 
 
 def describe_event(event: PrivacyEvent) -> tuple[str, str]:
@@ -90,79 +143,113 @@ def cautions(record: StudyRecord) -> tuple[str, ...]:
             f"δ = {plan.delta:g} is above 1/(10·n̂) = {1 / (10 * record.total):.2g} for the n̂ = {record.total:.0f}"
             " patients that the noisy counts add up to. Smaller is customary."
         )
+    if plan.noise_shares is not None:
+        told.append(
+            "Simulated aggregation: whole-number encoding and shares of noise are real, but nothing masks the nodes'"
+            " parts from each other. In this process somebody could have looked at a single one (see Views)."
+        )
     return tuple(told)
 
 
-def _warnings(record: StudyRecord) -> list[str]:
+def _warnings(record: StudyRecord) -> tuple[str, ...]:
     notes = []
     if not record.plan.is_private:
-        notes.append("> **NO PRIVACY.** This run was made with ε = ∞. Its model and its rows may reveal any record.")
+        notes.append("NO PRIVACY. This run was made with ε = ∞. Its model and its rows may reveal any record.")
     if not record.is_noise_secret:
-        notes.append(
-            "> **NOT PRIVATE.** The noise of this run was seeded for a test: whoever knows the seed can undo it."
-        )
+        notes.append("NOT PRIVATE. The noise of this run was seeded for a test: whoever knows the seed can undo it.")
     if record.is_simulated_data:
-        notes.append("> **Simulated.** Every patient of this run was made by a generator; no person is concerned.")
-    return [*notes, *(f"> {caution}" for caution in cautions(record))]
+        notes.append("Simulated. Every patient of this run was made by a generator; no person is concerned.")
+    return (*notes, *cautions(record))
 
 
-def _claim(record: StudyRecord, schema: TableSchema) -> list[str]:
+def _released(record: StudyRecord, budget: PhaseBudget) -> float:
+    """ε of what was released about one patient: at the node that released most, or at so many nodes together."""
+    several, size = record.plan.max_nodes_per_patient, budget.plan.node_size(count=None, records=record.records)
+    if several > 1 and size is not None:
+        return epsilon(budget.events(size) * several, delta=record.plan.delta)
+    return max((node.spent for node in record.nodes), default=0.0)
+
+
+_RULE = "the largest of the nodes', not their sum: patients of different nodes are different people"
+_RULE_OF_SEVERAL = (
+    "the ε of any {} nodes together, whose events are composed: a patient may have a record at so many of them"
+)
+
+
+def _views(record: StudyRecord, budget: PhaseBudget) -> tuple[ViewRow, ...]:
+    """A row for each viewer that the trust model tells apart."""
     plan = record.plan
-    rows = ["| node | ε of the run (claim) | ε of what it released | limit | left |", "|---|---|---|---|---|"]
-    rows += [_node_row(node, plan.epsilon) for node in record.nodes]
-    return [
-        "## Claim",
-        f"- **Unit**: one {schema.unit}. Two tables are neighbours if one has one {schema.unit}'s record more"
-        " (add/remove).\n"
-        f"- **Guarantee**: everything that a node sent in this run, together, is (ε, δ)-differentially private with"
-        f" **ε = {_number(plan.epsilon)}, δ = {plan.delta:g}**. This covers the count, all histograms, every round of"
-        " training and every loss shown; the model, the synthetic rows and the report are computed from them.\n"
-        f"- **Against whom**: trust = `{plan.trust}`: against everyone who sees what the node sent, the server and the"
-        " other nodes included.\n"
-        f"- **Over the federation**: patients of different nodes are different people (see assumptions), so the"
-        f" federation's ε is the largest of the nodes', {_number(plan.epsilon)}, and not their sum.",
-        "\n".join(rows),
-    ]
+    size = plan.node_size(count=None, records=record.records)
+    # Only sums of shares look different to different viewers, and then all nodes have the same events.
+    events = () if plan.noise_shares is None or size is None else budget.events(size)
+    return tuple(
+        ViewRow(viewer=view.viewer, epsilon=view.epsilon, delta=plan.delta, why=view.reason)
+        for view in views_of(plan, events)
+    )
 
 
-def _node_row(node: NodeRecord, claim: float) -> str:
-    limit = "?" if node.limit is None else _number(node.limit)
-    left = "?" if node.left is None else _number(node.left)
-    return f"| {node.name} | {_number(claim)} | {_number(node.spent)} | {limit} | {left} |"
-
-
-def _mechanisms(record: StudyRecord) -> list[str]:
-    plan = record.plan
-    budget = plan_budget(plan, records=record.records)
-    rows = ["| node | phase | mechanism | parameters |", "|---|---|---|---|"]
+def _mechanisms(record: StudyRecord, budget: PhaseBudget) -> tuple[MechanismRow, ...]:
+    rows: dict[tuple[str, PrivacyEvent, int], list[str]] = {}
     for node in record.nodes:
         size = node_size(record, node)
-        if size is None:
-            continue
-        schedule = budget.training(size)
-        phases = [("count", budget.count), ("statistics", budget.statistics)]
-        phases += [("associations, coarse", event) for event in budget.associations.coarse_events()]
-        phases += [("associations, fine", event) for event in budget.associations.fine_events()]
-        phases += [(f"training, each of {plan.rounds} rounds", event) for event in schedule.round_events()]
-        for phase, event in phases:
-            mechanism, parameters = describe_event(event)
-            rows.append(f"| {node.name} | {phase} | {mechanism} | {parameters} |")
-    return [
-        "## Mechanisms",
-        "\n".join(rows),
-        "- **Histograms**: each record is in exactly one cell of each column's histogram, so adding or removing it"
-        " changes one cell of each by one. Cells are public: they follow from the schema and the number of bins.\n"
-        + (_TWO_WAY if budget.associations.pairs else "")
-        + "- **Training**: each record enters a step independently with probability q (Poisson sampling). Its gradient,"
-        " averaged over its noise draws, is clipped to a norm; the sum gets Gaussian noise of that norm times the noise"
-        " multiplier and is divided by q times the *noisy* size. Empty batches step too.\n"
-        f"- **Losses**: each record's loss is bounded to [0, {LOSS_BOUND:g}] and rounded to {LOSS_LEVELS} levels; their"
-        f" sum gets discrete Gaussian noise at sensitivity {LOSS_LEVELS}.\n"
-        "- **Composition**: the count's ε₀ is added (basic composition: the rest of the plan depends on it);"
-        " everything else is composed through privacy loss distributions (dp-accounting, pessimistic, add/remove) and"
-        " rounded up. Before the first release that is not pure, a node fixes all events of the run and checks them"
-        " against the claim; it then lets nothing else out.",
+        if size is not None:
+            for planned in _planned(budget, size):
+                rows.setdefault(planned, []).append(node.name)
+    return tuple(
+        MechanismRow(
+            phase=phase,
+            nodes=tuple(names),
+            mechanism=describe_event(event)[0],
+            parameters=describe_event(event)[1],
+            event=event,
+            times=times,
+        )
+        for (phase, event, times), names in rows.items()
+    )
+
+
+def _planned(budget: PhaseBudget, size: float) -> Iterator[tuple[str, PrivacyEvent, int]]:
+    """Each phase, what is charged for it, and how often."""
+    yield "count", budget.count, 1
+    yield "statistics", budget.statistics, 1
+    for event in budget.associations.coarse_events():
+        yield "associations, coarse", event, 1
+    for event in budget.associations.fine_events():
+        yield "associations, fine", event, 1
+    rounds = budget.plan.rounds
+    for event in budget.training(size).round_events():
+        yield f"training, each of {rounds} rounds", event, rounds
+
+
+_COMPOSITION = (
+    "the count's ε₀ is added in full, because the rest of the plan depends on it; all else is composed through privacy"
+    " loss distributions (dp-accounting, pessimistic) and rounded up. Before its first release that is not pure, a node"
+    " fixes all events of the run, checks them against the claim, and lets nothing else out"
+)
+
+
+def _sensitivity(budget: PhaseBudget) -> tuple[str, ...]:
+    lines = [
+        "Histograms: a record is in one cell of each column's, so one cell of each changes by one. Cells follow from"
+        " the schema and the number of bins.",
+        "Training: a record's gradient, averaged over its noise draws, is clipped to a norm; the sum gets Gaussian"
+        " noise of that norm times the noise multiplier.",
+        f"Losses: a record's loss is bounded to [0, {LOSS_BOUND:g}] and rounded to {LOSS_LEVELS} levels.",
     ]
+    if budget.plan.noise_shares is not None:
+        lines.append(
+            f"Sums of nodes: numbers are whole, scaled where a share of noise would be too narrow. Gradients are"
+            f" rounded at random to 2^{math.log2(CLIP_LEVELS):g} levels a clipping norm, which adds at most"
+            f" {math.sqrt(MOST_PARAMETERS):g} levels to what a record changes. That shares add up to nearly one"
+            " discrete Gaussian is charged too."
+        )
+    if budget.associations.pairs:
+        lines.insert(
+            1,
+            "Two-way tables: the same. Their number and noise were fixed before the first histogram; which pairs and"
+            " cells they count follows from released numbers.",
+        )
+    return tuple(lines)
 
 
 def assumptions(record: StudyRecord, schema: TableSchema) -> tuple[str, ...]:
@@ -173,8 +260,13 @@ def assumptions(record: StudyRecord, schema: TableSchema) -> tuple[str, ...]:
         schema: Its schema.
     """
     plan = record.plan
+    several = plan.max_nodes_per_patient
     lines = [
-        "Each patient's records lie at one node (max_nodes_per_patient = 1), fixed before the study.",
+        (
+            "Each patient's records lie at one node (max_nodes_per_patient = 1), fixed before the study."
+            if several == 1
+            else f"Each patient has a record at no more than {several} nodes, fixed before the study."
+        ),
         (
             f"One row is one {schema.unit}: the column {schema.unit_id!r} was checked for duplicates."
             if schema.unit_id
@@ -185,47 +277,30 @@ def assumptions(record: StudyRecord, schema: TableSchema) -> tuple[str, ...]:
     if plan.is_private:
         lines += [
             "Noise of counts, histograms and losses: exact samplers of OpenDP on the operating system's entropy.",
-            "Noise of gradients and the choice of batches: a Mersenne Twister whose whole state is drawn from the"
-            " operating system's entropy and not stored. It is not a cryptographic generator, and its normal"
-            " deviates are floating-point numbers, not reals: the guarantee for training is that of the ideal"
-            " mechanism.",
-            "Whether a node answers at all, and when, is not counted. A node whose table does not fit the schema says"
-            " only that it is not ready. Whether all patients of a table are marked as simulated is public.",
+            "Noise of gradients and choice of batches: a Mersenne Twister whose whole state comes from the operating"
+            " system's entropy and is not stored. It is no cryptographic generator and its deviates are floating-point"
+            " numbers: the guarantee for training is that of the ideal mechanism.",
+            "Whether and when a node answers is not counted; one whose table does not fit the schema says only that it"
+            " is not ready. Whether all patients are marked as simulated is public.",
+        ]
+    if plan.noise_shares is not None:
+        lines += [
+            f"The server opens no sum with fewer than {plan.noise_shares} of the {len(plan.nodes)} nodes' parts, and at"
+            f" most {plan.colluding} of them tell it their noise. Nodes add the noise that they agreed to.",
+            "Gradients are summed as floating-point numbers before they are rounded to whole ones.",
         ]
     if plan.records is not None:
         lines.append(f"The number of records, {plan.records}, was declared as public knowledge.")
     return tuple(lines)
 
 
-def _uncharged(schema: TableSchema) -> list[str]:
+def _uncharged(schema: TableSchema) -> tuple[str, ...]:
     lines = [
-        "Merging histograms and tables, fitting the encoder and the surrogate, training on the surrogate's rows,"
-        " averaging models, generating rows, enforcing constraints: they use"
-        " released numbers only (post-processing).",
+        "Merging, fitting encoder and surrogate, pre-training on its rows, averaging, generating, and constraints:"
+        " they use released numbers only (post-processing).",
     ]
     derived = [name for name, column in schema.columns.items() if column.derived is not None]
     if derived:
-        lines.append(
-            f"{', '.join(derived)}: derived after generation by the schema's rule; a real column of that name is not"
-            " read."
-        )
+        lines.append(f"{', '.join(derived)}: derived after generation; a real column of that name is not read.")
     lines.append("A comparison with exact real rows (`aevorium validate --real`) is outside this statement.")
-    return ["## Not charged, and why", "\n".join(f"- {line}" for line in lines)]
-
-
-def _provenance(record: StudyRecord) -> list[str]:
-    plan = record.plan
-    ended = record.finished_at or "not finished"
-    lines = [
-        f"Run `{record.run_id}`, {record.started_at} to {ended}, purpose: {plan.purpose}",
-        f"Schema `{plan.study}`, content hash `{plan.schema_hash}`",
-        f"Plan, content hash `{plan.content_hash}`",
-        f"Audit log, head `{record.audit_head}`",
-        "Software: " + ", ".join(f"{name} {version}" for name, version in record.versions.items()),
-        "Check it with `aevorium audit verify`: it recomputes ε from the nodes' ledgers and verifies the audit chains.",
-    ]
-    return ["## Provenance", "\n".join(f"- {line}" for line in lines)]
-
-
-def _number(value: float) -> str:
-    return "∞" if math.isinf(value) else f"{value:.4g}"
+    return tuple(lines)

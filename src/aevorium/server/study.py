@@ -148,7 +148,7 @@ class StudyConductor:
         plan, schema = self._plan, self._schema
         records = float(plan.records or sum(max(count, 1) for count in self._counts.values()))
         self._budget = budget = plan_budget(plan, records=records)
-        bins = number_of_bins(records=records, epsilon=plan.epsilon, nodes=len(self._counts))
+        bins = number_of_bins(records=records, epsilon=plan.epsilon, nodes=plan.noise_piles)
         request = StatisticsRequest(**self._run, bins=bins, records=records)
         replies = self._ask_all(request, message_type=STATISTICS, phase="statistics")
         vectors = [np.asarray(read_array(message, np.int64), dtype=np.int64) for message in replies.valid.values()]

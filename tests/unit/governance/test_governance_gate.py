@@ -10,7 +10,9 @@ import pytest
 from aevorium.errors import AevoriumError, BudgetExceeded, ExitStatus, PolicyRefused
 from aevorium.governance.chain import AuditChain
 from aevorium.governance.gate import AgreedPlan, ReleaseGate
-from aevorium.governance.policy import Allowance, Budget, NodePolicy, simulated_policy
+from aevorium.governance.periods import adopt_policy, open_period, set_limit
+from aevorium.governance.policy import Allowance, Budget, NodePolicy, new_limit, simulated_policy, write_policy
+from aevorium.governance.steward import Steward
 from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.events import DiscreteGaussian, DiscreteLaplace, NonPrivate, SampledGaussian
 from aevorium.privacy.ledger import SqliteLedger
@@ -500,6 +502,36 @@ def test_a_new_period_neither_frees_nor_stops_the_runs_of_the_old_one(make):
     )
     assert later.gate.spend().spent == 0
     assert node.gate.spend().spent > 0
+
+
+def test_a_period_that_the_steward_opens_under_a_running_gate_leaves_its_run_in_the_old_one(make, tmp_path):
+    node = make()
+    policy = NodePolicy(budget=Budget(max_epsilon=10.0, max_delta=DELTA, period="2026"))
+    steward = Steward(tmp_path, node="st-mary", chain=AuditChain(tmp_path / "audit.db"))
+    adopt_policy(lambda: policy, steward=steward, ledger=node.ledger)
+    node.gate.agree(plan())
+    node.release(phase="count", events=[COUNT], produce=lambda: (np.array([1]),))
+    write_policy(tmp_path / "policy.toml", policy)
+    open_period("2027", file=tmp_path / "policy.toml", steward=steward, ledger=node.ledger)
+    assert (node.gate.spend().period, node.gate.spend().spent) == ("2027", 0)
+    assert (node.gate.spend("r1").period, node.gate.spend("r1").spent) == ("2026", 0.1)
+    node.release(phase="tables", events=[TABLES], produce=lambda: (np.array([1]),))
+    assert node.ledger.periods() == ("2026",)
+
+
+def test_a_limit_that_the_steward_signs_lower_stops_the_run_that_goes_on(make, tmp_path):
+    node = make()
+    policy = NodePolicy(budget=Budget(max_epsilon=10.0, max_delta=DELTA, period="2026"))
+    steward = Steward(tmp_path, node="st-mary", chain=AuditChain(tmp_path / "audit.db"))
+    adopt_policy(lambda: policy, steward=steward, ledger=node.ledger)
+    node.gate.agree(plan())
+    write_policy(tmp_path / "policy.toml", policy)
+    lower = new_limit(policy.budget, epsilon=0.5, delta=None)
+    set_limit(lower, file=tmp_path / "policy.toml", steward=steward, ledger=node.ledger, node="st-mary")
+    refused(
+        "BUDGET_EXCEEDED",
+        lambda: node.release(phase="count", events=[COUNT], produce=must_not_run),
+    )
 
 
 def test_a_run_without_privacy_needs_a_policy_without_a_limit(make):

@@ -4,9 +4,13 @@ import math
 
 import pytest
 
+from aevorium.privacy.events import SampledGaussian
 from aevorium.privacy.plan import StudyPlan
+from aevorium.schema.table import TableSchema
 from aevorium.server.record import NodeRecord, StudyRecord
-from aevorium.server.statement import cautions, node_size
+from aevorium.server.statement import cautions, node_size, privacy_statement
+from aevorium.server.statement_form import PrivacyStatement
+from aevorium.server.statement_page import statement_page
 
 
 def record_of(*, total=1000.0, simulated=False, records=None, **plan):
@@ -44,3 +48,45 @@ def test_a_node_is_as_large_as_declared_or_else_as_counted():
     assert node_size(record_of(records=50), counted) == node_size(record_of(records=50), silent) == 50
     assert node_size(record_of(), counted) == 1
     assert node_size(record_of(), silent) is None
+
+
+SCHEMA = TableSchema.from_toml('name = "s"\n[columns.a]\nkind = "categorical"\ncategories = ["x", "y"]', source="test")
+
+
+def node(name, *, spent=2.9, count=100):
+    return NodeRecord(name=name, count=count, spent=spent, limit=3.0, left=0.1)
+
+
+def test_nodes_with_equal_mechanisms_share_a_row_and_others_have_their_own():
+    alike = record_of().model_copy(update={"nodes": (node("a"), node("b"), node("c", count=200))})
+    rows = privacy_statement(alike, SCHEMA).mechanisms
+    assert {row.nodes for row in rows if not row.phase.startswith("training")} == {("a", "b", "c")}
+    assert [row.nodes for row in rows if isinstance(row.event, SampledGaussian)] == [("a", "b"), ("c",)]
+    assert statement_page(privacy_statement(alike, SCHEMA)).count("| a, b, c | 2.9 | 3 | 0.1 |") == 1
+
+
+def test_the_federation_s_figure_is_the_largest_whatever_the_order():
+    for nodes in ((node("a", spent=0.2), node("b", spent=2.9)), (node("b", spent=2.9), node("a", spent=0.2))):
+        stated = privacy_statement(record_of().model_copy(update={"nodes": nodes}), SCHEMA).federation
+        assert (stated.epsilon, stated.released) == (3.0, 2.9)
+
+
+def test_a_figure_on_the_page_is_never_rounded_down():
+    record = record_of(epsilon=12.34449).model_copy(update={"nodes": (node("a", spent=12.3443),)})
+    page = statement_page(privacy_statement(record, SCHEMA))
+    assert "ε = 12.34449, δ" in page
+    assert "| a | 12.3443 |" in page
+
+
+def test_the_json_form_survives_reading_even_without_privacy():
+    for record in (record_of(), record_of(epsilon=math.inf)):
+        stated = privacy_statement(record.model_copy(update={"nodes": (node("a"),)}), SCHEMA)
+        assert PrivacyStatement.model_validate_json(stated.to_json()) == stated
+        assert (stated.attack is None) == (not stated.is_private)
+
+
+def test_the_claim_is_a_guarantee_of_its_own_beside_the_events():
+    """Where events are known beforehand, bounds are at most those of the claim."""
+    by_claim = privacy_statement(record_of(), SCHEMA).attack
+    by_events = privacy_statement(record_of(records=500), SCHEMA).attack
+    assert by_events.tests[0].true_positive_rate < by_claim.tests[0].true_positive_rate

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aevorium.cli.console import console_of
+from aevorium.cli.console import Console, console_of
 from aevorium.cli.options import (
     BatchSize,
     Colluding,
@@ -22,6 +23,9 @@ from aevorium.cli.options import (
     Trust,
 )
 from aevorium.cli.progress_view import number
+
+if TYPE_CHECKING:
+    from aevorium.planning import Variation
 
 __all__ = ["plan"]
 
@@ -42,6 +46,15 @@ def plan(
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     noise_multiplier: NoiseMultiplier = None,
+    what_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--what-if",
+            help="Also show plans that differ in one thing: epsilon=1,3,10, nodes=1,5, records=500,5000 or trust=local."
+            " Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> dict[str, object]:
     """Shows what a study costs, phase by phase, before any record is read."""
     from aevorium.inputs import read_schema
@@ -61,10 +74,9 @@ def plan(
     table, _ = read_schema(schema)
     from aevorium.cli.study_options import run_options
     from aevorium.cli.summaries import tell_privacy
-    from aevorium.planning import plan_cost, plan_study
+    from aevorium.planning import node_names, plan_cost, plan_study, vary
 
     console = console_of(context)
-    names = [f"node-{place}" for place in range(1, nodes + 1)]
     options = run_options(
         settings,
         records=records,
@@ -72,7 +84,7 @@ def plan(
         colluding=colluding,
         max_nodes_per_patient=max_nodes_per_patient,
     )
-    study = plan_study(table, names, options)
+    study = plan_study(table, node_names(nodes), options)
     costs = plan_cost(study, size=records / nodes)
     tell_privacy(study, console=console)
     rows = [(cost.phase, cost.mechanism, cost.parameters, number(cost.epsilon)) for cost in costs]
@@ -81,6 +93,9 @@ def plan(
         f"Together: ε = {number(study.epsilon)} at δ = {study.delta:g} for every node, {records:,} records in {nodes} "
         f"node{'' if nodes == 1 else 's'}. Phases compose to less than the sum of their lines."
     )
+    changes = _changes(what_if or [])
+    variations = vary(table, options, records=records, nodes=nodes, changes=changes) if changes else []
+    _show(variations, console=console)
     return {
         "epsilon": study.epsilon,
         "delta": study.delta,
@@ -98,4 +113,53 @@ def plan(
             }
             for cost in costs
         ],
+        "what_if": [
+            {
+                "change": row.change or None,
+                "epsilon": row.plan.epsilon,
+                "delta": row.plan.delta,
+                "trust": row.plan.trust,
+                "nodes": len(row.plan.nodes),
+                "records": row.records,
+                "cell_noise": row.cell_noise,
+                "pairs": row.pairs,
+                "noise_multiplier": row.noise_multiplier,
+                "sampling_rate": row.sampling_rate,
+                "steps": row.steps,
+            }
+            for row in variations
+        ],
     }
+
+
+def _changes(texts: list[str]) -> list[tuple[str, str]]:
+    """What `--what-if` names: one change for each value."""
+    changes = []
+    for text in texts:
+        name, _, values = text.partition("=")
+        changes += [(name.strip(), value.strip()) for value in values.split(",")]
+    return changes
+
+
+def _show(variations: Sequence[Variation], *, console: Console) -> None:
+    if not variations:
+        return
+    headings = ("what if", "ε", "nodes", "records", "cell noise*", "pairs", "DP-SGD noise", "q", "steps")
+    rows = [
+        (
+            row.change or "as asked",
+            number(row.plan.epsilon),
+            str(len(row.plan.nodes)),
+            f"{row.records:,}",
+            f"{100 * row.cell_noise:.1f} %",
+            str(row.pairs),
+            f"{row.noise_multiplier:.3g}",
+            f"{row.sampling_rate:.3g}",
+            f"{row.steps:,}",
+        )
+        for row in variations
+    ]
+    console.table(headings, rows, numbers=headings[1:])
+    console.say(
+        "* standard deviation of the noise in a cell of all nodes' histograms, over the records in a typical one"
+    )

@@ -25,7 +25,8 @@ def report(
 
     console = console_of(context)
     folder = existing_workspace(load_settings({"workspace": workspace}).values.workspace, console=console)
-    shared = [path for path in (folder.report_html, folder.report_json, folder.privacy_statement) if path.is_file()]
+    statements = (folder.privacy_statement, folder.privacy_statement_json)
+    shared = [path for path in (folder.report_html, folder.report_json, *statements) if path.is_file()]
     local = [path for path in (folder.local_report_html, folder.local_report_json) if path.is_file()]
     if not shared:
         raise ArtefactError(
