@@ -16,8 +16,10 @@ __all__ = [
     "is_lost",
     "lost_reply",
     "new_run",
+    "put_together",
     "set_answered_id",
     "set_message_id",
+    "take_apart",
     "through_the_wire",
 ]
 
@@ -54,11 +56,26 @@ def lost_reply(message: Message) -> Message:
     return Message(Error(ErrorCode.NODE_UNAVAILABLE), reply_to=message)
 
 
-def through_the_wire(message: Message) -> Message:
-    """The message as the other side would receive it: taken apart to bytes and put together again."""
-    parts = {key: part.deflate() for key, part in get_all_nested_objects(message).items()}
-    received = inflate_object_from_contents(message.object_id, parts)
+def take_apart(message: Message) -> tuple[str, dict[str, bytes]]:
+    """A message as it travels: the name of its outermost part, and all parts by their names."""
+    return message.object_id, {key: part.deflate() for key, part in get_all_nested_objects(message).items()}
+
+
+def put_together(name: str, parts: dict[str, bytes], *, message_id: str) -> Message:
+    """The message that was taken apart.
+
+    Args:
+        name: The name of its outermost part.
+        parts: All parts by their names.
+        message_id: The number that the server gave it.
+    """
+    received = inflate_object_from_contents(name, parts)
     if not isinstance(received, Message):
         raise TypeError("a message came back as something else")
-    set_message_id(received, message.metadata.message_id)
+    set_message_id(received, message_id)
     return received
+
+
+def through_the_wire(message: Message) -> Message:
+    """The message as the other side would receive it: taken apart to bytes and put together again."""
+    return put_together(*take_apart(message), message_id=message.metadata.message_id)
