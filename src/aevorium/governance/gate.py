@@ -29,6 +29,7 @@ from aevorium.governance.admission import (
 )
 from aevorium.governance.budget import BudgetView, PeriodBudget
 from aevorium.governance.chain import AuditChain
+from aevorium.governance.code import code_hash
 from aevorium.governance.periods import PeriodHistory
 from aevorium.governance.policy import Budget, NodePolicy
 from aevorium.governance.spend import node_spend
@@ -104,18 +105,18 @@ class ReleaseGate:
     def agree(self, plan: AgreedPlan, *, consent: Consent = _nobody_to_ask) -> None:
         """Accepts a plan, or refuses it before any record is read. The same plan again changes nothing.
 
-        Looks in order at schema, purpose, server, period, δ and budget; a plan that passes is put before the steward
-        if the policy says so. The plan's whole cost is taken from the budget in one transaction with the check, so
-        that two plans cannot both be promised the same budget. A refusal writes one audit entry and nothing else.
+        Looks in order at schema, purpose, server, code, period, δ and budget; a plan that passes is put before the
+        steward if the policy says so. The plan's whole cost is taken from the budget in one transaction with the check,
+        so that two plans cannot both be promised the same budget. A refusal writes one audit entry and nothing else.
 
         Args:
             plan: The plan.
             consent: Asks the steward; may take as long as they do, and holds nothing meanwhile.
 
         Raises:
-            PolicyRefused: POLICY_SCHEMA_REFUSED, POLICY_PURPOSE_REFUSED, POLICY_SERVER_REFUSED, POLICY_PERIOD_UNSIGNED,
-                POLICY_DELTA_REFUSED, what `consent` raises, or RELEASE_OUTSIDE_PLAN for an id that stands for another
-                plan or a run that ended.
+            PolicyRefused: POLICY_SCHEMA_REFUSED, POLICY_PURPOSE_REFUSED, POLICY_SERVER_REFUSED, POLICY_CODE_REFUSED,
+                POLICY_PERIOD_UNSIGNED, POLICY_DELTA_REFUSED, what `consent` raises, or RELEASE_OUTSIDE_PLAN for an id
+                that stands for another plan or a run that ended.
             BudgetExceeded: BUDGET_EXCEEDED.
         """
         facts = {
@@ -173,6 +174,11 @@ class ReleaseGate:
             raise PolicyRefused(
                 "POLICY_SERVER_REFUSED",
                 f"{refused} The policy of node {self._node!r} does not list the server {plan.server!r}.",
+            )
+        if allow.code and code_hash() not in allow.code:
+            raise PolicyRefused(
+                "POLICY_CODE_REFUSED",
+                f"{refused} The policy of node {self._node!r} does not list the code that it runs, {code_hash()!r}.",
             )
         PeriodHistory.of(self._chain).require(budget, ledger=self._ledger, node=self._node)
         if plan.delta > budget.max_delta:

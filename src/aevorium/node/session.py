@@ -39,6 +39,7 @@ from aevorium.federation.protocol import (
 from aevorium.governance.admission import AgreedPlan
 from aevorium.governance.budget import BudgetView
 from aevorium.governance.chain import AuditChain
+from aevorium.governance.code import code_hash
 from aevorium.governance.gate import ReleaseGate
 from aevorium.governance.policy import NodePolicy
 from aevorium.governance.spend import write_spend
@@ -222,6 +223,7 @@ class NodeSession:
             node=self.config.name,
             plan_hash=plan.content_hash,
             version=__version__,
+            code_hash=code_hash(),
             is_noise_secret=self._noise.is_secret,
         )
 

@@ -96,6 +96,7 @@ class StudyConductor:
         self._agreed: dict[int, str] = {}
         self._names: dict[int, str] = {}
         self._counts: dict[int, int] = {}
+        self._code: dict[str, str] = {}
         self._budget: PhaseBudget = plan_budget(self._plan)
 
     def conduct(self) -> None:
@@ -134,6 +135,7 @@ class StudyConductor:
             if body.plan_hash != self._plan.content_hash or not is_known:
                 raise FederationError("MESSAGE_INVALID", f"Node {body.node!r} agreed to another plan than the study's.")
             self._agreed[node_id] = self._names[node_id] = body.node
+            self._code[body.node] = body.code_hash
         self._require(replies, phase="plan")
         self._journal.update(is_noise_secret=all(body.is_noise_secret for body in bodies.values()))
         self._journal.note("nodes_agreed", {"nodes": sorted(self._names.values()), "refused": len(replies.codes)})
@@ -310,11 +312,14 @@ class StudyConductor:
         return tuple(self._node_record(name, finished.get(name), counts.get(name)) for name in self._plan.nodes)
 
     def _node_record(self, name: str, reply: FinishReply | None, count: int | None) -> NodeRecord:
+        code = self._code.get(name)
         if reply is not None:
-            return NodeRecord(name=name, count=count, spent=reply.spent, limit=reply.limit, left=reply.left)
+            return NodeRecord(
+                name=name, count=count, spent=reply.spent, limit=reply.limit, left=reply.left, code_hash=code
+            )
         # A node that agreed and does not answer may have spent all that it agreed to; never less is said of it.
         spent = self._plan.epsilon if name in self._agreed.values() else 0.0
-        return NodeRecord(name=name, count=count, spent=spent)
+        return NodeRecord(name=name, count=count, spent=spent, code_hash=code)
 
 
 def _now() -> str:

@@ -10,6 +10,7 @@ import pytest
 from aevorium.errors import AevoriumError, BudgetExceeded, ExitStatus, PolicyRefused
 from aevorium.governance.admission import AgreedPlan
 from aevorium.governance.chain import AuditChain
+from aevorium.governance.code import code_hash
 from aevorium.governance.gate import ReleaseGate
 from aevorium.governance.periods import adopt_policy, open_period, set_limit
 from aevorium.governance.policy import Allowance, Budget, NodePolicy, new_limit, simulated_policy, write_policy
@@ -158,6 +159,7 @@ def test_what_fails_while_records_are_read_stays_spent(make, error):
         (Allowance(schemas=("other",)), "POLICY_SCHEMA_REFUSED"),
         (Allowance(purposes=("billing",)), "POLICY_PURPOSE_REFUSED"),
         (Allowance(servers=("server-2",)), "POLICY_SERVER_REFUSED"),
+        (Allowance(code=("0" * 64,)), "POLICY_CODE_REFUSED"),
     ],
 )
 def test_a_plan_that_the_steward_does_not_allow_leaves_only_an_audit_entry(make, policy, code):
@@ -171,7 +173,9 @@ def test_a_plan_that_the_steward_does_not_allow_leaves_only_an_audit_entry(make,
 
 
 def test_lists_that_name_the_plan_s_facts_allow_it(make):
-    allowed = Allowance(schemas=("x", "abc"), purposes=("synthetic data",), servers=("server-1",))
+    allowed = Allowance(
+        schemas=("x", "abc"), purposes=("synthetic data",), servers=("server-1",), code=("0" * 64, code_hash())
+    )
     node = make(NodePolicy(budget=Budget(period="2026"), allow=allowed))
     node.gate.agree(plan())
     assert node.actions == ["plan_agreed"]
