@@ -617,3 +617,9 @@ def test_a_run_that_another_node_refused_costs_nothing_and_can_be_repeated(make,
     node.release(phase="count", round=0, events=[COUNT], produce=numbers)
     node.gate.close("r1")
     refused("BUDGET_EXCEEDED", lambda: node.gate.agree(plan("r2", planned_events=planned)))
+
+
+def test_a_policy_that_asks_for_no_patients_is_content_with_a_negative_noisy_count(make):
+    node = make(NodePolicy(budget=Budget(max_delta=DELTA), allow=Allowance(min_patients=0)))
+    node.gate.agree(plan())
+    node.gate.require_patients("r1", noisy_count=-7)
