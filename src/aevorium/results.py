@@ -26,7 +26,7 @@ from aevorium.evaluation.scorecard import Evaluation
 from aevorium.governance.keys import Key
 from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.events import PrivacyEvent
-from aevorium.privacy.plan import plan_budget
+from aevorium.privacy.phases import plan_budget
 from aevorium.progress import Report, RoundFinished, StepProgress
 from aevorium.schema.table import TableSchema
 from aevorium.server.journal import Journal

@@ -45,7 +45,8 @@ from aevorium.node.session import NodeConfig, NodeSession
 from aevorium.planning import RunOptions, plan_study
 from aevorium.privacy.ledger import SqliteLedger
 from aevorium.privacy.mechanisms import OsNoise
-from aevorium.privacy.plan import StudyPlan, plan_budget
+from aevorium.privacy.phases import plan_budget
+from aevorium.privacy.plan import StudyPlan
 from aevorium.progress import ignore
 from aevorium.schema.table import TableSchema
 

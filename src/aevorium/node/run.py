@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aevorium.privacy.ledger import Facts, LedgerRun
 from aevorium.privacy.numbers import Numbers
-from aevorium.privacy.plan import PhaseBudget, StudyPlan, plan_budget
+from aevorium.privacy.phases import PhaseBudget, plan_budget
+from aevorium.privacy.plan import StudyPlan
 from aevorium.privacy.schedule import TrainingSchedule
 
 __all__ = ["NodeRun", "fingerprint_of", "learn_count"]

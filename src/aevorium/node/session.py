@@ -64,7 +64,8 @@ from aevorium.privacy.entropy import os_generator
 from aevorium.privacy.ledger import SqliteLedger
 from aevorium.privacy.mechanisms import NoiseSource, OsNoise, noisy_count
 from aevorium.privacy.numbers import Numbers
-from aevorium.privacy.plan import StudyPlan, estimated_events
+from aevorium.privacy.phases import estimated_events
+from aevorium.privacy.plan import StudyPlan
 from aevorium.progress import NodeAnswered, NodeAsked, NodeNotice, Report
 from aevorium.schema.table import TableSchema
 

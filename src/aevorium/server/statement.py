@@ -21,7 +21,8 @@ from aevorium.privacy.events import (
     SampledDiscreteGaussianSum,
     SampledGaussian,
 )
-from aevorium.privacy.plan import LOSS_BOUND, LOSS_LEVELS, PhaseBudget, StudyPlan, plan_budget
+from aevorium.privacy.phases import LOSS_BOUND, LOSS_LEVELS, PhaseBudget, plan_budget
+from aevorium.privacy.plan import StudyPlan
 from aevorium.privacy.schedule import CLIP_LEVELS, MOST_PARAMETERS
 from aevorium.privacy.views import views_of
 from aevorium.schema.table import TableSchema

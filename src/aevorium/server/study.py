@@ -39,7 +39,7 @@ from aevorium.federation.protocol import (
     read_array,
     read_body,
 )
-from aevorium.privacy.plan import PhaseBudget, plan_budget
+from aevorium.privacy.phases import PhaseBudget, plan_budget
 from aevorium.privacy.schedule import CellNoise
 from aevorium.progress import PhaseStarted, Report
 from aevorium.schema.table import TableSchema

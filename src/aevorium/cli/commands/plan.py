@@ -85,7 +85,7 @@ def plan(
         max_nodes_per_patient=max_nodes_per_patient,
     )
     study = plan_study(table, node_names(nodes), options)
-    costs = plan_cost(study, size=records / nodes)
+    costs = plan_cost(study, size=study.declared_size or records / nodes)
     tell_privacy(study, console=console)
     rows = [(cost.phase, cost.mechanism, cost.parameters, number(cost.epsilon)) for cost in costs]
     console.table(("phase", "mechanism", "parameters", "ε alone"), rows, numbers=("ε alone",))
