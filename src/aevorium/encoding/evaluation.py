@@ -7,6 +7,7 @@ real ones are exact, and must pass a noise mechanism and the gate before they le
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -84,9 +85,21 @@ class EvaluationTables:
     @property
     def total(self) -> float:
         """The number of records, from the sums of all tables by their precision; may be negative where noise rules."""
-        tables = [*self.columns.values(), *self.pairs.counts]
-        weights = np.array([1 / table.size for table in tables])
-        return float(np.average([float(table.sum()) for table in tables], weights=weights))
+        return float(np.average([float(table.sum()) for table in self._tables], weights=self._precision))
+
+    @property
+    def total_noise(self) -> float:
+        """Standard deviation of the noise in `total`."""
+        return self.noise / math.sqrt(self._precision.sum())
+
+    @property
+    def _tables(self) -> tuple[NDArray[np.int64], ...]:
+        return (*self.columns.values(), *self.pairs.counts)
+
+    @property
+    def _precision(self) -> NDArray[np.float64]:
+        """One over the variance of each table's sum, in units of a cell's."""
+        return np.array([1 / table.size for table in self._tables])
 
     def to_json(self) -> str:
         """The tables as JSON."""
