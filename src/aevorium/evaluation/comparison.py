@@ -1,7 +1,9 @@
 """Compares a synthetic table with noisy evaluation tables of patients whom the model never saw. Safe to release.
 
 A distance between noisy counts is never near 0: noise moves every cell. So each cell's difference is corrected for
-what noise adds to it on average, before cells are summed.
+what noise adds to it on average, before cells are summed. What comes out is what stands out of the noise, a lower
+bound on average; the distance with its noise is an upper one, since E|d + z| is at least |d|. A verdict is given where
+both deserve the same.
 """
 
 from __future__ import annotations
@@ -150,16 +152,19 @@ def comparison_scores(comparison: Comparison) -> tuple[Score, Score]:
 def _mean_score(name: str, distances: Sequence[TableDistance], *, noun: str, subject: str) -> Score:
     if not distances:
         return Score.skipped(name, f"There is no such table of {subject}, or noise outweighs its counts.")
-    value = max(0.0, float(np.mean([distance.corrected for distance in distances])))
+    value, measured, noise = (
+        float(np.mean([getattr(distance, field) for distance in distances]))
+        for field in ("corrected", "measured", "noise")
+    )
+    value = max(0.0, value)
     # Noise is drawn for each table anew. The same patients are in all of them, but noise is by far the larger part.
     spread = 1.96 * math.sqrt(sum(distance.deviation**2 for distance in distances)) / len(distances)
-    measured = float(np.mean([distance.measured for distance in distances]))
-    noise = float(np.mean([distance.noise for distance in distances]))
+    interval = (max(0.0, value - spread), measured + spread)
     reading = (
-        f"On average {percent(value)} of {noun} rows would have to move to match {subject}; without the correction it"
-        f" would read {percent(measured)}, of which {percent(noise)} are expected from noise."
+        f"On average {percent(value)} of {noun} rows would have to move to match {subject}, and more if noise hides"
+        f" some: with all noise it is {percent(measured)}, of which {percent(noise)} would be there by chance."
     )
-    interval = (max(0.0, value - spread), value + spread)
-    if spread > (DEFINITIONS[name].usable or math.inf):
-        return Score(name, value, f"{reading} Too few patients, or too much noise, for a verdict.", interval)
+    least, most = (DEFINITIONS[name].judge(bound, 0.0) for bound in (value, measured))
+    if least != most:
+        return Score(name, value, f"{reading} That is between {least!r} and {most!r}.", interval)
     return Score.judged(name, value, reading=reading, reference=0.0, reference_name="no difference", interval=interval)
