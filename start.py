@@ -31,7 +31,11 @@ CHECKS = (
         ["-c", "from importlinter.cli import lint_imports_command as check; check()"],
         "move the import named above",
     ),
-    ("processes", ["-m", "pytest", "-q", "tests/e2e", "--run-e2e"], "python -m pytest -q tests/e2e --run-e2e"),
+    (
+        "processes",
+        ["-m", "pytest", "-q", "-n", "0", "tests/e2e", "--run-e2e"],
+        "python -m pytest -q -n 0 tests/e2e --run-e2e",
+    ),
     ("tests", ["-m", "pytest", "-q"], "python -m pytest -q --last-failed"),
 )
 

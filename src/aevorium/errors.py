@@ -156,6 +156,12 @@ CATALOGUE: dict[str, CatalogueEntry] = {
     "POLICY_SERVER_REFUSED": CatalogueEntry(
         "The node's policy does not allow this server.", "Ask the steward to allow it.", _REFUSED, 403
     ),
+    "POLICY_CODE_REFUSED": CatalogueEntry(
+        "The node's policy does not allow the version of Aevorium that the node runs.",
+        "Ask the steward to review this version and to list its hash, or install one that is listed.",
+        _REFUSED,
+        403,
+    ),
     "POLICY_DELTA_REFUSED": CatalogueEntry(
         "The study's δ is above the node's limit.", "Lower --delta, or ask the steward.", _REFUSED, 403
     ),

@@ -22,7 +22,8 @@ from aevorium.privacy.ledger import LedgerRun, SqliteLedger
 from aevorium.privacy.phases import plan_budget
 from aevorium.schema.table import TableSchema
 from aevorium.server.record import NodeRecord, StudyRecord, load_study
-from aevorium.server.statement import PrivacyStatement, node_size, privacy_statement
+from aevorium.server.statement import node_size, privacy_statement
+from aevorium.server.statement_form import PrivacyStatement
 from aevorium.server.statement_page import statement_page
 from aevorium.workspace import Workspace
 
@@ -210,8 +211,10 @@ def _check_run(
     spent = epsilon(run.events, delta=plan.delta)
     if hashlib.sha256(run.plan_json.encode()).hexdigest() != plan.content_hash:
         return Finding(subject, False, "The plan that the node agreed to is not the one of the study's record.")
-    if spent > plan.epsilon:
-        return Finding(subject, False, f"Its events cost ε = {spent:g}, more than the claim of {plan.epsilon:g}.")
+    # Nodes have equal schedules where a patient may be at several: those of one, as often, are those of any of them.
+    together = epsilon(run.events * plan.max_nodes_per_patient, delta=plan.delta)
+    if together > plan.epsilon:
+        return Finding(subject, False, f"Its events cost ε = {together:g}, more than the claim of {plan.epsilon:g}.")
     if record.status == "finished" and claimed != (spent if spent < float("inf") else "Infinity"):
         return Finding(subject, False, f"Its events cost ε = {spent:g}; the budget file says {claimed}.")
     # A server that was killed holds no spend yet (`running`); every other record must say what the ledger says.

@@ -14,9 +14,20 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg, Strategy
 from flwr.supercore.inflatable import inflatable_utils
+from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.task_identity import TaskIdentity
+from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 
-from aevorium.federation.flower_internals.messages import assume_identity, new_run, set_message_id, through_the_wire
+from aevorium.federation.flower_internals.messages import (
+    assume_identity,
+    is_lost,
+    lost_reply,
+    new_run,
+    set_answered_id,
+    set_message_id,
+    through_the_wire,
+)
+from aevorium.federation.flower_internals.processes import keep_durations
 from aevorium.federation.local import InProcessGrid, run_in_process
 
 
@@ -101,3 +112,49 @@ def test_what_cannot_travel_fails_in_process_too() -> None:
         ConfigRecord({"x": object()})
     with pytest.raises((TypeError, AttributeError)):
         ArrayRecord([object()])
+
+
+def test_what_a_lost_node_is_known_by_is_where_we_look() -> None:
+    from flwr.proto.node_pb2 import NodeInfo
+
+    message = Message(RecordDict(), dst_node_id=5, message_type="query.plan")
+    set_message_id(message, "first")
+    reply = lost_reply(message)
+    assert is_lost(reply)
+    assert reply.metadata.reply_to_message_id == "first"
+    set_answered_id(reply, "second")
+    assert reply.metadata.reply_to_message_id == "second"
+    assert NodeInfo(last_activated_at="2026").last_activated_at == "2026"
+
+
+def test_heartbeats_are_announced_and_sent_by_the_names_that_we_set() -> None:
+    """A node is missed after twice the interval that it announces, which may be 10 s at the least."""
+    from flwr.common import constant
+
+    assert (constant.HEARTBEAT_MIN_INTERVAL, constant.HEARTBEAT_PATIENCE) == (10, 2)
+    for name, parts in (
+        ("flwr.supercore.heartbeat", ("HEARTBEAT_DEFAULT_INTERVAL - HEARTBEAT_CALL_TIMEOUT",)),
+        ("flwr.supernode.fleet_http_connection", ("heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL",)),
+    ):
+        module = importlib.import_module(name)
+        assert module.HEARTBEAT_DEFAULT_INTERVAL == 30
+        source = inspect.getsource(module)
+        assert all(part in source for part in parts)
+
+
+def test_a_supernode_does_not_tell_how_long_an_answer_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training takes longer with more records; Flower reports the seconds with every reply."""
+    loop = importlib.import_module("flwr.supernode.start_client_internal")
+    source = inspect.getsource(loop._push_messages)
+    assert source.count("clientapp_runtime = state.get_message_processing_duration(") == 1
+    state = InMemoryNodeState(ObjectStoreFactory().store())
+    state.msg_store["m"] = object()
+    monkeypatch.setattr(
+        InMemoryNodeState, "get_message_processing_duration", InMemoryNodeState.get_message_processing_duration
+    )
+    for call in (state.record_message_processing_start, state.record_message_processing_end):
+        call("m")
+        time.sleep(0.01)
+    assert state.get_message_processing_duration("m") > 0
+    keep_durations()
+    assert state.get_message_processing_duration("m") == 0

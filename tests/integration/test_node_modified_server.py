@@ -25,6 +25,8 @@ from aevorium.federation.protocol import (
     COUNT,
     EVALUATION,
     FINISH,
+    GRADIENT,
+    LOSS,
     PLAN,
     STATISTICS,
     TRAIN,
@@ -32,6 +34,8 @@ from aevorium.federation.protocol import (
     CountRequest,
     EvaluationRequest,
     FinishRequest,
+    GradientRequest,
+    LossRequest,
     PlanRequest,
     StatisticsRequest,
     TrainingSettings,
@@ -405,7 +409,7 @@ def test_after_the_end_nothing_is_released_but_the_end_may_be_told_again(node: N
 def test_what_is_no_request_at_all_is_refused(node: Node) -> None:
     node.go_on("statistics")
     text = CountRequest(**node.run).model_dump_json()
-    for kind in (PLAN, COUNT, STATISTICS, ASSOCIATIONS, TRAIN, FINISH):
+    for kind in (PLAN, COUNT, STATISTICS, ASSOCIATIONS, TRAIN, GRADIENT, LOSS, FINISH):
         for content in (
             RecordDict(),
             RecordDict({"body": ConfigRecord({"json": "{"})}),
@@ -417,6 +421,17 @@ def test_what_is_no_request_at_all_is_refused(node: Node) -> None:
     for kind in ("query.rows", "evaluate", "train.more", "query.audit"):
         node.refuses(lambda kind=kind: node.send(kind, pack(CountRequest(**node.run))), INVALID)
     node.refuses(lambda: node.send(COUNT, pack(CountRequest(**node.run)), ttl=1e-6), "REQUEST_EXPIRED")
+
+
+def test_steps_of_secure_aggregation_are_no_way_around_a_plan_without_it(node: Node) -> None:
+    node.go_on("fine")
+    for step in (1, 2):
+        gradient = GradientRequest.model_validate(
+            {**node.training_request(1).model_dump(), "step": step, "encoder": node.encoder}
+        )
+        node.refuses(lambda gradient=gradient: node.ask(GRADIENT, gradient, node.vector), OUTSIDE)
+    loss = LossRequest(**node.run, round=1, encoder=node.encoder, model=node.training_request(1).model)
+    node.refuses(lambda: node.ask(LOSS, loss, node.vector), OUTSIDE)
 
 
 def test_another_server_cannot_go_on_with_a_run(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.ledger import SqliteLedger
 from aevorium.schema.table import TableSchema
 from aevorium.server.record import StudyRecord, load_study
-from aevorium.server.statement import PrivacyStatement, privacy_statement
+from aevorium.server.statement import privacy_statement
+from aevorium.server.statement_form import PrivacyStatement
 from aevorium.server.statement_page import statement_page
 from aevorium.verification import verify_workspace
 from aevorium.workspace import Workspace

@@ -69,7 +69,7 @@ def test_the_schedules_are_drawn_and_bounded_as_written():
     drawn = draw_schedules()
     assert drawn == [schedule for schedule, _, _ in KNOWN]
     for place in SAMPLE[:10]:
-        assert bracket(drawn[place]) == pytest.approx(KNOWN[place][1:], rel=1e-6)
+        assert bracket(drawn[place]) == pytest.approx(KNOWN[place][1:], rel=1e-6, abs=2e-7)
 
 
 @pytest.mark.parametrize("delta", [1e-4, 1e-6, 1e-10])

@@ -37,6 +37,12 @@ __all__ = [
 ]
 
 
+_TOGETHER = (
+    "A run's ε holds for it alone. The sum of a period, by which its limit is kept, holds for all runs together, "
+    "whichever come later, and is therefore somewhat higher; so is the lifetime total."
+)
+
+
 def tell_result(result: RunResult, *, folder: Workspace, console: Console) -> None:
     """What a finished run spent, what it left, and what to type next."""
     tell_simulated(is_simulated=result.record.is_simulated_data, console=console)
@@ -142,10 +148,12 @@ def tell_budget(view: BudgetView, *, console: Console) -> None:
         for release in run.releases
         for event in release.events
     ]
-    headings = ("run", "phase", "round", "time (UTC)", "state", "mechanism", "parameters")
-    console.table(headings, releases, numbers=("round",))
     runs = [(run.run_id[:8], run.agreed_at[:19], number(run.spent), f"{run.delta:g}") for run in view.runs]
-    console.table(("run", "agreed (UTC)", "ε alone", "at δ"), runs, numbers=("ε alone", "at δ"))
+    if releases:
+        headings = ("run", "phase", "round", "time (UTC)", "state", "mechanism", "parameters")
+        console.table(headings, releases, numbers=("round",))
+    if runs:
+        console.table(("run", "agreed (UTC)", "ε alone", "at δ"), runs, numbers=("ε alone", "at δ"))
     if view.earlier:
         rows = [
             (each.period, str(each.runs), each.first[:19], number(each.spent), f"{each.max_delta:g}")
@@ -158,11 +166,8 @@ def tell_budget(view: BudgetView, *, console: Console) -> None:
         f"limit {number(view.max_epsilon)}, left {number(view.left)}."
     )
     console.say(f"Lifetime total, over all periods: ε = {number(view.lifetime)} at δ = {view.max_delta:g}.")
-    if view.runs:
-        console.note(
-            "A run's ε holds for it alone. The period's and the total hold for all runs together, whichever come later,"
-            " and are therefore higher than one run by itself."
-        )
+    if view.composition == "renyi":
+        console.note(_TOGETHER)
 
 
 def tell_spend(record: StudyRecord, *, console: Console) -> None:
@@ -179,6 +184,11 @@ def tell_spend(record: StudyRecord, *, console: Console) -> None:
     ]
     headings = ("node", "patients (noisy)", "ε spent", "limit", "left")
     console.table(headings, rows, numbers=headings[1:])
+    if any(
+        node.left is not None and node.limit is not None and node.left + node.spent < node.limit
+        for node in record.nodes
+    ):
+        console.note(_TOGETHER)
     claim = f"The claim: ε = {number(record.plan.epsilon)} at δ = {record.plan.delta:g} for every node, end to end."
     console.say(claim if record.plan.is_private else "The claim: none. ε = ∞.")
 

@@ -20,7 +20,7 @@ from flwr.serverapp import Grid, ServerApp
 from aevorium.errors import AevoriumError, ConfigError, FederationError, InternalError
 from aevorium.federation.child import ChildProcess
 from aevorium.federation.flower_internals.clients import Executor, ServerTask, SuperlinkControl
-from aevorium.federation.flower_internals.messages import Run
+from aevorium.federation.flower_internals.messages import Run, lost_reply
 from aevorium.federation.identity import Authority, read_public_key
 from aevorium.federation.superlink import SuperlinkConfig
 from aevorium.workspace import write_atomically
@@ -29,19 +29,28 @@ __all__ = ["PollingGrid", "ServerLink"]
 
 _START = 60.0
 _POLL = 0.05
+_LOOK = 1.0
+"""Seconds between two looks at whether a node has a new connection."""
 
 
 class PollingGrid(Grid):
     """Flower's grid, asking for replies as soon as there may be some, and only for the nodes of a study.
 
+    Flower hands a message out once. A node that was killed after it had taken one, and is connected again before Flower
+    has missed it, will never answer: such a message counts as lost as soon as the node's connection is a new one.
+
     Args:
         grid: Flower's.
         node_ids: The nodes of the study; others that are connected are left alone.
+        connections: When each node's connection began, by node id.
     """
 
-    def __init__(self, grid: Grid, *, node_ids: Iterable[int]) -> None:
+    def __init__(self, grid: Grid, *, node_ids: Iterable[int], connections: Callable[[], Mapping[int, str]]) -> None:
         self._grid = grid
         self._node_ids = tuple(node_ids)
+        self._connections = connections
+        self._sent: dict[str, tuple[Message, str | None]] = {}
+        self._looked = time.monotonic()
 
     def set_run(self, run: Run) -> None:
         """See `flwr.serverapp.Grid`."""
@@ -64,11 +73,32 @@ class PollingGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """See `flwr.serverapp.Grid`."""
-        return self._grid.push_messages(messages)
+        # Before they leave: a connection that begins later is another than the one that takes them.
+        messages, connections = list(messages), self._connections()
+        keys = list(self._grid.push_messages(messages))
+        for key, message in zip(keys, messages, strict=False):
+            self._sent[key] = message, connections.get(message.metadata.dst_node_id)
+        return keys
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """See `flwr.serverapp.Grid`."""
-        return self._grid.pull_messages(message_ids)
+        waiting = set(message_ids)
+        replies = list(self._grid.pull_messages(waiting))
+        waiting -= {reply.metadata.reply_to_message_id for reply in replies}
+        if waiting and time.monotonic() - self._looked > _LOOK:
+            replies += self._lost(waiting)
+            self._looked = time.monotonic()
+        for reply in replies:
+            self._sent.pop(reply.metadata.reply_to_message_id, None)
+        return replies
+
+    def _lost(self, message_ids: Iterable[str]) -> list[Message]:
+        """Replies for messages whose node has another connection now than when they were sent."""
+        connections = self._connections()
+        sent = [self._sent[key] for key in message_ids if key in self._sent]
+        return [
+            lost_reply(message) for message, before in sent if connections.get(message.metadata.dst_node_id) != before
+        ]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Sends messages and waits for the replies; after `timeout` seconds returns those that have come."""
@@ -167,6 +197,9 @@ class ServerLink:
                 hint=f"See {str(self._child.log)!r}.",
             ) from error
 
+    def _connections(self) -> dict[int, str]:
+        return {node.node_id: node.connected_at for node in self._control.nodes()}
+
     def conduct(self, app: ServerApp, *, node_ids: Iterable[int], after: Callable[[Grid], None]) -> None:
         """Runs a ServerApp to its end over the nodes of a study.
 
@@ -183,7 +216,7 @@ class ServerLink:
         code: str | None = "INTERNAL"
         try:
             context = task.begin()
-            grid = PollingGrid(task.grid, node_ids=node_ids)
+            grid = PollingGrid(task.grid, node_ids=node_ids, connections=self._connections)
             try:
                 app(grid=grid, context=context)
             finally:

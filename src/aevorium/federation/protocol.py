@@ -92,6 +92,7 @@ class PlanReply(_Body):
     node: str = Field(description="Name of the node.")
     plan_hash: str = Field(description="Content hash of the plan agreed to.")
     version: str = Field(description="Version of Aevorium at the node.")
+    code_hash: str = Field(description="SHA-256 of its sources there, as the node tells it.")
     is_noise_secret: bool = Field(description="Whether nobody can repeat the node's noise; false in tests only.")
 
 

@@ -12,61 +12,32 @@ neither costs anything more (`aevorium.privacy.ledger` says why).
 
 from __future__ import annotations
 
-import hashlib
-import math
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import NoReturn
 
-from aevorium.errors import AevoriumError, BudgetExceeded, PolicyRefused
+from aevorium.errors import AevoriumError, PolicyRefused
+from aevorium.governance.admission import (
+    AgreedPlan,
+    admit_fixing,
+    admit_release,
+    check_target,
+    is_open,
+    outside_plan,
+)
 from aevorium.governance.budget import BudgetView, PeriodBudget
 from aevorium.governance.chain import AuditChain
+from aevorium.governance.code import code_hash
 from aevorium.governance.periods import PeriodHistory
 from aevorium.governance.policy import Budget, NodePolicy
 from aevorium.governance.spend import node_spend
-from aevorium.privacy.accountant import epsilon
-from aevorium.privacy.events import DiscreteLaplace, PrivacyEvent, is_within
+from aevorium.privacy.events import PrivacyEvent
 from aevorium.privacy.ledger import BudgetLedger, Facts, LedgerRun, Owed
 from aevorium.privacy.numbers import Numbers
 
-__all__ = ["AgreedPlan", "Consent", "ReleaseGate", "ReleasedSteps"]
-
-
-@dataclass(frozen=True)
-class AgreedPlan:
-    """What a server asks a node to agree to. Holds public facts only. Safe to release.
-
-    Attributes:
-        run_id: The run; unique for ever.
-        plan_json: The whole plan as text, kept in the ledger.
-        schema_hash: Content hash of the schema.
-        purpose: What the study is for.
-        server: Identity of the server.
-        epsilon: Target ε of the run; infinite for a run without privacy.
-        delta: Target δ of the run.
-        planned_events: All that the run may release; it is then held to it. None if that depends on a first noisy
-            count: only pure events pass until `ReleaseGate.fix_events`, and the budget treats the plan by its
-            target alone. A plan may also announce an estimate here and fix the true events after the count.
-        nodes_per_patient: At how many nodes a patient may have a record: so often the events count against the target.
-    """
-
-    run_id: str
-    plan_json: str
-    schema_hash: str
-    purpose: str
-    server: str
-    epsilon: float
-    delta: float
-    planned_events: tuple[PrivacyEvent, ...] | None = None
-    nodes_per_patient: int = 1
-
-    @property
-    def plan_hash(self) -> str:
-        """SHA-256 (hex) of the plan's text."""
-        return hashlib.sha256(self.plan_json.encode()).hexdigest()
+__all__ = ["Consent", "ReleaseGate", "ReleasedSteps"]
 
 
 class ReleasedSteps:
@@ -91,7 +62,7 @@ class ReleasedSteps:
             PolicyRefused: RELEASE_OUTSIDE_PLAN, if it is not the step after the last one.
         """
         if step != self._last + 1:
-            raise _outside_plan(self._run_id, f"Step {step} does not follow step {self._last} of its round.")
+            raise outside_plan(self._run_id, f"Step {step} does not follow step {self._last} of its round.")
         # Before it is produced: whatever happens, this step does not come again.
         self._last = step
         return produce()
@@ -134,18 +105,18 @@ class ReleaseGate:
     def agree(self, plan: AgreedPlan, *, consent: Consent = _nobody_to_ask) -> None:
         """Accepts a plan, or refuses it before any record is read. The same plan again changes nothing.
 
-        Looks in order at schema, purpose, server, period, δ and budget; a plan that passes is put before the steward
-        if the policy says so. The plan's whole cost is taken from the budget in one transaction with the check, so
-        that two plans cannot both be promised the same budget. A refusal writes one audit entry and nothing else.
+        Looks in order at schema, purpose, server, code, period, δ and budget; a plan that passes is put before the
+        steward if the policy says so. The plan's whole cost is taken from the budget in one transaction with the check,
+        so that two plans cannot both be promised the same budget. A refusal writes one audit entry and nothing else.
 
         Args:
             plan: The plan.
             consent: Asks the steward; may take as long as they do, and holds nothing meanwhile.
 
         Raises:
-            PolicyRefused: POLICY_SCHEMA_REFUSED, POLICY_PURPOSE_REFUSED, POLICY_SERVER_REFUSED, POLICY_PERIOD_UNSIGNED,
-                POLICY_DELTA_REFUSED, what `consent` raises, or RELEASE_OUTSIDE_PLAN for an id that stands for another
-                plan or a run that ended.
+            PolicyRefused: POLICY_SCHEMA_REFUSED, POLICY_PURPOSE_REFUSED, POLICY_SERVER_REFUSED, POLICY_CODE_REFUSED,
+                POLICY_PERIOD_UNSIGNED, POLICY_DELTA_REFUSED, what `consent` raises, or RELEASE_OUTSIDE_PLAN for an id
+                that stands for another plan or a run that ended.
             BudgetExceeded: BUDGET_EXCEEDED.
         """
         facts = {
@@ -157,12 +128,12 @@ class ReleaseGate:
             "epsilon": plan.epsilon,
             "delta": plan.delta,
         }
-        if _is_open(self._ledger.run(plan.run_id), plan):
+        if is_open(self._ledger.run(plan.run_id), plan):
             return
         try:
             self._check_policy(plan)
             announced = None if plan.planned_events is None else plan.planned_events * plan.nodes_per_patient
-            _check_target(plan.run_id, announced, target=plan.epsilon, delta=plan.delta)
+            check_target(plan.run_id, announced, target=plan.epsilon, delta=plan.delta)
             if self._policy.allow.consent == "ask":
                 self._admit_plan(plan, self._ledger.runs(self._policy.budget.period))
                 consent(plan)
@@ -204,6 +175,11 @@ class ReleaseGate:
                 "POLICY_SERVER_REFUSED",
                 f"{refused} The policy of node {self._node!r} does not list the server {plan.server!r}.",
             )
+        if allow.code and code_hash() not in allow.code:
+            raise PolicyRefused(
+                "POLICY_CODE_REFUSED",
+                f"{refused} The policy of node {self._node!r} does not list the code that it runs, {code_hash()!r}.",
+            )
         PeriodHistory.of(self._chain).require(budget, ledger=self._ledger, node=self._node)
         if plan.delta > budget.max_delta:
             raise PolicyRefused(
@@ -235,14 +211,14 @@ class ReleaseGate:
         told = {"run_id": run_id, "events": [event.model_dump() for event in events]}
         try:
             run = self._run(run_id)
-            _check_target(run_id, tuple(events) * nodes_per_patient, target=run.epsilon, delta=run.delta)
+            check_target(run_id, tuple(events) * nodes_per_patient, target=run.epsilon, delta=run.delta)
             budget = self._budget_of(run)
             self._ledger.fix_events(
                 run_id,
                 events,
                 facts=basis,
                 owes=Owed("events_fixed", told),
-                admit=lambda runs: _admit_fixing(run_id, self._period(budget, runs), events=events),
+                admit=lambda runs: admit_fixing(run_id, self._period(budget, runs), events=events),
             )
         except AevoriumError as error:
             self._record("events_refused", {**told, "code": error.code, "reason": error.message})
@@ -289,7 +265,7 @@ class ReleaseGate:
                     round=round,
                     events=events,
                     fingerprint=fingerprint,
-                    admit=lambda runs: _admit_release(
+                    admit=lambda runs: admit_release(
                         run_id, self._period(budget, runs), phase=phase, round=round, events=events
                     ),
                 )
@@ -341,7 +317,7 @@ class ReleaseGate:
             is_free = key not in self._at_work
             self._at_work.add(key)
         if not is_free:
-            error = _outside_plan(run_id, f"Phase {phase!r}, round {round} is being computed (replayed).")
+            error = outside_plan(run_id, f"Phase {phase!r}, round {round} is being computed (replayed).")
             self._record("release_refused", {**told, "code": error.code, "reason": error.message})
             raise error
         try:
@@ -384,16 +360,20 @@ class ReleaseGate:
         self._ledger.close_run(run_id, owes=Owed("run_closed", {"run_id": run_id}))
         self._pay_owed()
 
-    def spend(self) -> BudgetView:
-        """What was spent in the policy's period, in those before, and in all. Safe to release."""
-        return node_spend(
-            self._policy.budget, node=self._node, ledger=self._ledger, history=PeriodHistory.of(self._chain)
-        )
+    def spend(self, run_id: str | None = None) -> BudgetView:
+        """What was spent in the period in force, in the others, and in all. Safe to release.
+
+        Args:
+            run_id: A run, to see the period that pays for it, whichever is in force by now.
+        """
+        history = PeriodHistory.of(self._chain)
+        budget = (history.current or self._policy.budget) if run_id is None else self._budget_of(self._run(run_id))
+        return node_spend(budget, node=self._node, ledger=self._ledger, history=history)
 
     def _run(self, run_id: str) -> LedgerRun:
         run = self._ledger.run(run_id)
         if run is None:
-            raise _outside_plan(run_id, "This node never agreed to it.")
+            raise outside_plan(run_id, "This node never agreed to it.")
         return run
 
     def _period(self, budget: Budget, runs: Mapping[str, LedgerRun]) -> PeriodBudget:
@@ -415,57 +395,3 @@ class ReleaseGate:
 
     def _record(self, action: str, detail: Mapping[str, object]) -> None:
         self._chain.append(actor=self._node, action=action, detail=detail)
-
-
-def _is_open(known: LedgerRun | None, plan: AgreedPlan) -> bool:
-    """Whether the very same plan of the same server was agreed to before, and goes on."""
-    if known is None or known.closed_at is not None:
-        return False
-    return known.plan_hash == plan.plan_hash and known.facts.get("server") == plan.server
-
-
-def _admit_fixing(run_id: str, period: PeriodBudget, *, events: Sequence[PrivacyEvent]) -> None:
-    run = period.runs[run_id]
-    released = run.events
-    if run.epsilon < math.inf and not all(isinstance(event, DiscreteLaplace) for event in released):
-        raise _outside_plan(run_id, "Its events can no longer be fixed: it has released more than noisy counts.")
-    if not is_within(released, events):
-        raise _outside_plan(run_id, "The events to fix leave out some that were released.")
-    period.admit_events(run_id, planned=events)
-
-
-def _admit_release(
-    run_id: str, period: PeriodBudget, *, phase: str, round: int, events: Sequence[PrivacyEvent]
-) -> None:
-    run = period.runs[run_id]
-    if run.find(phase=phase, round=round) is not None:
-        events = ()  # They are among the run's own already, from before the process that reserved them ended.
-    if run.epsilon == math.inf:
-        period.admit_events(run_id, planned=run.planned_events or (*run.events, *events))
-        return
-    planned = run.planned_events
-    if planned is None:
-        planned = (*run.events, *events)
-        if not all(isinstance(event, DiscreteLaplace) for event in planned):
-            raise _outside_plan(run_id, "Its events are not fixed yet, and only noisy counts may be released before.")
-        _check_target(run_id, planned, target=run.epsilon, delta=run.delta)
-    elif not is_within((*run.events, *events), planned):
-        raise _outside_plan(run_id, "The agreed plan does not hold these events, or holds fewer of them.")
-    period.admit_events(run_id, planned=planned)
-
-
-def _check_target(run_id: str, events: Sequence[PrivacyEvent] | None, *, target: float, delta: float) -> None:
-    """Passes if events cost no more than their run's target; whatever is within them then costs no more either."""
-    if events is None or target == math.inf:
-        return
-    cost = epsilon(events, delta=delta)
-    if cost > target:
-        raise BudgetExceeded(
-            "BUDGET_EXCEEDED",
-            f"Run {run_id!r} refused. Its events cost ε = {cost:g} at δ = {delta:g}; its plan says ε = {target:g}.",
-            hint="The plan contradicts itself; find out why the server sent it.",
-        )
-
-
-def _outside_plan(run_id: str, reason: str) -> PolicyRefused:
-    return PolicyRefused("RELEASE_OUTSIDE_PLAN", f"Run {run_id!r} refused. {reason}")

@@ -60,14 +60,12 @@ class PeriodHistory:
         return self.limits[-1].budget if self.limits else None
 
     def limit_of(self, period: str, *, budget: Budget) -> Budget:
-        """The limit of a period: that in force, or the one that it had when another was opened.
+        """The limit of a period as it was set last, be it this moment by another process.
 
         Args:
             period: The period.
-            budget: The budget in force; taken for every period of a home without statements.
+            budget: What the policy says; taken for every period that no statement names.
         """
-        if period == budget.period:
-            return budget
         found = (each.budget for each in reversed(self.limits) if each.budget.period == period)
         return next(found, budget.model_copy(update={"period": period}))
 

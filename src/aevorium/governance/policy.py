@@ -44,6 +44,9 @@ class Allowance(_Entry):
     schemas: tuple[str, ...] = Field(default=(), description="Content hashes of the schemas allowed; empty allows any.")
     purposes: tuple[str, ...] = Field(default=(), description="Purposes allowed; empty allows any.")
     servers: tuple[str, ...] = Field(default=(), description="Identities of servers; empty allows any enrolled one.")
+    code: tuple[str, ...] = Field(
+        default=(), description="Hashes of the versions of this package that may take part; empty allows any."
+    )
     min_patients: int = Field(default=20, ge=0, description="Smallest noisy number of patients to take part with.")
     consent: Literal["automatic", "ask"] = Field(
         default="automatic", description="Whether a plan that fits is agreed to, or waits for the steward."

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from aevorium.governance.admission import AgreedPlan
 from aevorium.governance.chain import AuditChain
 from aevorium.governance.consent import ConsentDesk, ConsentRequest, PlanFacts, release_costs
-from aevorium.governance.gate import AgreedPlan
 from aevorium.governance.periods import PeriodHistory, adopt_policy
 from aevorium.governance.policy import NodePolicy, load_policy
 from aevorium.governance.steward import Steward
@@ -92,7 +92,7 @@ class Oversight:
         return self.policy()
 
     def _tell(self, request: ConsentRequest) -> None:
-        plan, home = request.plan, self._home.parent
+        plan, home = request.plan, self._home.parent.absolute()
         costs = ", ".join(f"{cost.purpose} {_number(cost.epsilon)}" for cost in plan.costs)
         command = f"aevorium budget {{}} {plan.plan_hash[:12]} --node {self._node} --home {home}"
         self._report(

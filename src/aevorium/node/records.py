@@ -24,7 +24,7 @@ class NodeRecords:
     """Reads the table once, and keeps the last division and the last encoding of it.
 
     Args:
-        data: The table, CSV or Parquet.
+        path: The table, CSV or Parquet.
         schema: Its schema.
         home: The node's home, where the key of its holdouts lies.
         generator: Makes generators of randomness.
@@ -33,14 +33,14 @@ class NodeRecords:
 
     def __init__(
         self,
-        data: Path,
+        path: Path,
         *,
         schema: TableSchema,
         home: Path,
         generator: Callable[[], torch.Generator],
         notice: Callable[[str], None],
     ) -> None:
-        self._data = data
+        self._path = path
         self._schema = schema
         self._home = home
         self._generator = generator
@@ -49,14 +49,14 @@ class NodeRecords:
         self._divided: tuple[float, pd.DataFrame, pd.DataFrame] | None = None
         self._encoded: tuple[pd.DataFrame, TableEncoder, EncodedTable] | None = None
 
-    def table(self) -> PatientTable:
+    def load(self) -> PatientTable:
         """The whole table. Reads patient records.
 
         Raises:
             DataError: It cannot be used.
         """
         if self._table is None:
-            self._table = read_table(self._data, self._schema)
+            self._table = read_table(self._path, self._schema)
             for line in self._table.findings.lines():
                 self._notice(line)
         return self._table
@@ -96,7 +96,7 @@ class NodeRecords:
 
     def _divide(self, plan: StudyPlan) -> tuple[pd.DataFrame, pd.DataFrame]:
         """The records that the plan trains on, and those that it evaluates with."""
-        table = self.table()
+        table = self.load()
         if not plan.has_holdout:
             return table.frame, table.frame
         if table.unit_ids is None:

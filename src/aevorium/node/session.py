@@ -39,9 +39,11 @@ from aevorium.federation.protocol import (
     TrainReply,
     TrainRequest,
 )
+from aevorium.governance.admission import AgreedPlan
 from aevorium.governance.budget import BudgetView
 from aevorium.governance.chain import AuditChain
-from aevorium.governance.gate import AgreedPlan, ReleaseGate
+from aevorium.governance.code import code_hash
+from aevorium.governance.gate import ReleaseGate
 from aevorium.governance.policy import NodePolicy
 from aevorium.governance.spend import write_spend
 from aevorium.node.checks import (
@@ -178,7 +180,7 @@ class NodeSession:
         Raises:
             DataError: The table cannot be used.
         """
-        self._records.table()
+        self._records.load()
 
     def connect(self, server: str) -> None:
         """From now on, only plans of this server are agreed to.
@@ -228,6 +230,7 @@ class NodeSession:
             node=self.config.name,
             plan_hash=plan.content_hash,
             version=__version__,
+            code_hash=code_hash(),
             is_noise_secret=self._noise.is_secret,
         )
 
@@ -260,7 +263,7 @@ class NodeSession:
         )
         noisy = int(numbers[0])
         self._gate.require_patients(request.run_id, noisy_count=noisy)
-        unit_ids = self._records.table().unit_ids
+        unit_ids = self._records.load().unit_ids
         is_simulated = unit_ids is not None and looks_simulated(unit_ids)
         return CountReply(count=noisy, is_simulated=is_simulated)
 
@@ -452,7 +455,7 @@ class NodeSession:
             run = require_agreed(request, self._ledger.run(request.run_id), server=self._server)
         self._steps = None
         self._gate.close(request.run_id)
-        view = self._gate.spend()
+        view = self._gate.spend(request.run_id)
         self.is_over = self.has_finished = True
         return FinishReply(
             node=self.config.name,

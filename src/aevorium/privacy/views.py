@@ -51,8 +51,8 @@ def views_of(plan: StudyPlan, events: Sequence[PrivacyEvent]) -> tuple[View, ...
     reason = f"a sum has the noise of at least {shares} of {nodes} nodes"
     others = [seen("another node", shares - 1, "it knows its own share of the noise")]
     if plan.colluding:
-        reason_of_others = f"they know {plan.colluding} shares of the noise"
-        others.insert(0, seen(f"the server with {plan.colluding} nodes", without, reason_of_others))
+        together = "one node" if plan.colluding == 1 else f"{plan.colluding} nodes"
+        others.insert(0, seen(f"the server with {together}", without, "it is told their shares of the noise"))
     return (
         View("the world, and a server that sees sums alone", plan.epsilon, shares, reason),
         *others,

@@ -30,6 +30,7 @@ class NodeRecord(_Record):
     spent: float = Field(default=0.0, description="ε of what it released in the run, at the plan's δ.")
     limit: float | None = Field(default=None, description="Its limit for the period.")
     left: float | None = Field(default=None, description="What is left of it.")
+    code_hash: str | None = Field(default=None, description="SHA-256 of the code that it ran, as it told.")
 
 
 class StudyRecord(_Record):

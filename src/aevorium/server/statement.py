@@ -7,11 +7,10 @@ always the plan's target: what the events that happened would cost is a property
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from aevorium.privacy.attack import PrivacyCurve, claimed_curve, exact_curve
+from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.events import (
     DiscreteGaussian,
     DiscreteGaussianSum,
@@ -22,147 +21,27 @@ from aevorium.privacy.events import (
     SampledGaussian,
 )
 from aevorium.privacy.phases import LOSS_BOUND, LOSS_LEVELS, PhaseBudget, plan_budget
-from aevorium.privacy.plan import StudyPlan
 from aevorium.privacy.schedule import CLIP_LEVELS, MOST_PARAMETERS
 from aevorium.privacy.views import views_of
 from aevorium.schema.table import TableSchema
+from aevorium.server.attack_terms import attack_terms
 from aevorium.server.record import NodeRecord, StudyRecord
+from aevorium.server.statement_form import (
+    FederationFacts,
+    Hashes,
+    MechanismRow,
+    NodeRow,
+    PrivacyStatement,
+    ViewRow,
+)
 
 __all__ = [
-    "AttackTerms",
-    "MechanismRow",
-    "MembershipBound",
-    "NodeRow",
-    "PrivacyStatement",
-    "ViewRow",
     "assumptions",
     "cautions",
     "describe_event",
     "node_size",
     "privacy_statement",
 ]
-
-_FALSE_ALARMS = (0.01, 0.001)
-"""False-positive rates at which attacks are bounded."""
-
-_PRIORS = (0.5, 0.1)
-"""Probabilities of participation before anything is released: a coin's, and a rare one."""
-
-_EXCEPTION = 1e-3
-"""Probability of an output for which the bound on the posterior need not hold."""
-
-
-class _Facts(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
-
-
-class ViewRow(_Facts):
-    """What holds against somebody who sees a certain part of what is sent."""
-
-    viewer: str = Field(description="Who looks.")
-    epsilon: float = Field(description="ε of everything that this viewer sees.")
-    delta: float = Field(description="The δ at which it holds.")
-    why: str = Field(description="Why.")
-
-
-class NodeRow(_Facts):
-    """One node's spend, from its ledger."""
-
-    name: str = Field(description="The node.")
-    released: float = Field(description="ε of what it released in the run, at the plan's δ; the claim is above it.")
-    limit: float | None = Field(description="Its limit for the period; null if it did not say.")
-    left: float | None = Field(description="What was left of it when the run ended.")
-
-
-class FederationFacts(_Facts):
-    """The nodes together: their patients are different people, so that the largest ε counts and not the sum."""
-
-    epsilon: float = Field(description="The claim: the largest of the nodes'.")
-    released: float = Field(description="The largest of what the nodes released.")
-    rule: str = Field(description="How the nodes' ε make the federation's.")
-
-
-class MechanismRow(_Facts):
-    """One mechanism and the nodes at which it ran with the same parameters."""
-
-    phase: str = Field(description="The phase.")
-    nodes: tuple[str, ...] = Field(description="The nodes.")
-    mechanism: str = Field(description="Its name.")
-    parameters: str = Field(description="Its parameters, for people.")
-    event: PrivacyEvent = Field(description="What is charged for it each time.")
-    times: int = Field(ge=1, description="How often it was planned.")
-
-
-class Precision(_Facts):
-    """How often an attacker is right, given how likely participation was beforehand."""
-
-    prior: float = Field(description="Probability of participation beforehand.")
-    at_most: float = Field(description="The bound.")
-
-
-class MembershipBound(_Facts):
-    """What a membership test can reach, whatever it knows besides."""
-
-    false_positive_rate: float = Field(description="Share of patients outside the study that the test flags.")
-    true_positive_rate: float = Field(description="Share of participants that it flags, at the most.")
-    precision: tuple[Precision, ...] = Field(
-        description="Share of its flags that are right, at the most, if it flags at least that share of outsiders."
-    )
-
-
-class AttackTerms(_Facts):
-    """What the guarantee means for an attacker who knows everything but whether one patient took part."""
-
-    basis: str = Field(description="What the bounds are computed from.")
-    tests: tuple[MembershipBound, ...] = Field(description="Bounds on membership tests.")
-    exception: float = Field(description="Probability of an output for which `posterior` need not hold.")
-    posterior: tuple[Precision, ...] = Field(
-        description="Probability of participation after everything was seen, at the most, but for the exception."
-    )
-
-
-class Hashes(_Facts):
-    """What the statement is about, by content."""
-
-    schema_: str = Field(alias="schema", description="Content hash of the schema.")
-    plan: str = Field(description="Content hash of the plan.")
-    audit_head: str | None = Field(description="Hash of the server's last audit entry of the run.")
-
-
-class PrivacyStatement(_Facts):
-    """The statement: `privacy_statement.json`. Safe to release."""
-
-    schema_version: int = Field(default=1, description="Version of this format.")
-    study: str = Field(description="Name of the schema.")
-    run_id: str = Field(description="The run.")
-    started_at: str = Field(description="UTC, ISO 8601.")
-    finished_at: str | None = Field(description="UTC, ISO 8601.")
-    purpose: str = Field(description="What the result is for.")
-    recipe: str = Field(description="How the model was trained.")
-    trust: str = Field(description="The trust model.")
-    is_private: bool = Field(description="Whether there is a claim at all.")
-    warnings: tuple[str, ...] = Field(description="What to know first.")
-    unit: str = Field(description="Whose participation is protected.")
-    adjacency: str = Field(description="Which tables are neighbours.")
-    epsilon: float = Field(description="The claim's ε for every node, end to end.")
-    delta: float = Field(description="The claim's δ.")
-    covers: str = Field(description="What the claim covers.")
-    views: tuple[ViewRow, ...] = Field(description="Against whom it holds.")
-    federation: FederationFacts = Field(description="The nodes together.")
-    nodes: tuple[NodeRow, ...] = Field(description="The nodes one by one.")
-    attack: AttackTerms | None = Field(description="What an attacker can do at the most; null without privacy.")
-    mechanisms: tuple[MechanismRow, ...] = Field(description="What was planned, none of it more often than here.")
-    sensitivity: tuple[str, ...] = Field(description="How far one record moves each release.")
-    sampling: str = Field(description="How records enter a step of training.")
-    composition: str = Field(description="How the ε of releases make that of the run.")
-    assumptions: tuple[str, ...] = Field(description="What the claim rests on.")
-    uncharged: tuple[str, ...] = Field(description="What is not charged, and why.")
-    software: dict[str, str] = Field(description="Versions.")
-    hashes: Hashes = Field(description="What the statement is about.")
-
-    def to_json(self) -> str:
-        """The file's text."""
-        return self.model_dump_json(indent=2, by_alias=True) + "\n"
 
 
 def privacy_statement(record: StudyRecord, schema: TableSchema) -> PrivacyStatement:
@@ -188,6 +67,11 @@ def privacy_statement(record: StudyRecord, schema: TableSchema) -> PrivacyStatem
         adjacency=f"add/remove: two tables are neighbours if one has one {schema.unit}'s record more",
         epsilon=plan.epsilon,
         delta=plan.delta,
+        subject=(
+            "Everything that a node sent in this run"
+            if plan.noise_shares is None
+            else "Everything that was opened in this run, each node's count and the sums over nodes"
+        ),
         covers=(
             "the count, all tables, every round of training and every loss; model, synthetic rows and report are"
             " computed from them"
@@ -195,13 +79,13 @@ def privacy_statement(record: StudyRecord, schema: TableSchema) -> PrivacyStatem
         views=_views(record, budget),
         federation=FederationFacts(
             epsilon=plan.epsilon,
-            released=max((node.spent for node in record.nodes), default=0.0),
+            released=_released(record, budget),
             rule=_RULE if plan.max_nodes_per_patient == 1 else _RULE_OF_SEVERAL.format(plan.max_nodes_per_patient),
         ),
         nodes=tuple(
             NodeRow(name=node.name, released=node.spent, limit=node.limit, left=node.left) for node in record.nodes
         ),
-        attack=_attack_terms(plan, budget) if plan.is_private else None,
+        attack=attack_terms(plan, budget) if plan.is_private else None,
         mechanisms=_mechanisms(record, budget) if plan.is_private else (),
         sensitivity=_sensitivity(budget),
         sampling=(
@@ -278,6 +162,14 @@ def _warnings(record: StudyRecord) -> tuple[str, ...]:
     return (*notes, *cautions(record))
 
 
+def _released(record: StudyRecord, budget: PhaseBudget) -> float:
+    """ε of what was released about one patient: at the node that released most, or at so many nodes together."""
+    several, size = record.plan.max_nodes_per_patient, budget.plan.node_size(count=None, records=record.records)
+    if several > 1 and size is not None:
+        return epsilon(budget.events(size) * several, delta=record.plan.delta)
+    return max((node.spent for node in record.nodes), default=0.0)
+
+
 _RULE = "the largest of the nodes', not their sum: patients of different nodes are different people"
 _RULE_OF_SEVERAL = (
     "the ε of any {} nodes together, whose events are composed: a patient may have a record at so many of them"
@@ -294,37 +186,6 @@ def _views(record: StudyRecord, budget: PhaseBudget) -> tuple[ViewRow, ...]:
         ViewRow(viewer=view.viewer, epsilon=view.epsilon, delta=plan.delta, why=view.reason)
         for view in views_of(plan, events)
     )
-
-
-def _attack_terms(plan: StudyPlan, budget: PhaseBudget) -> AttackTerms:
-    curve, basis = _curve(plan, budget)
-    return AttackTerms(
-        basis=basis,
-        tests=tuple(
-            MembershipBound(
-                false_positive_rate=rate,
-                true_positive_rate=curve.true_positive_rate(false_positive_rate=rate),
-                precision=tuple(
-                    Precision(prior=prior, at_most=curve.precision(prior=prior, false_positive_rate=rate))
-                    for prior in _PRIORS
-                ),
-            )
-            for rate in _FALSE_ALARMS
-        ),
-        exception=_EXCEPTION,
-        posterior=tuple(
-            Precision(prior=prior, at_most=curve.posterior(prior=prior, exception=_EXCEPTION)) for prior in _PRIORS
-        ),
-    )
-
-
-def _curve(plan: StudyPlan, budget: PhaseBudget) -> tuple[PrivacyCurve, str]:
-    """The guaranteed curve: that of the planned events only if no parameter of theirs depends on a noisy count."""
-    claim = claimed_curve(epsilon=plan.epsilon, delta=plan.delta)
-    if plan.declared_size is None:
-        return claim, "the claim (ε, δ) alone: the parameters depended on a noisy count"
-    planned = exact_curve(budget.events(plan.declared_size) * plan.max_nodes_per_patient)
-    return PrivacyCurve((*claim.points, *planned.points)), "all pairs (ε, δ) of the planned events, and the claim"
 
 
 def _mechanisms(record: StudyRecord, budget: PhaseBudget) -> tuple[MechanismRow, ...]:
@@ -387,8 +248,9 @@ def _sensitivity(budget: PhaseBudget) -> tuple[str, ...]:
     if budget.plan.noise_shares is not None:
         lines.append(
             f"Sums of nodes: numbers are whole, scaled where a share of noise would be too narrow. Gradients are"
-            f" rounded at random to {CLIP_LEVELS} levels a clipping norm, which adds at most {MOST_PARAMETERS**0.5:.0f}"
-            " levels to what a record changes. That shares add up to nearly one discrete Gaussian is charged too."
+            f" rounded at random to 2^{math.log2(CLIP_LEVELS):g} levels a clipping norm, which adds at most"
+            f" {math.sqrt(MOST_PARAMETERS):g} levels to what a record changes. That shares add up to nearly one"
+            " discrete Gaussian is charged too."
         )
     if budget.associations.pairs:
         lines.insert(
@@ -444,7 +306,7 @@ def assumptions(record: StudyRecord, schema: TableSchema) -> tuple[str, ...]:
     if plan.noise_shares is not None:
         lines += [
             f"The server opens no sum with fewer than {plan.noise_shares} of the {len(plan.nodes)} nodes' parts, and at"
-            f" most {plan.colluding} nodes tell it their noise. Nodes add the noise that they agreed to.",
+            f" most {plan.colluding} of them tell it their noise. Nodes add the noise that they agreed to.",
             "Gradients are summed as floating-point numbers before they are rounded to whole ones.",
         ]
     if plan.records is not None:

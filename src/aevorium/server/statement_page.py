@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from aevorium.server.statement import AttackTerms, MechanismRow, NodeRow, PrivacyStatement
+from aevorium.server.attack_terms import AttackTerms
+from aevorium.server.statement_form import MechanismRow, NodeRow, PrivacyStatement
 
 __all__ = ["statement_page"]
 
@@ -28,24 +29,26 @@ def statement_page(statement: PrivacyStatement) -> str:
 
 def _claim(statement: PrivacyStatement) -> list[str]:
     views = ["| who looks | ε | δ | why |", "|---|---|---|---|"]
-    views += [f"| {row.viewer} | {number(row.epsilon)} | {row.delta:g} | {row.why} |" for row in statement.views]
+    views += [f"| {row.viewer} | {_number(row.epsilon)} | {row.delta:g} | {row.why} |" for row in statement.views]
     together = statement.federation
     return [
         "## Claim",
-        f"Everything that a node sent in this run, together, is (ε, δ)-differentially private for one {statement.unit}"
-        f" ({statement.adjacency}) with **ε = {number(statement.epsilon)}, δ = {statement.delta:g}**. This covers"
+        f"{statement.subject}, together, is (ε, δ)-differentially private for one {statement.unit}"
+        f" ({statement.adjacency}) with **ε = {_number(statement.epsilon)}, δ = {statement.delta:g}**. This covers"
         f" {statement.covers}.",
         "\n".join(views),
-        f"Over the federation: {together.rule}. Claim {number(together.epsilon)}, released"
-        f" {number(together.released)}.",
+        f"Over the federation: {together.rule}. Claim {_number(together.epsilon)}, released"
+        f" {_number(together.released)}.",
         _nodes(statement.nodes),
+        "Limit and left are those of the node's budget period. They count all its runs together, whichever come later,"
+        " which is somewhat more than this run by itself.",
     ]
 
 
 def _nodes(nodes: tuple[NodeRow, ...]) -> str:
     groups: dict[tuple[str, str, str], list[str]] = {}
     for node in nodes:
-        told = (number(node.released), _known(node.limit), _known(node.left))
+        told = (_number(node.released), _known(node.limit), _known(node.left))
         groups.setdefault(told, []).append(node.name)
     rows = ["| node | ε of what it released | limit | left |", "|---|---|---|---|"]
     return "\n".join([*rows, *(f"| {', '.join(names)} | {' | '.join(told)} |" for told, names in groups.items())])
@@ -105,13 +108,13 @@ def _lines(texts: tuple[str, ...] | list[str]) -> str:
     return "\n".join(f"- {text}" for text in texts)
 
 
-def number(value: float) -> str:
+def _number(value: float) -> str:
     """An ε as it is: never rounded down."""
     return "∞" if math.isinf(value) else f"{value:.12g}"
 
 
 def _known(value: float | None) -> str:
-    return "?" if value is None else number(value)
+    return "?" if value is None else _number(value)
 
 
 def _percent(share: float) -> str:

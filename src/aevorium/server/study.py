@@ -45,6 +45,7 @@ from aevorium.federation.protocol import (
     read_array,
     read_body,
 )
+from aevorium.federation.resending import ResendingGrid
 from aevorium.privacy.phases import PhaseBudget, plan_budget
 from aevorium.privacy.schedule import CellNoise
 from aevorium.progress import PhaseStarted, Report
@@ -58,6 +59,9 @@ from aevorium.server.summed import SummedTraining
 from aevorium.server.warm_start import WarmStart, coarse_design, fine_design, learning_rate, pretraining
 
 __all__ = ["StudyConductor"]
+
+_PATIENCE = 90.0
+"""Seconds for which a node that was lost is waited for: time to start it again, and for its old connection to end."""
 
 _FAREWELL, _HURRY = 30.0, 2.0
 """Seconds that a node has to take leave (it only reads its ledger then): commonly, and when somebody is waiting."""
@@ -87,7 +91,7 @@ class StudyConductor:
         timeout: float,
         should_stop: Callable[[], bool],
     ) -> None:
-        self._grid = grid
+        self._grid = ResendingGrid(grid, patience=min(_PATIENCE, timeout))
         self._schema = schema
         self._journal = journal
         self._settings = settings
@@ -99,6 +103,7 @@ class StudyConductor:
         self._agreed: dict[int, str] = {}
         self._names: dict[int, str] = {}
         self._counts: dict[int, int] = {}
+        self._code: dict[str, str] = {}
         self._budget: PhaseBudget = plan_budget(self._plan)
 
     def conduct(self) -> None:
@@ -138,6 +143,7 @@ class StudyConductor:
             if body.plan_hash != self._plan.content_hash or not is_known:
                 raise FederationError("MESSAGE_INVALID", f"Node {body.node!r} agreed to another plan than the study's.")
             self._agreed[node_id] = self._names[node_id] = body.node
+            self._code[body.node] = body.code_hash
         self._require(replies, phase="plan")
         self._journal.update(is_noise_secret=all(body.is_noise_secret for body in bodies.values()))
         self._journal.note("nodes_agreed", {"nodes": sorted(self._names.values()), "refused": len(replies.codes)})
@@ -333,11 +339,14 @@ class StudyConductor:
         return tuple(self._node_record(name, finished.get(name), counts.get(name)) for name in self._plan.nodes)
 
     def _node_record(self, name: str, reply: FinishReply | None, count: int | None) -> NodeRecord:
+        code = self._code.get(name)
         if reply is not None:
-            return NodeRecord(name=name, count=count, spent=reply.spent, limit=reply.limit, left=reply.left)
+            return NodeRecord(
+                name=name, count=count, spent=reply.spent, limit=reply.limit, left=reply.left, code_hash=code
+            )
         # A node that agreed and does not answer may have spent all that it agreed to; never less is said of it.
         spent = self._plan.epsilon if name in self._agreed.values() else 0.0
-        return NodeRecord(name=name, count=count, spent=spent)
+        return NodeRecord(name=name, count=count, spent=spent, code_hash=code)
 
 
 def _now() -> str:

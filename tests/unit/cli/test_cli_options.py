@@ -31,7 +31,7 @@ from aevorium.workspace import Workspace
         (options.Seed, "seed"),
         (options.WorkspaceFolder, "workspace"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "option",
 )
 def test_the_help_of_a_flag_names_its_variable_and_default(option, setting):
     text = option.__metadata__[0].help

@@ -75,7 +75,7 @@ def test_other_types_shapes_and_bodies_are_refused() -> None:
 
 
 def test_errors_carry_a_code_and_nothing_else() -> None:
-    request = _message(pack(PlanReply(node="a", plan_hash="h", version="1", is_noise_secret=True)))
+    request = _message(pack(PlanReply(node="a", plan_hash="h", version="1", code_hash="c", is_noise_secret=True)))
     assert error_code(request) is None
     assert error_code(error_reply("BUDGET_EXCEEDED", to=request)) == "BUDGET_EXCEEDED"
     assert error_code(error_reply("Jane Doe, 1931", to=request)) == "INTERNAL"

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 
 from aevorium.errors import AevoriumError, BudgetExceeded, ExitStatus, PolicyRefused
+from aevorium.governance.admission import AgreedPlan
 from aevorium.governance.chain import AuditChain
-from aevorium.governance.gate import AgreedPlan, ReleaseGate
-from aevorium.governance.policy import Allowance, Budget, NodePolicy, simulated_policy
+from aevorium.governance.code import code_hash
+from aevorium.governance.gate import ReleaseGate
+from aevorium.governance.periods import adopt_policy, open_period, set_limit
+from aevorium.governance.policy import Allowance, Budget, NodePolicy, new_limit, simulated_policy, write_policy
+from aevorium.governance.steward import Steward
 from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.events import DiscreteGaussian, DiscreteLaplace, NonPrivate, SampledGaussian
 from aevorium.privacy.ledger import SqliteLedger
@@ -155,6 +159,7 @@ def test_what_fails_while_records_are_read_stays_spent(make, error):
         (Allowance(schemas=("other",)), "POLICY_SCHEMA_REFUSED"),
         (Allowance(purposes=("billing",)), "POLICY_PURPOSE_REFUSED"),
         (Allowance(servers=("server-2",)), "POLICY_SERVER_REFUSED"),
+        (Allowance(code=("0" * 64,)), "POLICY_CODE_REFUSED"),
     ],
 )
 def test_a_plan_that_the_steward_does_not_allow_leaves_only_an_audit_entry(make, policy, code):
@@ -168,7 +173,9 @@ def test_a_plan_that_the_steward_does_not_allow_leaves_only_an_audit_entry(make,
 
 
 def test_lists_that_name_the_plan_s_facts_allow_it(make):
-    allowed = Allowance(schemas=("x", "abc"), purposes=("synthetic data",), servers=("server-1",))
+    allowed = Allowance(
+        schemas=("x", "abc"), purposes=("synthetic data",), servers=("server-1",), code=("0" * 64, code_hash())
+    )
     node = make(NodePolicy(budget=Budget(period="2026"), allow=allowed))
     node.gate.agree(plan())
     assert node.actions == ["plan_agreed"]
@@ -500,6 +507,36 @@ def test_a_new_period_neither_frees_nor_stops_the_runs_of_the_old_one(make):
     )
     assert later.gate.spend().spent == 0
     assert node.gate.spend().spent > 0
+
+
+def test_a_period_that_the_steward_opens_under_a_running_gate_leaves_its_run_in_the_old_one(make, tmp_path):
+    node = make()
+    policy = NodePolicy(budget=Budget(max_epsilon=10.0, max_delta=DELTA, period="2026"))
+    steward = Steward(tmp_path, node="st-mary", chain=AuditChain(tmp_path / "audit.db"))
+    adopt_policy(lambda: policy, steward=steward, ledger=node.ledger)
+    node.gate.agree(plan())
+    node.release(phase="count", events=[COUNT], produce=lambda: (np.array([1]),))
+    write_policy(tmp_path / "policy.toml", policy)
+    open_period("2027", file=tmp_path / "policy.toml", steward=steward, ledger=node.ledger)
+    assert (node.gate.spend().period, node.gate.spend().spent) == ("2027", 0)
+    assert (node.gate.spend("r1").period, node.gate.spend("r1").spent) == ("2026", 0.1)
+    node.release(phase="tables", events=[TABLES], produce=lambda: (np.array([1]),))
+    assert node.ledger.periods() == ("2026",)
+
+
+def test_a_limit_that_the_steward_signs_lower_stops_the_run_that_goes_on(make, tmp_path):
+    node = make()
+    policy = NodePolicy(budget=Budget(max_epsilon=10.0, max_delta=DELTA, period="2026"))
+    steward = Steward(tmp_path, node="st-mary", chain=AuditChain(tmp_path / "audit.db"))
+    adopt_policy(lambda: policy, steward=steward, ledger=node.ledger)
+    node.gate.agree(plan())
+    write_policy(tmp_path / "policy.toml", policy)
+    lower = new_limit(policy.budget, epsilon=0.5, delta=None)
+    set_limit(lower, file=tmp_path / "policy.toml", steward=steward, ledger=node.ledger, node="st-mary")
+    refused(
+        "BUDGET_EXCEEDED",
+        lambda: node.release(phase="count", events=[COUNT], produce=must_not_run),
+    )
 
 
 def test_a_run_without_privacy_needs_a_policy_without_a_limit(make):

@@ -69,7 +69,7 @@ OUTSIDE = (
 
 
 def test_records_are_used_inside_the_gate_alone() -> None:
-    """In the session, what is computed from the table is computed in `produce`, or stays (`_records`)."""
+    """In the session, what is computed from the table is computed in `produce`, or stays (`NodeRecords`)."""
     functions = _functions(session)
     for name in PHASES:
         calls = [ast.unparse(node) for node in ast.walk(functions[name]) if isinstance(node, ast.Call)]
@@ -96,7 +96,7 @@ def test_records_are_used_inside_the_gate_alone() -> None:
         nodes = [node for node in ast.walk(functions[name]) if isinstance(node, ast.Attribute)]
         used = {node.attr for node in nodes if ast.unparse(node.value) == "self._records"} - {"encode"}
         wanted = {"evaluation"} if name == "evaluation" else {"training"}
-        assert used - ({"table"} if name == "count" else set()) == wanted
+        assert used - ({"load"} if name == "count" else set()) == wanted
 
 
 def test_replies_are_made_of_what_the_gate_returned_and_of_public_facts() -> None:

@@ -8,7 +8,8 @@ from aevorium.privacy.events import SampledGaussian
 from aevorium.privacy.plan import StudyPlan
 from aevorium.schema.table import TableSchema
 from aevorium.server.record import NodeRecord, StudyRecord
-from aevorium.server.statement import PrivacyStatement, cautions, node_size, privacy_statement
+from aevorium.server.statement import cautions, node_size, privacy_statement
+from aevorium.server.statement_form import PrivacyStatement
 from aevorium.server.statement_page import statement_page
 
 

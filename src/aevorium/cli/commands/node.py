@@ -107,8 +107,8 @@ def node(
             )
         spend = session.write_views()
         console.say(
-            f"The run is over. Spent in the period {spend.period}: ε = {spend.spent:.4g} of {spend.max_epsilon:g}. "
-            f"Ledger, audit log and policy: {folder.folder}"
+            f"The run is over. Spent in the period {spend.period}: ε = {spend.spent:.4g} of {spend.max_epsilon:g}; "
+            f"over all periods: {spend.lifetime:.4g}. Ledger, audit log and policy: {folder.folder}"
         )
         return {"node": spend.node, "home": str(folder.folder), "budget": spend.model_dump(mode="json")}
 

@@ -145,5 +145,6 @@ def _explained(*, has_policies: bool) -> Iterator[None]:
             error.code,
             error.message,
             hint="A workspace of simulated nodes pays for one run. Give a new --workspace (what both runs release from "
-            "the same records then adds up, and no ledger says so), or a larger limit with --policy.",
+            "the same records then adds up, and no ledger says so), or a larger limit of the period 'simulated' with "
+            "--policy.",
         ) from error

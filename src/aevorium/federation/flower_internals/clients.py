@@ -34,11 +34,13 @@ class KnownNode:
         node_id: Flower's number for it.
         name: The name it was enrolled under.
         is_online: Whether it is connected.
+        connected_at: When its present connection, or its last one, began; empty before the first.
     """
 
     node_id: int
     name: str
     is_online: bool
+    connected_at: str
 
 
 class SuperlinkControl:
@@ -71,7 +73,10 @@ class SuperlinkControl:
         from flwr.proto.control_pb2 import ListNodesRequest
 
         listed = self._client.ListNodes(ListNodesRequest()).nodes_info
-        return [KnownNode(int(node.node_id), str(node.name), node.status == "online") for node in listed]
+        return [
+            KnownNode(int(node.node_id), str(node.name), node.status == "online", str(node.last_activated_at))
+            for node in listed
+        ]
 
     def start_run(self, fab: bytes) -> int:
         """Starts a run of an app bundle and returns its number."""
