@@ -90,7 +90,7 @@ def test_a_real_column_of_a_derived_name_is_ignored_and_named(tmp_path):
 
 
 def test_gzip_is_read(tmp_path):
-    assert_expected(read_table(written(tmp_path, gzip.compress(TEXT.encode(, mtime=0)), "t.CSV.GZ"), SCHEMA))
+    assert_expected(read_table(written(tmp_path, gzip.compress(TEXT.encode(), mtime=0), "t.CSV.GZ"), SCHEMA))
 
 
 @pytest.mark.parametrize("form", ["numbers", "text", "categories", "single precision"])
@@ -213,7 +213,7 @@ def test_a_byte_that_is_no_utf8_is_found_across_the_pieces_of_a_large_file(tmp_p
     ("name", "content", "code", "reason"),
     [
         ("t.csv.gz", TEXT.encode(), "DATA_UNREADABLE", "not a complete gzip file"),
-        ("t.csv.gz", gzip.compress(TEXT.encode(, mtime=0))[:-12], "DATA_UNREADABLE", "not a complete gzip file"),
+        ("t.csv.gz", gzip.compress(TEXT.encode(), mtime=0)[:-12], "DATA_UNREADABLE", "not a complete gzip file"),
         ("t.parquet", TEXT.encode(), "DATA_UNREADABLE", "damaged"),
         ("t.parquet", b"", "DATA_UNREADABLE", "damaged"),
         ("t.xlsx", b"PK", "DATA_UNREADABLE", "none of .csv, .csv.gz, .parquet"),
