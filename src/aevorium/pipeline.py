@@ -19,6 +19,7 @@ import torch
 from flwr.serverapp import Grid, ServerApp
 
 from aevorium.errors import AevoriumError, InternalError
+from aevorium.evaluation.comparison import Comparison
 from aevorium.federation.local import run_in_process
 from aevorium.federation.protocol import TrainingSettings
 from aevorium.governance.keys import Key, load_or_create_key
@@ -67,6 +68,7 @@ class RunResult:
         rounds: The rounds in order.
         seconds: How long it took.
         outputs: The files that it left.
+        comparison: How its rows compare with the evaluation tables; None if it paid for none.
     """
 
     record: StudyRecord
@@ -74,6 +76,7 @@ class RunResult:
     rounds: tuple[RoundFinished, ...]
     seconds: float
     outputs: tuple[Path, ...]
+    comparison: Comparison | None = None
 
     @property
     def nodes(self) -> tuple[NodeRecord, ...]:
@@ -147,13 +150,14 @@ def conduct_run(
     except KeyboardInterrupt as error:
         raise AevoriumError("RUN_INTERRUPTED", "The run was stopped. What nodes had released stays charged.") from error
     report(PhaseStarted("report"))
-    outputs = write_results(journal, schema=schema, key=key, rounds=rounds, report=report)
+    results = write_results(journal, schema=schema, key=key, rounds=rounds, report=report)
     return RunResult(
         record=journal.record,
         schema=schema,
         rounds=tuple(rounds),
         seconds=time.monotonic() - started,
-        outputs=outputs,
+        outputs=results.outputs,
+        comparison=results.comparison,
     )
 
 

@@ -17,7 +17,8 @@ from aevorium.encoding.grid import number_of_bins, table_grids
 from aevorium.errors import ConfigError, PolicyRefused
 from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.events import PrivacyEvent
-from aevorium.privacy.plan import MIN_AGGREGATED, StudyPlan, Trust, cost_of, plan_budget
+from aevorium.privacy.phases import cost_of, plan_budget
+from aevorium.privacy.plan import MIN_AGGREGATED, StudyPlan, Trust, divides_patients
 from aevorium.privacy.shares import RecipeName
 from aevorium.schema.table import TableSchema
 from aevorium.server.statement import describe_event
@@ -48,6 +49,8 @@ class RunOptions:
         purpose: What the result is for.
         timeout: Seconds after which a node that has not answered a request counts as lost.
         pretraining_steps: Steps on rows of the surrogate; None leaves them to a public rule.
+        evaluation_share: Share of the patients that is held out for evaluation, or, where the schema names no unit_id,
+            of the budget.
     """
 
     epsilon: float = 3.0
@@ -68,6 +71,7 @@ class RunOptions:
     purpose: str = "synthetic data"
     timeout: float = 3600.0
     pretraining_steps: int | None = None
+    evaluation_share: float = 0.0
 
     def require_available(self) -> None:
         """Passes if this version can do what was chosen.
@@ -164,6 +168,10 @@ def plan_study(schema: TableSchema, node_names: Sequence[str], options: RunOptio
             batch_size=options.batch_size,
             records=options.records,
             noise_multiplier=options.noise_multiplier,
+            evaluation_share=options.evaluation_share,
+            has_holdout=divides_patients(
+                schema, share=options.evaluation_share, nodes_per_patient=options.max_nodes_per_patient
+            ),
         )
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
@@ -180,7 +188,7 @@ def plan_cost(plan: StudyPlan, *, size: float) -> list[PhaseCost]:
 
     Args:
         plan: The plan.
-        size: The node's declared number of records.
+        size: How many records of the node are trained on, as declared.
     """
     budget = plan_budget(plan)
     schedule = budget.training(size)
@@ -192,8 +200,10 @@ def plan_cost(plan: StudyPlan, *, size: float) -> list[PhaseCost]:
     phases += [(f"associations, {tables.candidates} coarse tables", (event,)) for event in tables.coarse_events()]
     phases += [(f"associations, {tables.pairs} tables", (event,)) for event in tables.fine_events()]
     phases += [(f"training, {plan.rounds} rounds", (event,) * plan.rounds) for event in schedule.round_events()]
+    held, evaluation = ", patients held out" if plan.has_holdout else "", budget.evaluation
+    phases += [(f"evaluation, {evaluation.columns + evaluation.pairs} tables{held}", evaluation.events())]
     costs = []
-    for phase, events in phases:
+    for phase, events in (phase for phase in phases if phase[1]):
         mechanism, parameters = describe_event(events[0])
         costs.append(PhaseCost(phase, mechanism, parameters, epsilon(events, delta=plan.delta)))
     return costs
@@ -240,7 +250,7 @@ def vary(
 def _variation(schema: TableSchema, options: RunOptions, *, change: str, records: int, nodes: int) -> Variation:
     plan = plan_study(schema, node_names(nodes), replace(options, records=records))
     budget = plan_budget(plan)
-    schedule = budget.training(records / nodes)
+    schedule = budget.training(plan.declared_size or records / nodes)
     bins = number_of_bins(records=records, epsilon=plan.epsilon, nodes=plan.noise_piles)
     cells = median(grid.cells for grid in table_grids(schema, bins=bins).values())
     return Variation(

@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from aevorium.encoding.evaluation import EvaluationTables
 from aevorium.encoding.grid import table_grids
 from aevorium.encoding.statistics import TableStatistics
+from aevorium.evaluation.comparison import Comparison, compare_evaluation
 from aevorium.evaluation.released import ReleasedTable, card_of_released, compare_released
 from aevorium.evaluation.report.model import LocalReport, NodeSpend, PhaseSpend, RoundFacts, RunReport, StudyFacts
 from aevorium.evaluation.report.render import (
@@ -26,7 +29,7 @@ from aevorium.evaluation.scorecard import Evaluation
 from aevorium.governance.keys import Key
 from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.events import PrivacyEvent
-from aevorium.privacy.plan import plan_budget
+from aevorium.privacy.phases import plan_budget
 from aevorium.progress import Report, RoundFinished, StepProgress
 from aevorium.schema.table import TableSchema
 from aevorium.server.journal import Journal
@@ -36,15 +39,28 @@ from aevorium.server.statement_page import statement_page
 from aevorium.server.synthesis import open_synthesis
 from aevorium.workspace import Workspace, write_atomically
 
-__all__ = ["write_local_report", "write_results"]
+__all__ = ["Results", "write_local_report", "write_results"]
 
 _REPORT_ROWS = 5000
 """Rows that the run's own report is made from, at most."""
 
 
+@dataclass(frozen=True)
+class Results:
+    """What a run left.
+
+    Attributes:
+        outputs: Every file that it left in its workspace.
+        comparison: How the generated rows compare with the evaluation tables; None if it paid for none.
+    """
+
+    outputs: tuple[Path, ...]
+    comparison: Comparison | None
+
+
 def write_results(
     journal: Journal, *, schema: TableSchema, key: Key, rounds: Sequence[RoundFinished], report: Report
-) -> tuple[Path, ...]:
+) -> Results:
     """Writes statement, budget and report of a finished run.
 
     Args:
@@ -53,18 +69,15 @@ def write_results(
         key: The key of its checkpoints.
         rounds: Its rounds.
         report: Takes the progress.
-
-    Returns:
-        Every file that the run left in its workspace.
     """
     workspace = journal.workspace
     _write(workspace.privacy_budget, json.dumps(_budget_view(journal.record, workspace), indent=2) + "\n")
     statement = privacy_statement(journal.record, schema)
     _write(workspace.privacy_statement_json, statement.to_json())
     _write(workspace.privacy_statement, statement_page(statement))
-    _write_run_report(journal.record, schema, workspace=workspace, key=key, rounds=rounds, report=report)
+    comparison = _write_run_report(journal.record, schema, workspace=workspace, key=key, rounds=rounds, report=report)
     journal.note("results_written", {"files": [path.name for path in _outputs(workspace)]})
-    return _outputs(workspace)
+    return Results(_outputs(workspace), comparison)
 
 
 def write_local_report(
@@ -106,13 +119,14 @@ def _write_run_report(
     key: Key,
     rounds: Sequence[RoundFinished],
     report: Report,
-) -> None:
+) -> Comparison | None:
     synthesis = open_synthesis(workspace, schema=schema, cipher=key, seed=record.seed)
     rows = min(_REPORT_ROWS, max(200, round(record.total or 0)))
     frames = synthesis.frames(rows, advance=lambda done: report(StepProgress("rows for the report", done, rows)))
     synthetic = pd.concat(list(frames), ignore_index=True)
     released = _released(TableStatistics.from_json(workspace.statistics.read_text(encoding="utf-8")), schema)
     compared = compare_released(synthetic=synthetic, released=released, seed=record.seed)
+    comparison = _compare(synthetic, record, schema, workspace=workspace)
     content = RunReport(
         study=_facts(record, schema, rows=rows),
         nodes=tuple(
@@ -136,11 +150,22 @@ def _write_run_report(
             )
             for entry in rounds
         ),
-        card=card_of_released(compared, simulated=record.is_simulated_data),
+        card=card_of_released(compared, simulated=record.is_simulated_data, comparison=comparison),
         overlays=tuple(column.overlay for column in compared),
+        comparison=comparison,
     )
     _write(workspace.report_json, run_report_json(content))
     _write(workspace.report_html, run_report_html(content))
+    return comparison
+
+
+def _compare(
+    synthetic: pd.DataFrame, record: StudyRecord, schema: TableSchema, *, workspace: Workspace
+) -> Comparison | None:
+    if record.plan.evaluation_share == 0:
+        return None
+    tables = EvaluationTables.from_json(workspace.evaluation.read_text(encoding="utf-8"))
+    return compare_evaluation(synthetic=synthetic, tables=tables, schema=schema, is_holdout=record.plan.has_holdout)
 
 
 def _phases(record: StudyRecord, node: NodeRecord) -> tuple[PhaseSpend, ...]:
@@ -205,6 +230,7 @@ def _outputs(workspace: Workspace) -> tuple[Path, ...]:
         workspace.encoder,
         workspace.statistics,
         workspace.associations,
+        workspace.evaluation,
         workspace.preprocessor,
         workspace.round_metrics,
         workspace.privacy_statement,

@@ -19,7 +19,7 @@ from aevorium.governance.steward import check_signatures
 from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.events import is_within
 from aevorium.privacy.ledger import LedgerRun, SqliteLedger
-from aevorium.privacy.plan import plan_budget
+from aevorium.privacy.phases import plan_budget
 from aevorium.schema.table import TableSchema
 from aevorium.server.record import NodeRecord, StudyRecord, load_study
 from aevorium.server.statement import node_size, privacy_statement

@@ -100,6 +100,11 @@ class Workspace:
         return self.root / "associations.json"
 
     @property
+    def evaluation(self) -> Path:
+        """The merged noisy tables that the result is compared with, if the run paid for any."""
+        return self.root / "evaluation.json"
+
+    @property
     def preprocessor(self) -> Path:
         """The encoder again for other tools; never loaded by Aevorium."""
         return self.root / "preprocessor.joblib"

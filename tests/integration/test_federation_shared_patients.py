@@ -15,7 +15,7 @@ from aevorium.planning import RunOptions, plan_study
 from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.events import merge_events
 from aevorium.privacy.ledger import SqliteLedger
-from aevorium.privacy.plan import plan_budget
+from aevorium.privacy.phases import plan_budget
 from aevorium.schema.table import TableSchema
 from aevorium.verification import verify_workspace
 from aevorium.workspace import Workspace

@@ -33,7 +33,8 @@ from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.events import DiscreteGaussianSum, SampledDiscreteGaussianSum, merge_events
 from aevorium.privacy.ledger import LedgerRun, SqliteLedger
 from aevorium.privacy.mechanisms import OsNoise
-from aevorium.privacy.plan import StudyPlan, plan_budget
+from aevorium.privacy.phases import plan_budget
+from aevorium.privacy.plan import StudyPlan
 from aevorium.progress import ignore
 from aevorium.schema.table import TableSchema
 from aevorium.server import study

@@ -23,7 +23,7 @@ from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.events import merge_events
 from aevorium.privacy.ledger import LedgerRun, SqliteLedger
 from aevorium.privacy.mechanisms import OsNoise
-from aevorium.privacy.plan import plan_budget
+from aevorium.privacy.phases import plan_budget
 from aevorium.progress import ignore
 from aevorium.schema.table import TableSchema
 from aevorium.verification import verify_workspace

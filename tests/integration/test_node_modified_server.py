@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from aevorium.federation.flower_internals.messages import assume_identity, throu
 from aevorium.federation.protocol import (
     ASSOCIATIONS,
     COUNT,
+    EVALUATION,
     FINISH,
     GRADIENT,
     LOSS,
@@ -31,6 +32,7 @@ from aevorium.federation.protocol import (
     TRAIN,
     AssociationsRequest,
     CountRequest,
+    EvaluationRequest,
     FinishRequest,
     GradientRequest,
     LossRequest,
@@ -49,7 +51,8 @@ from aevorium.node.session import NodeConfig, NodeSession
 from aevorium.planning import RunOptions, plan_study
 from aevorium.privacy.ledger import SqliteLedger
 from aevorium.privacy.mechanisms import OsNoise
-from aevorium.privacy.plan import StudyPlan, plan_budget
+from aevorium.privacy.phases import plan_budget
+from aevorium.privacy.plan import StudyPlan
 from aevorium.progress import ignore
 from aevorium.schema.table import TableSchema
 
@@ -69,14 +72,18 @@ class Node:
     folder: Path
     policy: NodePolicy = field(default_factory=NodePolicy)
     server: str | None = None
+    evaluation_share: float = 0.0
 
     def __post_init__(self) -> None:
         assume_identity(1)
-        self.schema = TableSchema.from_toml(SCHEMA, source="test")
-        self.plan = plan_study(self.schema, ["a"], OPTIONS)
+        text = SCHEMA.replace("\n", '\nunit_id = "id"\n', 1) if self.evaluation_share else SCHEMA
+        self.schema = TableSchema.from_toml(text, source="test")
+        self.plan = plan_study(self.schema, ["a"], replace(OPTIONS, evaluation_share=self.evaluation_share))
         table = self.folder / "a.csv"
         rng = np.random.default_rng(0)
-        pd.DataFrame(rng.choice(["a", "b", "c"], (2000, 6)), columns=list(self.schema.measured)).to_csv(table)
+        pd.DataFrame(rng.choice(["a", "b", "c"], (2000, 6)), columns=list(self.schema.measured)).to_csv(
+            table, index_label="id"
+        )
         config = NodeConfig(name="a", data=table, schema=self.schema, home=self.folder / "home", policy=self.policy)
         self.session = NodeSession(config, noise=OsNoise(), report=ignore)
         if self.server is not None:
@@ -112,6 +119,11 @@ class Node:
 
     def tables_request(self, stage: str, design: TableDesign) -> AssociationsRequest:
         return AssociationsRequest.model_validate({**self.run, "stage": stage, "design": design})
+
+    def evaluation_request(self, *, first: int = 0, pairs: int | None = None, **changes: object) -> EvaluationRequest:
+        planned = plan_budget(self.plan, records=RECORDS).evaluation.pairs
+        design = self.design(planned if pairs is None else pairs, first=first)
+        return EvaluationRequest.model_validate({**self.run, "design": design, **changes})
 
     @cached_property
     def tables(self) -> tuple[int, int]:
@@ -313,6 +325,69 @@ def test_a_round_that_cannot_be_trained_is_refused_before_it_costs_anything(node
     for request, vector, code in attempts:
         node.refuses(lambda request=request, vector=vector: node.ask(TRAIN, request, vector), code)
     node.go_on("round 1", after="fine")
+
+
+def test_evaluation_comes_after_training_and_ends_it(tmp_path: Path) -> None:
+    node = Node(tmp_path, evaluation_share=0.2)
+    for step in ("plan", "count", "statistics", "fine"):
+        node.go_on(step)
+        node.refuses(lambda: node.ask(EVALUATION, node.evaluation_request()), OUTSIDE)
+    node.go_on("round 1", after="fine")
+    assert error_code(node.ask(EVALUATION, node.evaluation_request())) is None
+    node.refuses(lambda: node.ask(TRAIN, node.training_request(2), node.vector), OUTSIDE)
+    node.refuses(lambda: node.ask(STATISTICS, node.statistics_request(bins=30)), OUTSIDE)
+
+
+def test_evaluation_is_had_once_and_the_same_request_gets_the_same_numbers(tmp_path: Path) -> None:
+    node = Node(tmp_path, evaluation_share=0.2)
+    node.go_on("round 2")
+    first = node.ask(EVALUATION, node.evaluation_request())
+    spent = node.ledger.run("r1")
+    again = node.ask(EVALUATION, node.evaluation_request())
+    assert (read_array(first, np.int64) == read_array(again, np.int64)).all()
+    assert node.ledger.run("r1") == spent
+    node.refuses(lambda: node.ask(EVALUATION, node.evaluation_request(first=1)), OUTSIDE)
+    # A holdout of a fifth of 2000 patients, and noise of the holdout's own budget in every cell.
+    counts = read_array(first, np.int64)[:18].reshape(6, 3)
+    assert counts.sum() / 6 == pytest.approx(400, abs=200)
+    node.go_on("finish", after="round 2")
+    node.refuses(lambda: node.ask(EVALUATION, node.evaluation_request()), OUTSIDE)
+
+
+def test_other_evaluation_tables_than_planned_are_refused(tmp_path: Path) -> None:
+    node = Node(tmp_path, evaluation_share=0.2)
+    node.go_on("round 1")
+    good = node.evaluation_request().design
+    fewer = {name: cells for name, cells in good.cells.items() if name != "c0"}
+    left = tuple(pair for pair in node.design(15).pairs if "c0" not in pair)[: len(good.pairs)]
+    for design in (
+        node.design(len(good.pairs) - 1),
+        node.design(len(good.pairs) + 1),
+        node.design(0),
+        good.model_copy(update={"cells": fewer, "pairs": left}),
+        good.model_copy(update={"cells": {**good.cells, "id": (0, 1, 2)}}),
+    ):
+        node.refuses(lambda design=design: node.ask(EVALUATION, node.evaluation_request(design=design)), OUTSIDE)
+    for broken in (
+        good.model_copy(update={"cells": {**good.cells, "c0": (0, 2, 2)}}),
+        good.model_copy(update={"pairs": (good.pairs[1], *good.pairs[1:])}),
+    ):
+        node.refuses(lambda design=broken: node.ask(EVALUATION, node.evaluation_request(design=design)), INVALID)
+    assert error_code(node.ask(EVALUATION, node.evaluation_request())) is None
+
+
+def test_a_plan_without_an_evaluation_gives_none_and_one_that_misstates_the_holdout_is_refused(node: Node) -> None:
+    node.go_on("round 1")
+    node.refuses(lambda: node.ask(EVALUATION, node.evaluation_request(pairs=6)), OUTSIDE)
+    folder = node.folder / "held"
+    folder.mkdir()
+    held = Node(folder, evaluation_share=0.2)
+    sums = held.plan.model_copy(update={"has_holdout": False})
+    held.refuses(lambda: held.ask(PLAN, held.plan_request(sums)), "SCHEMA_MISMATCH")
+    # Without a unit_id nobody can be held out: the two groups would not be known to be disjoint.
+    claimed = another(node)
+    plan = claimed.plan.model_copy(update={"evaluation_share": 0.2, "has_holdout": True})
+    claimed.refuses(lambda: claimed.ask(PLAN, claimed.plan_request(plan)), "SCHEMA_MISMATCH")
 
 
 def test_after_the_end_nothing_is_released_but_the_end_may_be_told_again(node: Node) -> None:

@@ -16,7 +16,8 @@ from dp_accounting.pld import PLDAccountant
 
 from aevorium.privacy.accountant import epsilon, gaussian_budget
 from aevorium.privacy.events import DiscreteGaussian, DiscreteLaplace, SampledGaussian
-from aevorium.privacy.plan import StudyPlan, cost_of, plan_budget
+from aevorium.privacy.phases import cost_of, plan_budget
+from aevorium.privacy.plan import StudyPlan
 from aevorium.privacy.renyi import renyi_epsilon
 
 DELTA = 1e-5

@@ -14,6 +14,7 @@ __all__ = [
     "Dropouts",
     "Epochs",
     "Epsilon",
+    "EvaluationShare",
     "Home",
     "NodesPerPatient",
     "NoiseMultiplier",
@@ -67,6 +68,16 @@ Colluding = Annotated[
 NodesPerPatient = Annotated[
     int,
     typer.Option("--max-nodes-per-patient", min=1, help="At how many nodes a patient may have a record."),
+]
+EvaluationShare = Annotated[
+    float,
+    typer.Option(
+        "--evaluation-share",
+        min=0.0,
+        max=0.5,
+        help="Share of the patients that is held out to compare with, at no cost to the others; of the budget, where"
+        " the schema names no unit_id.",
+    ),
 ]
 Rounds = Annotated[
     int | None,

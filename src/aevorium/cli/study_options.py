@@ -20,6 +20,7 @@ def run_options(
     dropouts: int = 0,
     colluding: int = 0,
     max_nodes_per_patient: int = 1,
+    evaluation_share: float = 0.0,
 ) -> RunOptions:
     """What a run takes from the settings, and what only its command line says."""
     return RunOptions(
@@ -40,5 +41,6 @@ def run_options(
         min_nodes=min_nodes,
         purpose=purpose,
         timeout=settings.timeout,
+        evaluation_share=evaluation_share,
         pretraining_steps=settings.pretraining_steps,
     )

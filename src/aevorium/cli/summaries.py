@@ -11,6 +11,7 @@ from aevorium.cli.console import Console
 from aevorium.cli.progress_view import duration, number
 from aevorium.cli.stewarded import StewardedNode
 from aevorium.errors import ArtefactError
+from aevorium.evaluation.comparison import Comparison, comparison_scores
 from aevorium.governance.budget import BudgetView
 from aevorium.privacy.plan import StudyPlan
 from aevorium.server.record import NodeRecord, StudyRecord
@@ -25,6 +26,7 @@ __all__ = [
     "run_data",
     "spend_data",
     "tell_budget",
+    "tell_comparison",
     "tell_files",
     "tell_privacy",
     "tell_result",
@@ -45,6 +47,8 @@ def tell_result(result: RunResult, *, folder: Workspace, console: Console) -> No
     """What a finished run spent, what it left, and what to type next."""
     tell_simulated(is_simulated=result.record.is_simulated_data, console=console)
     tell_spend(result.record, console=console)
+    if result.comparison is not None:
+        tell_comparison(result.comparison, console=console)
     tell_files(result.outputs, folder=folder.root, console=console)
     console.say(f"Done in {duration(result.seconds)}. What to type next:")
     for command in ("generate", "validate", "audit verify"):
@@ -65,9 +69,18 @@ def run_data(result: RunResult, *, folder: Workspace) -> dict[str, object]:
         "total": result.record.total,
         "nodes": spend_data(result.record),
         "rounds": [asdict(finished) for finished in result.rounds],
+        "evaluation": None if result.comparison is None else asdict(result.comparison),
         "seconds": result.seconds,
         "outputs": [str(path) for path in result.outputs],
     }
+
+
+def tell_comparison(comparison: Comparison, *, console: Console) -> None:
+    """How the generated rows compare with the evaluation tables: a line for columns, one for pairs."""
+    console.say(f"{comparison.subject.capitalize()}: about {max(0.0, comparison.records):,.0f}, by noisy tables.")
+    for score in comparison_scores(comparison):
+        told = "–" if score.value is None else f"{score.value:.3f} ({score.verdict})"
+        console.say(f"  {score.title}: {told}. {score.reading}")
 
 
 def tell_privacy(plan: StudyPlan, *, console: Console) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from aevorium.errors import InternalError
+from aevorium.evaluation.comparison import Comparison, comparison_scores
 from aevorium.evaluation.fidelity import mean_score
 from aevorium.evaluation.marginals import Axis, Floats, MarginalTable, project_to_simplex
 from aevorium.evaluation.overlays import Grouping, MarginalOverlay, display_grouping, overlay_table
@@ -20,6 +21,9 @@ from aevorium.evaluation.selection import seeded, select_columns
 __all__ = ["ColumnDistance", "ReleasedTable", "card_of_released", "compare_released", "score_released"]
 
 _DRAWS = 200
+
+_NOT_TRAINED_ON = "The evaluation tables are of patients whom no other phase of the run read."
+_TRAINED_ON = "The evaluation tables are of the patients that the model learnt from: they say nothing of overfitting."
 
 
 @dataclass(frozen=True)
@@ -134,17 +138,26 @@ def score_released(
     return card_of_released(compare_released(synthetic=synthetic, released=released, seed=seed), simulated=simulated)
 
 
-def card_of_released(columns: Sequence[ColumnDistance], *, simulated: bool = False) -> Scorecard:
-    """The card of columns already compared. Safe to release."""
+def card_of_released(
+    columns: Sequence[ColumnDistance], *, simulated: bool = False, comparison: Comparison | None = None
+) -> Scorecard:
+    """The card of columns already compared, and of an evaluation if there was one. Safe to release."""
     known = [column for column in columns if not math.isnan(column.overlay.distance)]
     scores = [_released_mean(known), _released_worst(known)]
-    notes = ["Single columns only: nothing on this card says how columns go together."]
+    compared_with = f"{len(known)} released noisy one-way tables"
+    notes = []
+    if comparison is None:
+        notes.append("Single columns only: nothing on this card says how columns go together.")
+    else:
+        scores += comparison_scores(comparison)
+        compared_with += f", and with noisy evaluation tables of {comparison.subject}"
+        notes.append(_NOT_TRAINED_ON if comparison.is_holdout else _TRAINED_ON)
     if len(known) < len(columns):
         lost = ", ".join(repr(column.overlay.column) for column in columns if column not in known)
         notes.append(f"Nothing can be said of {lost}: noise outweighs the counts.")
     return Scorecard(
         scores=tuple(scores),
-        compared_with=f"{len(known)} released noisy one-way tables",
+        compared_with=compared_with,
         simulated=simulated,
         notes=tuple(notes),
     )

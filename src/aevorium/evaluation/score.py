@@ -69,6 +69,7 @@ class Definition:
 
 
 _FIDELITY, _UTILITY, _CLOSENESS, _RELEASED = "Fidelity", "Utility", "Closeness to training rows", "Released tables"
+_EVALUATION = "Evaluation tables"
 _HIGHER: Direction = "higher is better"
 _LOWER: Direction = "lower is better"
 
@@ -99,6 +100,8 @@ DEFINITIONS: Mapping[str, Definition] = {
     "nndr": Definition("Nearest-neighbour distance ratio, 5th percentile", _CLOSENESS, _HIGHER),
     "released_1way": Definition("Distance to the released one-way tables, mean", _RELEASED, _LOWER, 0.02, 0.06),
     "released_worst": Definition("Distance to a released one-way table, largest", _RELEASED, _LOWER, 0.05, 0.15),
+    "evaluation_1way": Definition("Distance to evaluation tables, single columns", _EVALUATION, _LOWER, 0.02, 0.06),
+    "evaluation_2way": Definition("Distance to evaluation tables, pairs", _EVALUATION, _LOWER, 0.03, 0.10),
 }
 """Every score by name."""
 

@@ -24,6 +24,7 @@ __all__ = [
     "ASSOCIATIONS",
     "COUNT",
     "DISMISS",
+    "EVALUATION",
     "FINISH",
     "GRADIENT",
     "LOSS",
@@ -36,6 +37,8 @@ __all__ = [
     "CountRequest",
     "DismissReply",
     "DismissRequest",
+    "EvaluationReply",
+    "EvaluationRequest",
     "FinishReply",
     "FinishRequest",
     "GradientReply",
@@ -61,6 +64,7 @@ PLAN, COUNT, STATISTICS, FINISH, TRAIN = "query.plan", "query.count", "query.sta
 DISMISS = "query.dismiss"
 ASSOCIATIONS = "query.associations"
 GRADIENT, LOSS = "query.gradient", "query.loss"
+EVALUATION = "query.evaluation"
 
 _BODY, _ARRAY, _METRICS = "body", "arrays", "metrics"
 
@@ -198,6 +202,20 @@ class LossReply(_Body):
     """The node's part is in the array: int64 [1], noisy levels. The sum over nodes is safe to release."""
 
     spent: float = Field(ge=0, description="ε of what the run released so far, at the plan's δ.")
+
+
+class EvaluationRequest(_Body):
+    """Asks for noisy tables of the patients that are held out, or of all where nobody is, once training is over."""
+
+    run_id: str
+    plan_hash: str
+    design: TableDesign = Field(
+        description="Cells of every column, which are counted by themselves too, and as many pairs as the plan says."
+    )
+
+
+class EvaluationReply(_Body):
+    """The noisy tables are in the array: int64 [cells of the columns, then of the pairs]. Safe to release."""
 
 
 class FinishRequest(_Body):

@@ -180,10 +180,9 @@ class PeriodBudget:
     def _admit_renyi(
         self, run_id: str, *, others: Mapping[str, Sequence[PrivacyEvent]], added: Sequence[PrivacyEvent]
     ) -> None:
-        held = [event for events in others.values() for event in events]
-        reached = round_up(self.odometer.read([*held, *added]))
+        reached = round_up(self.odometer.read(*others.values(), added))
         if reached > self.limit.max_epsilon:
-            before = spent(held, odometer=self.odometer)
+            before = spent(*others.values(), odometer=self.odometer)
             raise self._exceeded(
                 run_id, f"With it, the period could reach ε = {reached:g}; the other runs hold {before:g}"
             )
@@ -211,7 +210,7 @@ class PeriodBudget:
         """ε of everything released in the period, whichever runs come later."""
         if self.composition == "basic":
             return round_up(_exact_decimal([epsilon(run.events, delta=run.delta) for run in self.runs.values()]))
-        return spent([event for run in self.runs.values() for event in run.events], odometer=self.odometer)
+        return spent(*(run.events for run in self.runs.values()), odometer=self.odometer)
 
     @property
     def committed(self) -> float:
@@ -219,8 +218,7 @@ class PeriodBudget:
         if self.composition == "basic":
             promised = round_up(_exact_decimal([run.epsilon for run in self._bound()]))
         else:
-            charged = [event for events in self._charged().values() for event in events]
-            promised = spent(charged, odometer=self.odometer)
+            promised = spent(*self._charged().values(), odometer=self.odometer)
         return max(self.spent, promised)
 
     def view(self, *, node: str, earlier: Sequence[PeriodView] = (), lifetime: float | None = None) -> BudgetView:
@@ -272,8 +270,8 @@ def lifetime_spend(runs: Iterable[LedgerRun], *, delta: float, periods: Sequence
         delta: The policy's δ.
         periods: What each period shows.
     """
-    events = [event for run in runs for event in run.events]
-    return max([spent(events, odometer=RenyiOdometer(delta=delta)), *periods])
+    total = spent(*(run.events for run in runs), odometer=RenyiOdometer(delta=delta))
+    return max([total, *periods])
 
 
 def _exact_decimal(values: Sequence[float]) -> Decimal:

@@ -24,6 +24,7 @@ from aevorium.federation.protocol import (
     ASSOCIATIONS,
     COUNT,
     DISMISS,
+    EVALUATION,
     FINISH,
     GRADIENT,
     LOSS,
@@ -33,6 +34,7 @@ from aevorium.federation.protocol import (
     AssociationsRequest,
     CountRequest,
     DismissRequest,
+    EvaluationRequest,
     FinishRequest,
     GradientReply,
     GradientRequest,
@@ -51,7 +53,7 @@ __all__ = ["create_client_app"]
 
 _log = logging.getLogger(__name__)
 
-_KNOWN = frozenset({PLAN, COUNT, STATISTICS, ASSOCIATIONS, TRAIN, GRADIENT, LOSS, DISMISS, FINISH})
+_KNOWN = frozenset({PLAN, COUNT, STATISTICS, ASSOCIATIONS, TRAIN, GRADIENT, LOSS, EVALUATION, DISMISS, FINISH})
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -91,6 +93,10 @@ def create_client_app(sessions: Mapping[str, NodeSession]) -> ClientApp:
     @app.query("loss")
     def loss(message: Message, context: Context) -> Message:
         return _answer(message, _session(sessions, context), _loss)
+
+    @app.query("evaluation")
+    def evaluation(message: Message, context: Context) -> Message:
+        return _answer(message, _session(sessions, context), _evaluation)
 
     @app.query("dismiss")
     def dismiss(message: Message, context: Context) -> Message:
@@ -230,6 +236,11 @@ def _gradient(session: NodeSession, message: Message) -> Message:
 
 def _loss(session: NodeSession, message: Message) -> Message:
     reply, values = session.loss(_read(session, message, LossRequest), _read_vector(session, message))
+    return Message(pack(reply, values), reply_to=message)
+
+
+def _evaluation(session: NodeSession, message: Message) -> Message:
+    reply, values = session.evaluation(_read(session, message, EvaluationRequest))
     return Message(pack(reply, values), reply_to=message)
 
 

@@ -17,15 +17,18 @@ from aevorium.diffusion.denoiser import DenoiserConfig, TabularDiffusion, load_v
 from aevorium.diffusion.layout import Layout
 from aevorium.encoding.encoder import TableEncoder
 from aevorium.errors import BudgetExceeded, FederationError, PolicyRefused
-from aevorium.federation.protocol import AssociationsRequest, PlanRequest, StatisticsRequest
+from aevorium.federation.protocol import AssociationsRequest, EvaluationRequest, PlanRequest, StatisticsRequest
 from aevorium.node.run import NodeRun
+from aevorium.privacy.evaluation import EvaluationSchedule
 from aevorium.privacy.ledger import LedgerRun
+from aevorium.privacy.plan import divides_patients
 from aevorium.privacy.schedule import AssociationSchedule, TrainingSchedule
 from aevorium.schema.table import TableSchema
 
 __all__ = [
     "RunRequest",
     "check_design",
+    "check_evaluation",
     "check_plan",
     "known",
     "model_of",
@@ -75,6 +78,12 @@ def check_plan(request: PlanRequest, *, schema: TableSchema, node: str, server: 
     if plan.schema_hash != schema.content_hash or plan.columns != len(schema.measured):
         raise PolicyRefused(
             "SCHEMA_MISMATCH", f"{refused} Its schema {plan.study!r} differs from that of node {node!r}."
+        )
+    divides = divides_patients(schema, share=plan.evaluation_share, nodes_per_patient=plan.max_nodes_per_patient)
+    if plan.has_holdout != divides:
+        raise PolicyRefused(
+            "SCHEMA_MISMATCH",
+            f"{refused} By the schema of node {node!r}, patients {'are' if divides else 'cannot be'} held out in it.",
         )
     if not plan.is_private and math.isfinite(plan.epsilon):
         raise BudgetExceeded(
@@ -159,6 +168,31 @@ def check_design(request: AssociationsRequest, *, schema: TableSchema, bins: int
     problem = design.problem(schema, bins=bins)
     if problem is not None:
         raise FederationError("MESSAGE_INVALID", f"A request for two-way tables cannot be served: {problem}.")
+
+
+def check_evaluation(
+    request: EvaluationRequest, run: NodeRun, *, schema: TableSchema, schedule: EvaluationSchedule
+) -> int:
+    """Passes if a request for evaluation tables comes after training, and is for as many as the plan holds.
+
+    Returns:
+        The run's number of bins.
+
+    Raises:
+        PolicyRefused: RELEASE_OUTSIDE_PLAN.
+        FederationError: MESSAGE_INVALID, if the tables cannot be counted.
+    """
+    bins, design = known(run, run.bins), request.design
+    if not schedule.columns:
+        raise _outside_plan(request.run_id, "Its plan holds no evaluation.")
+    if not run.has_trained:
+        raise _outside_plan(request.run_id, _ANOTHER_ORDER)
+    if design.cells.keys() != schema.measured.keys() or len(design.pairs) != schedule.pairs:
+        raise _outside_plan(request.run_id, "Its plan holds other evaluation tables.")
+    problem = design.problem(schema, bins=bins)
+    if problem is not None:
+        raise FederationError("MESSAGE_INVALID", f"A request for evaluation tables cannot be served: {problem}.")
+    return bins
 
 
 def model_of(

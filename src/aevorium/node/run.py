@@ -16,12 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aevorium.privacy.ledger import Facts, LedgerRun
 from aevorium.privacy.numbers import Numbers
-from aevorium.privacy.plan import PhaseBudget, StudyPlan, plan_budget
+from aevorium.privacy.phases import PhaseBudget, plan_budget
+from aevorium.privacy.plan import StudyPlan
 from aevorium.privacy.schedule import TrainingSchedule
 
 __all__ = ["NodeRun", "fingerprint_of", "learn_count"]
 
-_PHASES = ("count", "statistics", "associations", "training")
+_PHASES = ("count", "statistics", "associations", "training", "evaluation")
 """The order in which phases release."""
 
 
@@ -31,7 +32,7 @@ class _Facts(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     server: str = Field(description="Identity of the server that asked for the plan.")
-    count: int | None = Field(default=None, description="The released noisy number of patients.")
+    count: int | None = Field(default=None, description="The released noisy number of patients that are not held out.")
     bins: int | None = Field(default=None, description="Bins of the public grids.")
     records: float | None = Field(default=None, description="Number of records of all nodes, by which ε was divided.")
 
@@ -44,7 +45,7 @@ class NodeRun:
         entry: What the ledger holds.
         plan: The plan as agreed.
         server: Identity of the server that asked for it.
-        count: The released noisy number of patients; None before.
+        count: The released noisy number of patients that are not held out; None before.
         bins: Bins of the public grids; None before the first request for histograms.
         records: Number of records of all nodes that the rest of ε was divided by; None before.
     """
@@ -80,6 +81,11 @@ class NodeRun:
     def schedule(self) -> TrainingSchedule | None:
         """The node's training; None before it is fixed, which the first request for histograms does."""
         return None if self.size is None or self.bins is None else self.budget.training(self.size)
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether a round of training was released, or a part of one."""
+        return any(release.phase == "training" for release in self.entry.releases)
 
     @property
     def basis(self) -> Facts:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from aevorium import __version__
 from aevorium.data.simulated import looks_simulated
 from aevorium.encoding.associations import count_pairs
+from aevorium.encoding.evaluation import count_evaluation
 from aevorium.encoding.statistics import count_cells
 from aevorium.errors import AevoriumError, FederationError
 from aevorium.federation.protocol import (
@@ -24,6 +25,8 @@ from aevorium.federation.protocol import (
     CountRequest,
     DismissReply,
     DismissRequest,
+    EvaluationReply,
+    EvaluationRequest,
     FinishReply,
     FinishRequest,
     GradientRequest,
@@ -46,6 +49,7 @@ from aevorium.governance.spend import write_spend
 from aevorium.node.checks import (
     RunRequest,
     check_design,
+    check_evaluation,
     check_plan,
     known,
     model_of,
@@ -64,7 +68,8 @@ from aevorium.privacy.entropy import os_generator
 from aevorium.privacy.ledger import SqliteLedger
 from aevorium.privacy.mechanisms import NoiseSource, OsNoise, noisy_count
 from aevorium.privacy.numbers import Numbers
-from aevorium.privacy.plan import StudyPlan, estimated_events
+from aevorium.privacy.phases import estimated_events
+from aevorium.privacy.plan import StudyPlan
 from aevorium.progress import NodeAnswered, NodeAsked, NodeNotice, Report
 from aevorium.schema.table import TableSchema
 
@@ -119,7 +124,9 @@ class NodeSession:
         self._noise = noise
         self._generator = generator
         self._report = report
-        self._records = NodeRecords(config.data, schema=config.schema, notice=self.notice, generator=generator)
+        self._records = NodeRecords(
+            config.data, schema=config.schema, home=config.home, generator=generator, notice=self.notice
+        )
         self._steps: OpenSteps | None = None
         self._ledger = SqliteLedger(config.home / "ledger.db")
         self._chain = AuditChain(config.home / "audit.db")
@@ -228,18 +235,20 @@ class NodeSession:
         )
 
     def count(self, request: CountRequest) -> CountReply:
-        """Phase "count": the noisy number of patients. Reads patient records. The reply is safe to release.
+        """Phase "count": the noisy number of patients, of those not held out. Reads patient records.
+
+        The reply is safe to release.
 
         Raises:
             DataError: The table cannot be used; nothing is spent then.
             PolicyRefused: POLICY_MIN_PATIENTS, by the noisy count.
         """
         run = self._run(request, phase="count")
-        table = self._records.load()
+        records = self._records.training(run.plan)
         event, private = run.budget.count, run.plan.is_private
 
         def produce() -> Numbers:
-            exact = len(table.frame)
+            exact = len(records)
             noisy = noisy_count(exact, epsilon=getattr(event, "epsilon", 0.0), noise=self._noise) if private else exact
             return (np.array([noisy], dtype=np.int64),)
 
@@ -254,7 +263,8 @@ class NodeSession:
         )
         noisy = int(numbers[0])
         self._gate.require_patients(request.run_id, noisy_count=noisy)
-        is_simulated = table.unit_ids is not None and looks_simulated(table.unit_ids)
+        unit_ids = self._records.load().unit_ids
+        is_simulated = unit_ids is not None and looks_simulated(unit_ids)
         return CountReply(count=noisy, is_simulated=is_simulated)
 
     def statistics(self, request: StatisticsRequest) -> tuple[StatisticsReply, NDArray[np.int64]]:
@@ -264,12 +274,12 @@ class NodeSession:
         request must not change what the first one fixed.
         """
         run = self._run(request, phase="statistics")
-        table = self._records.load()
+        records = self._records.training(run.plan)
         run = self._fix(run, request)
         cells = run.budget.histograms
 
         def produce() -> Numbers:
-            exact = count_cells(table.frame, self.config.schema, bins=request.bins)
+            exact = count_cells(records, self.config.schema, bins=request.bins)
             return (cells.protect(exact, noise=self._noise),)
 
         (values,) = self._gate.release(
@@ -295,11 +305,11 @@ class NodeSession:
         with self._refusing("associations", run_id=request.run_id):
             bins = known(run, run.bins)
             check_design(request, schema=schema, bins=bins, tables=tables)
-        table = self._records.load()
+        records = self._records.training(run.plan)
         cells = tables.coarse if is_coarse else tables.fine
 
         def produce() -> Numbers:
-            exact = count_pairs(table.frame, schema, bins=bins, design=design)
+            exact = count_pairs(records, schema, bins=bins, design=design)
             return (cells.protect(exact, noise=self._noise),)
 
         (values,) = self._gate.release(
@@ -330,12 +340,12 @@ class NodeSession:
             if request.settings.learning_rate is None:
                 raise FederationError("MESSAGE_INVALID", "A round came without the step size that belongs to it.")
             model = model_of(request.model, vector, encoder=request.encoder, schema=self.config.schema)
-        self._records.load()
+        records = self._records.training(run.plan)
 
         def produce() -> Numbers:
             return train_round(
                 model,
-                self._records.encode(request.encoder),
+                self._records.encode(records, request.encoder),
                 schedule=schedule,
                 settings=request.settings,
                 noise=self._noise,
@@ -375,10 +385,10 @@ class NodeSession:
         with self._refusing("training", run_id=request.run_id):
             steps = require_open(self._steps, request)
             model = model_of(request.model, vector, encoder=steps.encoder, schema=self.config.schema)
-        self._records.load()
+        records = self._records.training(steps.plan)
 
         def produce() -> Numbers:
-            encoded = self._records.encode(steps.encoder)
+            encoded = self._records.encode(records, steps.encoder)
             return noisy_gradient(
                 model, encoded, schedule=steps.schedule, settings=request.settings, generator=self._generator
             )
@@ -398,10 +408,10 @@ class NodeSession:
         with self._refusing("loss", run_id=request.run_id):
             schedule = require_trust(run, is_summed=True)
             model = model_of(request.model, vector, encoder=request.encoder, schema=self.config.schema)
-        self._records.load()
+        records = self._records.training(run.plan)
 
         def produce() -> Numbers:
-            encoded = self._records.encode(request.encoder)
+            encoded = self._records.encode(records, request.encoder)
             return noisy_loss(model, encoded, schedule=schedule, noise=self._noise, generator=self._generator)
 
         (values,) = self._gate.release(
@@ -413,6 +423,31 @@ class NodeSession:
             produce=produce,
         )
         return LossReply(spent=self._spent(request.run_id, run.plan)), values.astype(np.int64, copy=False)
+
+    def evaluation(self, request: EvaluationRequest) -> tuple[EvaluationReply, NDArray[np.int64]]:
+        """Phase "evaluation": noisy tables of the holdout, or of all patients where nobody is held out.
+
+        Reads patient records. The reply is safe to release; under secure aggregation, its sum over the nodes is.
+        """
+        run = self._run(request, phase="evaluation")
+        schema, design, schedule = self.config.schema, request.design, run.budget.evaluation
+        with self._refusing("evaluation", run_id=request.run_id):
+            bins = check_evaluation(request, run, schema=schema, schedule=schedule)
+        records = self._records.evaluation(run.plan)
+
+        def produce() -> Numbers:
+            exact = count_evaluation(records, schema, bins=bins, design=design)
+            return (schedule.cells.protect(exact, noise=self._noise),)
+
+        (values,) = self._gate.release(
+            request.run_id,
+            phase="evaluation",
+            round=0,
+            events=schedule.events(),
+            fingerprint=fingerprint_of(request),
+            produce=produce,
+        )
+        return EvaluationReply(), values.astype(np.int64, copy=False)
 
     def finish(self, request: FinishRequest) -> FinishReply:
         """Phase "finish": nothing more is released in this run. Reads no record. May be asked again."""
@@ -484,7 +519,9 @@ class NodeSession:
             round=request.round,
             events=(schedule.step_event(steps=schedule.steps),),
         )
-        return OpenSteps(request.run_id, request.round, schedule=schedule, encoder=encoder, released=released)
+        return OpenSteps(
+            request.run_id, request.round, plan=run.plan, schedule=schedule, encoder=encoder, released=released
+        )
 
     def _spent(self, run_id: str, plan: StudyPlan) -> float:
         entry = self._ledger.run(run_id)

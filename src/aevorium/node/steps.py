@@ -8,6 +8,7 @@ from aevorium.encoding.encoder import TableEncoder
 from aevorium.errors import FederationError, PolicyRefused
 from aevorium.federation.protocol import GradientRequest
 from aevorium.governance.gate import ReleasedSteps
+from aevorium.privacy.plan import StudyPlan
 from aevorium.privacy.schedule import TrainingSchedule
 
 __all__ = ["OpenSteps", "require_encoder", "require_open"]
@@ -20,6 +21,7 @@ class OpenSteps:
     Attributes:
         run_id: The run.
         round: The round.
+        plan: What was agreed to.
         schedule: How the run trains.
         encoder: The encoder that came with the first step.
         released: What lets each step out once.
@@ -27,6 +29,7 @@ class OpenSteps:
 
     run_id: str
     round: int
+    plan: StudyPlan
     schedule: TrainingSchedule
     encoder: TableEncoder
     released: ReleasedSteps

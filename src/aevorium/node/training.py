@@ -14,7 +14,7 @@ from aevorium.federation.protocol import TrainingSettings
 from aevorium.privacy.aggregation import encode_vector, share_noise
 from aevorium.privacy.mechanisms import NoiseSource
 from aevorium.privacy.numbers import Numbers
-from aevorium.privacy.plan import LOSS_BOUND, LOSS_LEVELS
+from aevorium.privacy.phases import LOSS_BOUND, LOSS_LEVELS
 from aevorium.privacy.schedule import CLIP_LEVELS, TrainingSchedule
 from aevorium.privacy.training import TrainingPlan, clipped_gradient_sum, record_losses, train_privately
 

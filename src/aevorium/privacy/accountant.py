@@ -11,6 +11,9 @@ the noise of what follows. That is covered: if the count is (ε₀, 0)-DP and, w
 Choosing noise after a *Gaussian* release would be covered by neither rule, and the gate refuses it: a run's events
 are fixed before its first release that is not pure.
 
+**A run with a holdout** costs the larger of what its two groups of patients are charged (`events.cost_groups`), each by
+the rules above.
+
 What holds for a run is its target: (ε, δ) of the plan. When parameters depend on a noisy count, or when training
 stops early for a reason found in its own output, the smaller figure computed from the events that happened describes
 that one outcome and must not replace the target in a claim.
@@ -47,7 +50,7 @@ from aevorium.privacy.events import (
     SampledDiscreteGaussianSum,
     SampledGaussian,
     amount_of,
-    merge_events,
+    cost_groups,
 )
 from aevorium.privacy.renyi import RenyiOdometer, renyi_epsilon, zcdp_budget
 from aevorium.privacy.sums import distance_of, noise_multiplier_of
@@ -95,11 +98,15 @@ def epsilon(events: Sequence[PrivacyEvent], delta: float) -> float:
     """
     if not 0 <= delta < 1:
         raise ConfigError("CONFIG_INVALID", f"delta = {delta!r} is not possible. It must lie between 0 and 1.")
-    return _epsilon(merge_events(events), delta, _FINE)
+    return _epsilon(events, delta, _FINE)
+
+
+def _epsilon(events: Sequence[PrivacyEvent], delta: float, grid: float) -> float:
+    return max(_group_epsilon(group, delta, grid) for group in cost_groups(events))
 
 
 @lru_cache(maxsize=1024)
-def _epsilon(events: tuple[PrivacyEvent, ...], delta: float, grid: float) -> float:
+def _group_epsilon(events: tuple[PrivacyEvent, ...], delta: float, grid: float) -> float:
     if any(isinstance(event, NonPrivate) for event in events):
         return math.inf
     pure = sum((Decimal(repr(e.epsilon)) for e in events if isinstance(e, DiscreteLaplace)), Decimal(0))
@@ -142,7 +149,21 @@ def privacy_curve(events: Sequence[PrivacyEvent], *, points: int = 400) -> tuple
     Returns:
         Pairs in ascending order of ε, each δ ≥ the true value at its ε.
     """
-    merged = merge_events(events)
+    curves = [_group_curve(group, points=points) for group in cost_groups(events)]
+    return curves[0] if len(curves) == 1 else _highest(curves)
+
+
+def _highest(curves: Sequence[tuple[tuple[float, float], ...]]) -> tuple[tuple[float, float], ...]:
+    """Pairs that hold on all curves: at each ε the largest δ, which on a curve holds from its pair on to the next."""
+    levels = sorted({level for curve in curves for level, _ in curve})
+
+    def delta_of(curve: tuple[tuple[float, float], ...], level: float) -> float:
+        return min((delta for at, delta in curve if at <= level), default=1.0)
+
+    return tuple((level, max(delta_of(curve, level) for curve in curves)) for level in levels)
+
+
+def _group_curve(merged: tuple[PrivacyEvent, ...], *, points: int) -> tuple[tuple[float, float], ...]:
     pure = math.fsum(event.epsilon for event in merged if isinstance(event, DiscreteLaplace)) * (1 + 1e-12)
     composed = tuple(event for event in merged if not isinstance(event, DiscreteLaplace))
     if any(isinstance(event, NonPrivate) for event in composed):
@@ -236,7 +257,7 @@ def gaussian_budget(epsilon: float, delta: float) -> float:
     return math.exp(2 * float(brentq(excess, -30.0, 6.0, xtol=1e-10))) / 2
 
 
-def spent(events: Sequence[PrivacyEvent], *, odometer: RenyiOdometer) -> float:
+def spent(*runs: Sequence[PrivacyEvent], odometer: RenyiOdometer) -> float:
     """The ε of everything released over many runs, rounded up, whichever runs come later. Safe to release.
 
     It holds when each run was planned after seeing the earlier ones, and so it is above what `epsilon` says of a run
@@ -244,14 +265,12 @@ def spent(events: Sequence[PrivacyEvent], *, odometer: RenyiOdometer) -> float:
     that run costs. Pure events alone also add up as they are, at δ = 0, so that bound needs no share of δ.
 
     Args:
-        events: The events of all runs.
+        runs: The events of each run.
         odometer: The proof, fixed before the first release.
     """
-    if not events:
-        return 0.0
-    total = round_up(odometer.read(events))
-    if all(isinstance(event, DiscreteLaplace) for event in events):
-        return min(total, epsilon(events, delta=0))
+    total = round_up(odometer.read(*runs))
+    if all(isinstance(event, DiscreteLaplace) for run in runs for event in run):
+        return min(total, round_up(sum((Decimal(repr(epsilon(run, delta=0))) for run in runs), Decimal(0))))
     return total
 
 
@@ -277,7 +296,7 @@ def calibrate(
     grid = _COARSE if epsilon >= _SMALL else _FINE
 
     def excess(log_noise: float) -> float:
-        found = _epsilon(merge_events(make_events(math.exp(log_noise))), delta, grid)
+        found = _epsilon(make_events(math.exp(log_noise)), delta, grid)
         return math.log(max(found, 1e-9) / epsilon)
 
     if not 0 < epsilon < math.inf or not 0 < delta < 1:
@@ -309,7 +328,7 @@ def _refine(
     """
     noise, safe = start, math.inf
     for attempt in range(100):
-        found = _epsilon(merge_events(make_events(noise)), delta, _FINE)
+        found = _epsilon(make_events(noise), delta, _FINE)
         if found <= epsilon:
             safe = min(safe, noise)
         is_close = epsilon * (1 - 1e-3) <= found <= epsilon

@@ -3,6 +3,13 @@
 An event names a mechanism and the public parameters that fix its privacy loss, under add/remove adjacency (one
 patient's record is there or not). ε is always computed *from* events and never stored as the truth.
 
+A run may divide its patients into two groups, those that it trains on and a holdout. `units` says which of them a
+release was computed from. A patient's group is fixed by a secret key of the node and the patient's id, before the run
+and whatever it releases; neighbours differ in one patient, who is in exactly one group. A release computed from the
+other group is distributed alike with and without that patient, given all that was released before, so it adds nothing
+to the patient's privacy loss (parallel composition: McSherry 2009, Theorem 4). What a run costs is therefore the
+larger of what its two groups are charged (`cost_groups`), not the sum.
+
 The JSON form is kept for ever. A kind is never removed, a field never changes its meaning, and a new field is
 optional; a mechanism that changes is a new kind. An unknown kind or field is refused rather than guessed at.
 """
@@ -24,13 +31,19 @@ __all__ = [
     "PrivacyEvent",
     "SampledDiscreteGaussianSum",
     "SampledGaussian",
+    "Units",
     "amount_of",
+    "cost_groups",
     "events_from_json",
     "events_to_json",
     "is_within",
     "merge_events",
     "with_shares",
 ]
+
+
+Units = Literal["all", "training", "holdout"]
+"""Whose records a release is computed from: everybody's, or those of one of two disjoint groups of a run."""
 
 
 class _Event(BaseModel):
@@ -40,6 +53,11 @@ class _Event(BaseModel):
     """The field that says how often the mechanism is applied; None if it is applied once."""
 
     purpose: str = Field(min_length=1, description="What the release is for, in a few words.")
+    units: Units = Field(
+        default="all",
+        exclude_if=lambda units: units == "all",
+        description="Whose records it is computed from; absent = those of all patients.",
+    )
 
 
 class DiscreteLaplace(_Event):
@@ -176,7 +194,7 @@ def events_from_json(text: str) -> tuple[PrivacyEvent, ...]:
 
 
 def merge_events(events: Iterable[PrivacyEvent]) -> tuple[PrivacyEvent, ...]:
-    """The same cost in fewer events: equal mechanisms are counted together, whatever their purpose.
+    """The same cost in fewer events: equal mechanisms on the same units are counted together, whatever their purpose.
 
     The result is sorted, so that it is the same for every order of the events. Purposes are left out (they read
     "merged"): it is for accounting, not for the ledger.
@@ -202,10 +220,28 @@ def with_shares(events: Iterable[PrivacyEvent], *, unknown: int) -> tuple[Privac
         if not isinstance(event, DiscreteGaussianSum | SampledDiscreteGaussianSum):
             return event
         if unknown < 1:
-            return NonPrivate(purpose=event.purpose)
+            return NonPrivate(purpose=event.purpose, units=event.units)
         return event.model_copy(update={"shares": unknown})
 
     return tuple(seen(event) for event in events)
+
+
+def cost_groups(events: Iterable[PrivacyEvent]) -> tuple[tuple[PrivacyEvent, ...], ...]:
+    """What one patient pays, for each group that a patient may be in: their cost is that of the dearest.
+
+    Args:
+        events: The events of one run. Those of several must not be mixed: a patient may be in the holdout of one and
+            not of another, so that over runs the costs of each run's dearest group add up.
+
+    Returns:
+        The events that concern all patients with those of each group, merged; one tuple if there are no groups.
+    """
+    merged = merge_events(events)
+    named = sorted({event.units for event in merged} - {"all"})
+    return tuple(
+        merge_events(event.model_copy(update={"units": "all"}) for event in merged if event.units in ("all", group))
+        for group in named or ("all",)
+    )
 
 
 def amount_of(event: PrivacyEvent) -> int:
@@ -214,7 +250,7 @@ def amount_of(event: PrivacyEvent) -> int:
 
 
 def is_within(events: Iterable[PrivacyEvent], planned: Iterable[PrivacyEvent]) -> bool:
-    """Whether some events use only planned mechanisms, none more often than planned. Purposes do not matter."""
+    """Whether some events use only planned mechanisms on the same units, none more often. Purposes do not matter."""
     used, allowed = _amounts(events), _amounts(planned)
     return all(amount <= allowed[unit] for unit, amount in used.items())
 

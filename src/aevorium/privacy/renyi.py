@@ -23,6 +23,7 @@ from aevorium.privacy.events import (
     PrivacyEvent,
     SampledDiscreteGaussianSum,
     SampledGaussian,
+    cost_groups,
 )
 from aevorium.privacy.sums import noise_multiplier_of, sum_distance
 
@@ -45,16 +46,20 @@ _SAFETY = 1e-12
 
 
 def renyi_cost(events: Iterable[PrivacyEvent], *, order: int) -> float:
-    """An upper bound on the Rényi divergence between neighbouring outputs of all events together.
+    """An upper bound on the Rényi divergence between neighbouring outputs of one run's events together.
 
     Args:
-        events: The events; their costs add up.
+        events: The events; their costs add up, within each group of patients if the run has a holdout.
         order: The order α, a whole number of at least 2.
 
     Returns:
         The RDP ε at that order, in nats, for both directions of add/remove. Infinite for a `NonPrivate` event.
     """
-    return math.fsum(_event_cost(event, order) for event in events) * (1 + _SAFETY)
+    return _dearest(cost_groups(events), order)
+
+
+def _dearest(groups: Iterable[Iterable[PrivacyEvent]], order: int) -> float:
+    return max(math.fsum(_event_cost(event, order) for event in group) for group in groups) * (1 + _SAFETY)
 
 
 @lru_cache(maxsize=65_536)
@@ -115,11 +120,12 @@ def _conversion(order: float, delta: float) -> float:
 
 
 def renyi_epsilon(events: Iterable[PrivacyEvent], *, delta: float) -> float:
-    """An upper bound on ε at δ for events whose parameters are all fixed: the best of many orders."""
+    """An upper bound on ε at δ for one run's events, their parameters all fixed: the best of many orders."""
     listed = tuple(events)
     if not listed:
         return 0.0
-    return min(renyi_to_epsilon(renyi_cost(listed, order=a), order=a, delta=delta) for a in _ORDERS)
+    groups = cost_groups(listed)
+    return min(renyi_to_epsilon(_dearest(groups, order), order=order, delta=delta) for order in _ORDERS)
 
 
 def zcdp_budget(epsilon: float, delta: float) -> float:
@@ -161,6 +167,9 @@ class RenyiOdometer:
     One order would be good for one size of ε only, and far too high below it. So δ is divided over several orders,
     once and for all, and the smallest ε counts: the failures of all orders together stay within δ.
 
+    Of a run with a holdout the larger cost of its two groups counts. A patient may be in the holdout of one run and not
+    of another; along every such path the patient's own c(α) is at most the sum of the runs' larger costs.
+
     Orders and shares must not depend on anything released. The leading order follows from a limit that was set
     before the first release; without one, all orders have the same share, for sums over everything there is.
 
@@ -181,15 +190,16 @@ class RenyiOdometer:
         leading = max(candidates, key=lambda order: (target - _conversion(order, share)) / order)
         return cls(delta=delta, leading=leading)
 
-    def read(self, events: Iterable[PrivacyEvent]) -> float:
-        """ε of all these events together; never less for more of them. 0 for none."""
-        listed = tuple(events)
-        if not listed:
+    def read(self, *runs: Iterable[PrivacyEvent]) -> float:
+        """ε of the events of all these runs together; never less for more of them. 0 for none."""
+        listed = [cost_groups(events) for events in runs]
+        if not any(group for groups in listed for group in groups):
             return 0.0
-        return min(
-            renyi_to_epsilon(renyi_cost(listed, order=order), order=order, delta=self.delta * share)
-            for order, share in self.shares
-        )
+
+        def cost(order: int) -> float:
+            return math.fsum(_dearest(groups, order) for groups in listed) * (1 + _SAFETY)
+
+        return min(renyi_to_epsilon(cost(order), order=order, delta=self.delta * share) for order, share in self.shares)
 
     @property
     def shares(self) -> tuple[tuple[int, float], ...]:

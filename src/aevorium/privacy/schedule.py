@@ -15,6 +15,7 @@ from aevorium.privacy.events import (
     PrivacyEvent,
     SampledDiscreteGaussianSum,
     SampledGaussian,
+    Units,
 )
 from aevorium.privacy.mechanisms import NoiseSource, noisy_histogram
 
@@ -38,11 +39,13 @@ class CellNoise:
         sigma: Its standard deviation, in the numbers' own unit; 0 without privacy.
         shares: How many nodes' noises are in the sum that is opened; None if every node's numbers are seen.
         sensitivity: Largest change of one number by one record.
+        units: Whose records the numbers are computed from.
     """
 
     sigma: float
     shares: int | None = None
     sensitivity: int = 1
+    units: Units = "all"
 
     @property
     def scale(self) -> int:
@@ -54,11 +57,14 @@ class CellNoise:
     def event(self, purpose: str, *, count: int = 1) -> PrivacyEvent:
         """What `count` such numbers or histograms cost."""
         if self.sigma <= 0:
-            return NonPrivate(purpose=purpose)
+            return NonPrivate(purpose=purpose, units=self.units)
         if self.shares is None:
-            return DiscreteGaussian(purpose=purpose, sigma=self.sigma, sensitivity=self.sensitivity, count=count)
+            return DiscreteGaussian(
+                purpose=purpose, units=self.units, sigma=self.sigma, sensitivity=self.sensitivity, count=count
+            )
         return DiscreteGaussianSum(
             purpose=purpose,
+            units=self.units,
             sigma=self.sigma * self.scale,
             shares=self.shares,
             sensitivity=self.sensitivity * self.scale,
@@ -103,6 +109,7 @@ class TrainingSchedule:
         expected_batch: q times the noisy size: what sums of gradients are divided by.
         loss: The noise that this node adds to its sum of rounded losses.
         shares: How many nodes' noises are in a sum that is opened; None if every node's model is seen.
+        units: Whose records are trained on.
     """
 
     sampling_rate: float
@@ -112,20 +119,23 @@ class TrainingSchedule:
     expected_batch: float
     loss: CellNoise
     shares: int | None = None
+    units: Units = "all"
 
     def step_event(self, *, steps: int) -> PrivacyEvent:
         """What so many steps cost."""
         if self.noise_multiplier <= 0:
-            return NonPrivate(purpose="training")
+            return NonPrivate(purpose="training", units=self.units)
         if self.shares is None:
             return SampledGaussian(
                 purpose="training",
+                units=self.units,
                 sampling_rate=self.sampling_rate,
                 noise_multiplier=self.noise_multiplier,
                 steps=steps,
             )
         return SampledDiscreteGaussianSum(
             purpose="training",
+            units=self.units,
             sampling_rate=self.sampling_rate,
             noise_multiplier=self.noise_multiplier,
             shares=self.shares,
@@ -137,7 +147,7 @@ class TrainingSchedule:
     def round_events(self) -> tuple[PrivacyEvent, ...]:
         """What one round costs."""
         if self.noise_multiplier <= 0:
-            return (NonPrivate(purpose="training"),)
+            return (NonPrivate(purpose="training", units=self.units),)
         return (self.step_event(steps=self.steps), self.loss.event("training loss"))
 
     def all_events(self) -> tuple[PrivacyEvent, ...]:

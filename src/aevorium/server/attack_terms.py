@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from aevorium.privacy.attack import PrivacyCurve, claimed_curve, exact_curve
-from aevorium.privacy.plan import PhaseBudget, StudyPlan
+from aevorium.privacy.phases import PhaseBudget
+from aevorium.privacy.plan import StudyPlan
 
 __all__ = ["AttackTerms", "MembershipBound", "Precision", "attack_terms"]
 

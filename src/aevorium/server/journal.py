@@ -13,6 +13,7 @@ from aevorium.diffusion.checkpoint import save_checkpoint
 from aevorium.diffusion.denoiser import DenoiserConfig, named_arrays
 from aevorium.encoding.associations import Associations
 from aevorium.encoding.encoder import TableEncoder
+from aevorium.encoding.evaluation import EvaluationTables
 from aevorium.encoding.statistics import TableStatistics
 from aevorium.governance.chain import AuditChain
 from aevorium.governance.keys import Key
@@ -61,6 +62,7 @@ class Journal:
         stale = [
             *self.workspace.checkpoints().values(),
             self.workspace.associations,
+            self.workspace.evaluation,
             self.workspace.round_metrics,
             self.workspace.synthetic,
             self.workspace.report_html,
@@ -92,6 +94,11 @@ class Journal:
         content = {"schema_version": 1, "tables": [released.to_dict() for released in tables]}
         with write_atomically(self.workspace.associations) as path:
             path.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+    def write_evaluation(self, tables: EvaluationTables) -> None:
+        """Writes the noisy evaluation tables."""
+        with write_atomically(self.workspace.evaluation) as path:
+            path.write_text(tables.to_json() + "\n", encoding="utf-8")
 
     def write_round(
         self,

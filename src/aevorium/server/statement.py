@@ -20,7 +20,7 @@ from aevorium.privacy.events import (
     SampledDiscreteGaussianSum,
     SampledGaussian,
 )
-from aevorium.privacy.plan import LOSS_BOUND, LOSS_LEVELS, PhaseBudget, plan_budget
+from aevorium.privacy.phases import LOSS_BOUND, LOSS_LEVELS, PhaseBudget, plan_budget
 from aevorium.privacy.schedule import CLIP_LEVELS, MOST_PARAMETERS
 from aevorium.privacy.views import views_of
 from aevorium.schema.table import TableSchema
@@ -92,7 +92,7 @@ def privacy_statement(record: StudyRecord, schema: TableSchema) -> PrivacyStatem
             "each record enters a step independently with probability q (Poisson). Empty batches step too; sums are"
             " divided by q times the noisy or declared size"
         ),
-        composition=_COMPOSITION,
+        composition=_COMPOSITION + (_OF_GROUPS if plan.has_holdout else ""),
         assumptions=assumptions(record, schema),
         uncharged=_uncharged(schema),
         software=record.versions,
@@ -219,6 +219,8 @@ def _planned(budget: PhaseBudget, size: float) -> Iterator[tuple[str, PrivacyEve
     rounds = budget.plan.rounds
     for event in budget.training(size).round_events():
         yield f"training, each of {rounds} rounds", event, rounds
+    for event in budget.evaluation.events():
+        yield f"evaluation, {_EVALUATED[event.units == 'holdout']}", event, 1
 
 
 _COMPOSITION = (
@@ -226,6 +228,13 @@ _COMPOSITION = (
     " loss distributions (dp-accounting, pessimistic) and rounded up. Before its first release that is not pure, a node"
     " fixes all events of the run, checks them against the claim, and lets nothing else out"
 )
+
+
+_OF_GROUPS = (
+    ". The evaluation reads the patients held out and nothing else does: what it costs is not added to the rest. Each"
+    " patient is in one of the two groups, so the ε of the run is the larger of the two groups'"
+)
+_EVALUATED = {True: "patients held out", False: "all patients"}
 
 
 def _sensitivity(budget: PhaseBudget) -> tuple[str, ...]:
@@ -248,6 +257,11 @@ def _sensitivity(budget: PhaseBudget) -> tuple[str, ...]:
             1,
             "Two-way tables: the same. Their number and noise were fixed before the first histogram; which pairs and"
             " cells they count follows from released numbers.",
+        )
+    if budget.evaluation.columns:
+        lines.append(
+            f"Evaluation tables, of {_EVALUATED[budget.plan.has_holdout]}: the same as histograms and two-way tables,"
+            f" {budget.evaluation.columns} and {budget.evaluation.pairs} of them."
         )
     return tuple(lines)
 
@@ -274,6 +288,12 @@ def assumptions(record: StudyRecord, schema: TableSchema) -> tuple[str, ...]:
         ),
         "The schema, the plan, the names of the nodes and their participation are public.",
     ]
+    if plan.has_holdout:
+        lines.append(
+            f"A patient is held out, one in {1 / plan.evaluation_share:.3g} on average, by HMAC-SHA256 of the"
+            f" {schema.unit_id!r} under a key of the node that was drawn without looking at records. Key and id stay"
+            " the same throughout the run."
+        )
     if plan.is_private:
         lines += [
             "Noise of counts, histograms and losses: exact samplers of OpenDP on the operating system's entropy.",

@@ -1,4 +1,7 @@
-"""How a run flows: plan, count, statistics, associations, training, finish. All of it works on released numbers."""
+"""How a run flows: plan, count, statistics, associations, training, evaluation, finish.
+
+All of it works on released numbers.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +19,21 @@ from aevorium.diffusion.denoiser import DenoiserConfig, TabularDiffusion, to_vec
 from aevorium.diffusion.layout import Layout
 from aevorium.encoding.associations import Associations, TableDesign
 from aevorium.encoding.encoder import TableEncoder
+from aevorium.encoding.evaluation import EvaluationTables
 from aevorium.encoding.grid import number_of_bins
 from aevorium.encoding.statistics import TableStatistics, cells_in_total
 from aevorium.errors import FederationError
 from aevorium.federation.protocol import (
     ASSOCIATIONS,
     COUNT,
+    EVALUATION,
     FINISH,
     PLAN,
     STATISTICS,
     AssociationsRequest,
     CountReply,
     CountRequest,
+    EvaluationRequest,
     FinishReply,
     FinishRequest,
     PlanReply,
@@ -40,10 +46,11 @@ from aevorium.federation.protocol import (
     read_body,
 )
 from aevorium.federation.resending import ResendingGrid
-from aevorium.privacy.plan import PhaseBudget, plan_budget
+from aevorium.privacy.phases import PhaseBudget, plan_budget
 from aevorium.privacy.schedule import CellNoise
 from aevorium.progress import PhaseStarted, Report
 from aevorium.schema.table import TableSchema
+from aevorium.server.evaluation import evaluated_records, evaluation_design
 from aevorium.server.exchange import Replies, ask, require_going_on
 from aevorium.server.journal import Journal
 from aevorium.server.record import NodeRecord
@@ -112,6 +119,7 @@ class StudyConductor:
             encoder, statistics = self._measure()
             warm = self._warm_start(encoder, statistics) if self._plan.recipe == "warm-start" else None
             self._train(encoder if warm is None else warm.surrogate.encoder, warm)
+            self._evaluate(encoder, bins=statistics.bins)
         except BaseException as error:
             finished = self._finish(timeout=_HURRY if isinstance(error, KeyboardInterrupt) else _FAREWELL)
             code = getattr(error, "code", type(error).__name__)
@@ -148,7 +156,7 @@ class StudyConductor:
 
     def _measure(self) -> tuple[TableEncoder, TableStatistics]:
         plan, schema = self._plan, self._schema
-        records = float(plan.records or sum(max(count, 1) for count in self._counts.values()))
+        records = float(plan.declared_records or sum(max(count, 1) for count in self._counts.values()))
         self._budget = budget = plan_budget(plan, records=records)
         bins = number_of_bins(records=records, epsilon=plan.epsilon, nodes=plan.noise_piles)
         request = StatisticsRequest(**self._run, bins=bins, records=records)
@@ -263,6 +271,25 @@ class StudyConductor:
             num_rounds=plan.rounds,
             timeout=self._timeout,
         )
+
+    def _evaluate(self, encoder: TableEncoder, *, bins: int) -> None:
+        """Asks for the tables that the result is compared with, if the plan holds any."""
+        schedule, schema = self._budget.evaluation, self._schema
+        if not schedule.columns:
+            return
+        records = evaluated_records(self._plan, total=self._total)
+        design = evaluation_design(encoder, schema, schedule=schedule, records=records, nodes=len(self._names))
+        request = EvaluationRequest(**self._run, design=design)
+        replies = self._ask_all(request, message_type=EVALUATION, phase="evaluation")
+        vectors = [np.asarray(read_array(message, np.int64), dtype=np.int64) for message in replies.valid.values()]
+        if any(len(vector) != EvaluationTables.size(design) for vector in vectors):
+            raise FederationError("MESSAGE_INVALID", "A node's evaluation tables have another length than asked for.")
+        cells = schedule.cells
+        tables = EvaluationTables.from_sum(
+            cells.open(vectors), design, bins=bins, noise=cells.noise_of(nodes=len(vectors))
+        )
+        self._journal.write_evaluation(tables)
+        self._journal.note("evaluated", {"nodes": sorted(self._names.values())})
 
     def _finish(self, *, timeout: float) -> dict[str, FinishReply]:
         """Ends the run at every node that agreed to it, also at those that were lost on the way.

@@ -25,7 +25,8 @@ from aevorium.federation.protocol import (
     read_body,
 )
 from aevorium.privacy.aggregation import add_parts, decode_vector
-from aevorium.privacy.plan import LOSS_BOUND, LOSS_LEVELS, StudyPlan
+from aevorium.privacy.phases import LOSS_BOUND, LOSS_LEVELS
+from aevorium.privacy.plan import StudyPlan
 from aevorium.privacy.schedule import CLIP_LEVELS, TrainingSchedule
 from aevorium.progress import Report, RoundFinished
 from aevorium.server.exchange import Replies, ask, require_going_on

@@ -21,7 +21,7 @@ def _returns(function: ast.FunctionDef) -> list[str]:
 
 def test_handlers_return_what_the_session_released_or_a_code() -> None:
     functions = _functions(app)
-    for phase in ("plan", "count", "statistics", "associations", "train", "gradient", "loss", "dismiss", "finish"):
+    for phase in ("plan", *PHASES, "gradient", "dismiss", "finish"):
         assert _returns(functions[phase]) == [f"_answer(message, _session(sessions, context), _{phase})"]
     assert set(_returns(functions["_answer"])) == {"reply", "error_reply(code, to=message)"}
     packed = {
@@ -32,6 +32,7 @@ def test_handlers_return_what_the_session_released_or_a_code() -> None:
         "_train": "Message(pack(reply, trained, weight=weight), reply_to=message)",
         "_gradient": "Message(pack(GradientReply(), values), reply_to=message)",
         "_loss": "Message(pack(reply, values), reply_to=message)",
+        "_evaluation": "Message(pack(reply, values), reply_to=message)",
         "_dismiss": "Message(pack(session.dismiss(_read(session, message, DismissRequest))), reply_to=message)",
         "_finish": "Message(pack(session.finish(_read(session, message, FinishRequest))), reply_to=message)",
     }
@@ -44,8 +45,8 @@ def test_handlers_return_what_the_session_released_or_a_code() -> None:
     assert _returns(functions["_unknown"]) == []
     reading = {"_is_further_step", "_read", "_read_vector", "_phase", "_require_wanted", "_detail", "_session"}
     assert set(functions) == {
-        "create_client_app", "plan", "count", "statistics", "associations", "train", "gradient", "loss", "dismiss",
-        "finish", "__init__", "__call__", "_answer", "_unknown", *reading, *packed,
+        "create_client_app", "plan", "count", "statistics", "associations", "train", "gradient", "loss", "evaluation",
+        "dismiss", "finish", "__init__", "__call__", "_answer", "_unknown", *reading, *packed,
     }  # fmt: skip
     # What a steward is told goes to the node's own console, by `session.asked`, and nowhere else.
     assert ast.unparse(functions["_answer"]).count("_detail(") == 1
@@ -54,10 +55,11 @@ def test_handlers_return_what_the_session_released_or_a_code() -> None:
     assert makers == set(packed)
 
 
-PHASES = ("count", "statistics", "associations", "train", "loss")
+PHASES = ("count", "statistics", "associations", "train", "loss", "evaluation")
 OUTSIDE = (
-    "len(table.frame)",
+    "len(records)",
     "count_cells(",
+    "count_evaluation(",
     "count_pairs(",
     "train_round(",
     "noisy_gradient(",
@@ -88,7 +90,13 @@ def test_records_are_used_inside_the_gate_alone() -> None:
             within = sum(ast.unparse(node).count(text) for node in inner)
             assert total == within
     for module in (checks, run):
-        assert not any(text in inspect.getsource(module) for text in (*OUTSIDE, "load(", "read_table"))
+        assert not any(text in inspect.getsource(module) for text in (*OUTSIDE, "_records", "read_table"))
+    # A phase names records once, and whose they are: the holdout's in the evaluation, the others' everywhere else.
+    for name in (*PHASES, "gradient"):
+        nodes = [node for node in ast.walk(functions[name]) if isinstance(node, ast.Attribute)]
+        used = {node.attr for node in nodes if ast.unparse(node.value) == "self._records"} - {"encode"}
+        wanted = {"evaluation"} if name == "evaluation" else {"training"}
+        assert used - ({"load"} if name == "count" else set()) == wanted
 
 
 def test_replies_are_made_of_what_the_gate_returned_and_of_public_facts() -> None:
@@ -101,6 +109,7 @@ def test_replies_are_made_of_what_the_gate_returned_and_of_public_facts() -> Non
         "associations": {"AssociationsReply", "values", "np"},
         "train": {"reply", "trained", "np", "size"},
         "gradient": {"values", "np"},
+        "evaluation": {"EvaluationReply", "values", "np"},
         "loss": {"LossReply", "self", "request", "run", "values", "np"},
     }
     for name, expected in allowed.items():

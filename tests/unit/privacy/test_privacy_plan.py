@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from aevorium.errors import ConfigError
 from aevorium.privacy.events import DiscreteGaussian, DiscreteLaplace, NonPrivate, SampledGaussian, is_within
-from aevorium.privacy.plan import LOSS_LEVELS, StudyPlan, cost_of, plan_budget
+from aevorium.privacy.phases import LOSS_LEVELS, cost_of, plan_budget
+from aevorium.privacy.plan import StudyPlan
 
 
 def make_plan(**changes) -> StudyPlan:
@@ -62,6 +63,8 @@ CHANGES = {
 }
 AGGREGATED = {"trust": "secure-aggregation", "dropouts": 1, "colluding": 1}
 """Fields that have a meaning for a plan of at least three nodes."""
+EVALUATED = {"evaluation_share": 0.2, "has_holdout": True}
+"""Fields that a plan without an evaluation leaves out, so that its hash is what it was before there was one."""
 
 
 @pytest.mark.parametrize("field", sorted(CHANGES))
@@ -79,10 +82,15 @@ def test_the_hash_depends_on_what_only_secure_aggregation_has():
 
 
 def test_no_field_is_left_out_of_the_test_above():
-    assert set(CHANGES) | set(AGGREGATED) == set(StudyPlan.model_fields)
+    assert set(CHANGES) | set(AGGREGATED) | set(EVALUATED) == set(StudyPlan.model_fields)
 
 
-@pytest.mark.parametrize("changes", [{}, {"epsilon": math.inf}, {"records": 500, "noise_multiplier": 0.3}])
+def test_the_hash_depends_on_the_evaluation():
+    plans = [make_plan(), make_plan(evaluation_share=0.2), make_plan(evaluation_share=0.1), make_plan(**EVALUATED)]
+    assert len({plan.content_hash for plan in plans}) == len(plans)
+
+
+@pytest.mark.parametrize("changes", [{}, EVALUATED, {"epsilon": math.inf}, {"records": 500, "noise_multiplier": 0.3}])
 def test_a_plan_survives_its_journey(changes):
     plan = make_plan(**changes)
     again = StudyPlan.model_validate_json(plan.canonical_json)
@@ -113,6 +121,11 @@ def test_a_plan_survives_its_journey(changes):
         {"trust": "central"},
         {"recipe": "other"},
         {"columns": 0},
+        {"evaluation_share": -0.1},
+        {"evaluation_share": 0.51},
+        {"evaluation_share": math.nan},
+        {"has_holdout": True},
+        {**EVALUATED, "max_nodes_per_patient": 2},
         {"unknown": 1},
     ],
 )

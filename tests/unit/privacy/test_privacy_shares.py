@@ -9,7 +9,8 @@ import pytest
 from aevorium.errors import ConfigError
 from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.events import DiscreteGaussian, NonPrivate, SampledGaussian, is_within
-from aevorium.privacy.plan import StudyPlan, cost_of, plan_budget
+from aevorium.privacy.phases import cost_of, plan_budget
+from aevorium.privacy.plan import StudyPlan
 from aevorium.privacy.shares import MOST_CANDIDATES, number_of_pairs, shares_of, signal_of
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from aevorium.encoding.encoder import ColumnCode, TableEncoder
 from aevorium.encoding.grid import table_grids
-from aevorium.privacy.plan import StudyPlan, plan_budget
+from aevorium.privacy.phases import plan_budget
+from aevorium.privacy.plan import StudyPlan
 from aevorium.schema.table import TableSchema
 from aevorium.server.warm_start import coarse_design, fine_design
 

@@ -15,6 +15,7 @@ from aevorium.cli.options import (
     Dropouts,
     Epochs,
     Epsilon,
+    EvaluationShare,
     NodesPerPatient,
     NoiseMultiplier,
     Recipe,
@@ -42,6 +43,7 @@ def plan(
     dropouts: Dropouts = 0,
     colluding: Colluding = 0,
     max_nodes_per_patient: NodesPerPatient = 1,
+    evaluation_share: EvaluationShare = 0.0,
     rounds: Rounds = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
@@ -83,9 +85,10 @@ def plan(
         dropouts=dropouts,
         colluding=colluding,
         max_nodes_per_patient=max_nodes_per_patient,
+        evaluation_share=evaluation_share,
     )
     study = plan_study(table, node_names(nodes), options)
-    costs = plan_cost(study, size=records / nodes)
+    costs = plan_cost(study, size=study.declared_size or records / nodes)
     tell_privacy(study, console=console)
     rows = [(cost.phase, cost.mechanism, cost.parameters, number(cost.epsilon)) for cost in costs]
     console.table(("phase", "mechanism", "parameters", "ε alone"), rows, numbers=("ε alone",))

@@ -16,6 +16,7 @@ from aevorium.cli.options import (
     Dropouts,
     Epochs,
     Epsilon,
+    EvaluationShare,
     NodesPerPatient,
     NoiseMultiplier,
     Purpose,
@@ -45,6 +46,7 @@ def run(
     dropouts: Dropouts = 0,
     colluding: Colluding = 0,
     max_nodes_per_patient: NodesPerPatient = 1,
+    evaluation_share: EvaluationShare = 0.0,
     device: Annotated[str, typer.Option("--device", help="Where models are trained: auto or cpu.")] = "auto",
     seed: Seed = None,
     rounds: Rounds = None,
@@ -105,6 +107,7 @@ def run(
         dropouts=dropouts,
         colluding=colluding,
         max_nodes_per_patient=max_nodes_per_patient,
+        evaluation_share=evaluation_share,
     )
     plan = plan_study(table, list(files), options)
     tell_privacy(plan, console=console)

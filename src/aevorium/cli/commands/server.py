@@ -12,6 +12,7 @@ from aevorium.cli.options import (
     Delta,
     Epochs,
     Epsilon,
+    EvaluationShare,
     NoiseMultiplier,
     Purpose,
     Recipe,
@@ -64,6 +65,7 @@ def server(
     batch_size: BatchSize = None,
     noise_multiplier: NoiseMultiplier = None,
     records: Records = None,
+    evaluation_share: EvaluationShare = 0.0,
     purpose: Purpose = "synthetic data",
 ) -> dict[str, object]:
     """Starts the federation server, waits for nodes, conducts a study and leaves its results in the workspace.
@@ -101,7 +103,13 @@ def server(
 
     console = console_of(context)
     target = Workspace(settings.workspace)
-    options = run_options(settings, records=records, min_nodes=settings.min_nodes, purpose=purpose)
+    options = run_options(
+        settings,
+        records=records,
+        min_nodes=settings.min_nodes,
+        purpose=purpose,
+        evaluation_share=evaluation_share,
+    )
     with ProgressView(console) as view, Interrupt(console) as interrupt:
         result = serve_study(
             table,

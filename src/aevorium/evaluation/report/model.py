@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aevorium.evaluation.comparison import Comparison
 from aevorium.evaluation.overlays import MarginalOverlay
 from aevorium.evaluation.score import Scorecard
 
@@ -131,6 +132,7 @@ class RunReport:
         rounds: How private training went; empty if there was none.
         card: Scores against the released tables.
         overlays: Released one-way tables against the synthetic table.
+        comparison: Evaluation tables against the synthetic table; None if the run paid for none.
     """
 
     study: StudyFacts
@@ -138,6 +140,7 @@ class RunReport:
     rounds: tuple[RoundFacts, ...]
     card: Scorecard
     overlays: tuple[MarginalOverlay, ...]
+    comparison: Comparison | None = None
 
     @property
     def epsilon(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aevorium.evaluation.comparison import TableDistance
 from aevorium.evaluation.report import charts
 from aevorium.evaluation.report.model import NodeSpend, RoundFacts, RunReport
 from aevorium.evaluation.report.view import (
@@ -18,6 +19,7 @@ from aevorium.evaluation.report.view import (
     score_groups,
     study_banners,
 )
+from aevorium.evaluation.score import percent
 
 __all__ = ["run_page"]
 
@@ -63,7 +65,12 @@ def _cards(report: RunReport) -> tuple[Card, ...]:
     if report.rounds:
         seconds = sum(one.seconds for one in report.rounds)
         cards.append(Card("Rounds", f"{len(report.rounds)}", f"{seconds:,.0f} s of training", "", "training"))
-    labels = {"released_1way": "Columns, mean", "released_worst": "Columns, worst"}
+    labels = {
+        "released_1way": "Columns, mean",
+        "released_worst": "Columns, worst",
+        "evaluation_1way": "Evaluation, columns",
+        "evaluation_2way": "Evaluation, pairs",
+    }
     cards += [score_card(score, label=labels[score.name]) for score in report.card.scores if score.name in labels]
     return tuple(cards)
 
@@ -78,7 +85,8 @@ def _sections(report: RunReport) -> list[Section | None]:
         points=card.notes,
     )
     not_for = Section("limits", "What not to use it for", points=(*_NOT_FOR, *study.limits))
-    return [scores, _privacy(report), _training(report), _columns(report), not_for, about_study(study)]
+    parts = [_privacy(report), _training(report), _columns(report), _evaluation(report)]
+    return [scores, *parts, not_for, about_study(study)]
 
 
 def _privacy(report: RunReport) -> Section:
@@ -171,3 +179,36 @@ def _columns(report: RunReport) -> Section | None:
         "Where the two differ by less than the band, nothing can be said."
     )
     return Section("columns", "Columns", lead, charts=overlay_charts(report.overlays, reference_name="released"))
+
+
+def _evaluation(report: RunReport) -> Section | None:
+    compared = report.comparison
+    if compared is None:
+        return None
+    lead = (
+        f"Noisy tables of {compared.subject} against the synthetic table. Noise alone makes a distance, so it is taken "
+        "off cell by cell; a difference in a cell that noise hides is told too small."
+    )
+    if not compared.columns:
+        lead = f"Noise outweighs the counts of {compared.subject}: nothing can be said."
+    tables = tuple(
+        _distance_table(caption, distances)
+        for caption, distances in (("Single columns", compared.columns), ("Pairs of columns", compared.pairs))
+        if distances
+    )
+    return Section("evaluation", f"Evaluation: {compared.subject}", lead, tables=tables)
+
+
+def _distance_table(caption: str, distances: tuple[TableDistance, ...]) -> Table:
+    rows = tuple(
+        (
+            " and ".join(distance.columns),
+            str(distance.cells),
+            percent(max(0.0, distance.corrected)),
+            f"± {percent(1.96 * distance.deviation)}",
+            percent(distance.measured),
+            percent(distance.noise),
+        )
+        for distance in distances
+    )
+    return Table(caption, ("table", "cells", "distance", "95%", "with noise", "noise alone"), rows)

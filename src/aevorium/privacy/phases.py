@@ -1,0 +1,237 @@
+"""How the ε of a study is spent phase by phase.
+
+`PhaseBudget` follows from the agreed plan by fixed, public rules, so node and server compute the same one:
+
+1. a noisy count takes a small pure ε₀ (`count_epsilon`); what it says fixes the sampling rate, the grid, and in recipe
+   `warm-start` how many pairs of columns get a table and how the rest is divided;
+2. the rest, (ε - ε₀, δ), is divided by ρ = Σ Δ²/2σ² (`shares`): a share each for the one-way histograms and the two
+   kinds of two-way tables, a little for the charged losses, and private training gets what is left, its noise
+   calibrated by exact composition of all of them;
+3. with an evaluation share, a part of the patients is held out (`plan.divides_patients`): they pay for the evaluation's
+   tables alone, with all of (ε, δ), and the others for everything else. Where nobody can be held out, the tables are
+   of all patients and take that share of ρ, before anything else is divided.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+from aevorium.errors import ConfigError
+from aevorium.privacy.accountant import calibrate, epsilon, gaussian_budget, zcdp_budget
+from aevorium.privacy.evaluation import EvaluationSchedule, holdout_schedule, number_of_evaluation_pairs
+from aevorium.privacy.events import DiscreteLaplace, NonPrivate, PrivacyEvent
+from aevorium.privacy.plan import StudyPlan
+from aevorium.privacy.schedule import AssociationSchedule, CellNoise, TrainingSchedule
+from aevorium.privacy.shares import MOST_CANDIDATES, RecipeName, number_of_pairs, shares_of, signal_of
+
+__all__ = ["LOSS_BOUND", "LOSS_LEVELS", "PhaseBudget", "cost_of", "estimated_events", "plan_budget"]
+
+LOSS_BOUND = 4.0
+"""A record's loss is clipped to [0, 4] before it is summed; that of independent columns is about 1."""
+
+LOSS_LEVELS = 100
+"""The bounded loss is rounded to this many levels, so that its sum is a whole number and takes discrete noise."""
+
+_COUNT_SHARE, _COUNT_CAP = 0.05, 0.25
+"""ε₀ of the count: a share of ε, but never more than the cap: a standard deviation of 6 patients is enough."""
+
+_GUESSED_SIZE = 500.0
+"""A node's number of records in an estimate that is made before anything is known of it."""
+
+
+@dataclass(frozen=True)
+class PhaseBudget:
+    """How a plan's (ε, δ) is spent.
+
+    Attributes:
+        plan: The plan.
+        count: The event of the count, which every node's own number costs.
+        histograms: Noise of the one-way histograms.
+        associations: The two-way tables.
+        loss: Noise of a round's charged loss, in levels, if there is any.
+        evaluation: The tables that the result is compared with.
+    """
+
+    plan: StudyPlan
+    count: PrivacyEvent
+    histograms: CellNoise
+    associations: AssociationSchedule
+    loss: CellNoise
+    evaluation: EvaluationSchedule
+
+    @property
+    def statistics(self) -> PrivacyEvent:
+        """The event of the one-way histograms."""
+        return self.histograms.event("one-way histograms", count=self.plan.columns)
+
+    @property
+    def count_variance(self) -> float:
+        """Variance of a node's noisy count; 0 without privacy."""
+        if not isinstance(self.count, DiscreteLaplace):
+            return 0.0
+        # Two-sided geometric noise with ratio r = exp(-ε) has variance 2r / (1 - r)².
+        ratio = math.exp(-self.count.epsilon)
+        return 2 * ratio / (1 - ratio) ** 2
+
+    def training(self, size: float) -> TrainingSchedule:
+        """The schedule of a node.
+
+        Args:
+            size: Its declared or noisy number of records (`StudyPlan.node_size`).
+
+        Raises:
+            ConfigError: CONFIG_INVALID, if no noise meets the target.
+        """
+        plan = self.plan
+        rate, steps = plan.steps_of(size)
+        noise = plan.noise_multiplier
+        if noise is None:
+            noise = _calibrated_noise(self, rate, steps) if plan.is_private else 0.0
+        return self._schedule(rate, steps, noise=noise, size=size)
+
+    def _schedule(self, rate: float, steps: int, *, noise: float, size: float) -> TrainingSchedule:
+        shares = self.plan.noise_shares
+        return TrainingSchedule(
+            sampling_rate=rate,
+            steps=steps,
+            rounds=self.plan.rounds,
+            noise_multiplier=noise / math.sqrt(shares or 1),
+            expected_batch=rate * max(size, 1.0),
+            loss=self.loss if noise > 0 else CellNoise(sigma=0.0, units=self.plan.units),
+            shares=shares,
+            units=self.plan.units,
+        )
+
+    def events(self, size: float) -> tuple[PrivacyEvent, ...]:
+        """Everything that a node of this size will have released at the end of the run."""
+        return (*self.released_before_training(), *self.training(size).all_events(), *self.evaluation.events())
+
+    def released_before_training(self) -> tuple[PrivacyEvent, ...]:
+        """What every node of the run releases before its first round."""
+        tables = self.associations
+        return (self.count, self.statistics, *tables.coarse_events(), *tables.fine_events())
+
+
+def plan_budget(plan: StudyPlan, *, records: float | None = None) -> PhaseBudget:
+    """Splits a plan's budget over its phases.
+
+    Args:
+        plan: The plan.
+        records: The noisy number of records of all nodes, for a plan that declares none. Before there is one, leave it
+            out: the count does not depend on it, everything else of recipe `warm-start` is then an estimate.
+    """
+    known = plan.declared_records or records or _GUESSED_SIZE * len(plan.nodes)
+    signal = signal_of(records=known, epsilon=plan.reference_epsilon, nodes=plan.noise_piles)
+    pairs = number_of_pairs(columns=plan.columns, signal=signal) if plan.recipe == "warm-start" else 0
+    everything = min(plan.columns * (plan.columns - 1) // 2, MOST_CANDIDATES)
+    candidates = everything if 0 < pairs < everything else 0
+    if not plan.is_private:
+        none = CellNoise(sigma=0.0, units=plan.units)
+        return PhaseBudget(
+            plan=plan,
+            count=NonPrivate(purpose="count", units=plan.units),
+            histograms=none,
+            associations=AssociationSchedule(none, none, candidates=candidates, pairs=pairs),
+            loss=none,
+            evaluation=_evaluation(plan),
+        )
+    shares = shares_of(plan.recipe, epsilon=plan.reference_epsilon, signal=signal, selects=candidates > 0)
+    rest = 1.0 if plan.has_holdout else 1.0 - plan.evaluation_share
+    return PhaseBudget(
+        plan=plan,
+        count=DiscreteLaplace(purpose="count", units=plan.units, epsilon=_count_epsilon(plan)),
+        histograms=_noise(plan, plan.columns, share=rest * shares.histograms),
+        associations=AssociationSchedule(
+            coarse=_noise(plan, candidates, share=rest * shares.coarse),
+            fine=_noise(plan, pairs, share=rest * shares.fine),
+            candidates=candidates,
+            pairs=pairs,
+        ),
+        loss=_noise(plan, plan.rounds, share=rest * shares.losses, sensitivity=LOSS_LEVELS),
+        evaluation=_evaluation(plan),
+    )
+
+
+def _evaluation(plan: StudyPlan) -> EvaluationSchedule:
+    if plan.evaluation_share == 0:
+        return EvaluationSchedule(CellNoise(sigma=0.0))
+    columns, pairs = plan.columns, number_of_evaluation_pairs(plan.columns)
+    if not plan.is_private:
+        none = CellNoise(sigma=0.0, units="holdout" if plan.has_holdout else "all")
+        return EvaluationSchedule(none, columns=columns, pairs=pairs)
+    if plan.has_holdout:
+        return holdout_schedule(columns=columns, epsilon=plan.epsilon, delta=plan.delta, shares=plan.noise_shares)
+    return EvaluationSchedule(_noise(plan, columns + pairs, share=plan.evaluation_share), columns=columns, pairs=pairs)
+
+
+def _noise(plan: StudyPlan, count: int, *, share: float, sensitivity: int = 1) -> CellNoise:
+    """What one node adds to `count` tables that together take a share of the budget."""
+    total = sensitivity * math.sqrt(count / (2 * share * _rest_budget(plan))) if count else 0.0
+    return CellNoise(
+        sigma=total / math.sqrt(plan.noise_shares or 1),
+        shares=plan.noise_shares,
+        sensitivity=sensitivity,
+        units=plan.units,
+    )
+
+
+def cost_of(plan: StudyPlan) -> float:
+    """The ε that a plan with a given noise multiplier costs at its δ, its size declared; rounded up.
+
+    Raises:
+        ConfigError: CONFIG_CONFLICT, if the plan declares no size.
+    """
+    if plan.declared_size is None:
+        raise ConfigError(
+            "CONFIG_CONFLICT",
+            "DP_NOISE_MULTIPLIER is set but the number of records is not declared. What a fixed noise costs depends "
+            "on the sampling rate, so it cannot be said before a record is read.",
+            hint="Give --records, or leave DP_NOISE_MULTIPLIER unset and choose --epsilon.",
+        )
+    # A holdout gets what the others cost, whatever that is.
+    events = tuple(event for event in plan_budget(plan).events(plan.declared_size) if event.units != "holdout")
+    return epsilon(events * plan.max_nodes_per_patient, delta=plan.delta)
+
+
+def estimated_events(plan: StudyPlan) -> tuple[PrivacyEvent, ...] | None:
+    """About what a node will release, so that runs of a period compose by their events and not by their targets.
+
+    The true events are fixed after the count. What they cost hardly depends on the size, which is a guess here. None
+    for a plan without privacy.
+    """
+    if not plan.is_private:
+        return None
+    return plan_budget(plan).events(plan.declared_size or _GUESSED_SIZE)
+
+
+def _count_epsilon(plan: StudyPlan) -> float:
+    return min(_COUNT_SHARE * plan.reference_epsilon, _COUNT_CAP) / plan.max_nodes_per_patient
+
+
+def _rest_budget(plan: StudyPlan) -> float:
+    """ρ of everything but the count, at each of the nodes where a patient may have a record."""
+    nodes = plan.max_nodes_per_patient
+    return _rho(plan.recipe, plan.reference_epsilon - nodes * _count_epsilon(plan), plan.delta) / nodes
+
+
+@lru_cache(maxsize=64)
+def _rho(recipe: RecipeName, target: float, delta: float) -> float:
+    return gaussian_budget(target, delta) if recipe == "warm-start" else zcdp_budget(target, delta=delta)
+
+
+@lru_cache(maxsize=256)
+def _calibrated_noise(budget: PhaseBudget, rate: float, steps: int) -> float:
+    """The noise of a step, all shares together, with which the run meets its target."""
+    plan = budget.plan
+
+    def events(noise: float) -> tuple[PrivacyEvent, ...]:
+        # The size decides nothing but a divisor here.
+        schedule = budget._schedule(rate, steps, noise=noise, size=1.0)
+        training = schedule.step_event(steps=steps * plan.rounds)
+        losses = budget.loss.event("training loss", count=plan.rounds)
+        beside = () if plan.has_holdout else budget.evaluation.events()
+        return (*budget.released_before_training(), losses, training, *beside) * plan.max_nodes_per_patient
+
+    return calibrate(events, epsilon=plan.epsilon, delta=plan.delta)
