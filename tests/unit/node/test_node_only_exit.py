@@ -6,7 +6,7 @@ import ast
 import inspect
 
 from aevorium.governance import gate
-from aevorium.node import app, checks, run, session
+from aevorium.node import app, checks, phases, run, session, summing
 
 
 def _functions(module: object) -> dict[str, ast.FunctionDef]:
@@ -70,7 +70,7 @@ OUTSIDE = (
 
 def test_records_are_used_inside_the_gate_alone() -> None:
     """In the session, what is computed from the table is computed in `produce`, or stays (`NodeRecords`)."""
-    functions = _functions(session)
+    functions = _functions(session) | _functions(phases) | _functions(summing)
     for name in PHASES:
         calls = [ast.unparse(node) for node in ast.walk(functions[name]) if isinstance(node, ast.Call)]
         assert sum(call.startswith("self._gate.release(") for call in calls) == 1
@@ -101,7 +101,7 @@ def test_records_are_used_inside_the_gate_alone() -> None:
 
 def test_replies_are_made_of_what_the_gate_returned_and_of_public_facts() -> None:
     """The names that a reply is made of: numbers of the gate, the request, the run in the ledger, the configuration."""
-    functions = _functions(session)
+    functions = _functions(session) | _functions(phases) | _functions(summing)
     allowed = {
         # Whether all ids say "simulated" is a mark of the export, not of a patient (`aevorium.data.simulated`).
         "count": {"CountReply", "noisy", "is_simulated"},
