@@ -20,10 +20,11 @@ from aevorium.privacy.events import PrivacyEvent
 from aevorium.privacy.phases import cost_of, plan_budget
 from aevorium.privacy.plan import MIN_AGGREGATED, StudyPlan, Trust, divides_patients
 from aevorium.privacy.shares import RecipeName
+from aevorium.privacy.views import View, views_of
 from aevorium.schema.table import TableSchema
 from aevorium.server.statement import describe_event
 
-__all__ = ["PhaseCost", "RunOptions", "Variation", "node_names", "plan_cost", "plan_study", "vary"]
+__all__ = ["PhaseCost", "RunOptions", "Variation", "node_names", "plan_cost", "plan_study", "plan_views", "vary"]
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,16 @@ def plan_cost(plan: StudyPlan, *, size: float) -> list[PhaseCost]:
         mechanism, parameters = describe_event(events[0])
         costs.append(PhaseCost(phase, mechanism, parameters, epsilon(events, delta=plan.delta)))
     return costs
+
+
+def plan_views(plan: StudyPlan, *, size: float) -> tuple[View, ...]:
+    """Who sees what of a plan, and at which ε. Reads no record.
+
+    Args:
+        plan: The plan.
+        size: The node's declared number of records.
+    """
+    return views_of(plan, plan_budget(plan).events(size))
 
 
 def vary(

@@ -111,12 +111,12 @@ def describe_event(event: PrivacyEvent) -> tuple[str, str]:
             return "Poisson-sampled Gaussian (DP-SGD)", f"q = {rate:.5g}, noise multiplier {noise:.5g}, {steps} steps"
         case DiscreteGaussianSum(sigma=sigma, shares=shares, sensitivity=sensitivity, count=count):
             return (
-                "sum of shares of discrete Gaussian noise",
+                "discrete Gaussian noise, in shares",
                 f"{shares} shares of σ = {sigma:.4g}, sensitivity {sensitivity}, {count} ×",
             )
         case SampledDiscreteGaussianSum(sampling_rate=rate, noise_multiplier=noise, steps=steps, shares=shares):
             return (
-                "Poisson-sampled sum of shares of discrete Gaussian noise (DP-SGD)",
+                "Poisson-sampled discrete Gaussian (DP-SGD), in shares",
                 f"q = {rate:.5g}, {shares} shares of noise multiplier {noise:.5g}, {steps} steps",
             )
         case NonPrivate():

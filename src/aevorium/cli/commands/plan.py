@@ -76,7 +76,7 @@ def plan(
     table, _ = read_schema(schema)
     from aevorium.cli.study_options import run_options
     from aevorium.cli.summaries import tell_privacy
-    from aevorium.planning import node_names, plan_cost, plan_study, vary
+    from aevorium.planning import node_names, plan_cost, plan_study, plan_views, vary
 
     console = console_of(context)
     options = run_options(
@@ -96,6 +96,10 @@ def plan(
         f"Together: ε = {number(study.epsilon)} at δ = {study.delta:g} for every node, {records:,} records in {nodes} "
         f"node{'' if nodes == 1 else 's'}. Phases compose to less than the sum of their lines."
     )
+    views = plan_views(study, size=study.declared_size or records / nodes)
+    if study.noise_shares is not None:
+        seen = [(view.viewer, number(view.epsilon), view.reason) for view in views]
+        console.table(("who looks", "ε", "why"), seen, numbers=("ε",))
     changes = _changes(what_if or [])
     variations = vary(table, options, records=records, nodes=nodes, changes=changes) if changes else []
     _show(variations, console=console)
@@ -116,6 +120,7 @@ def plan(
             }
             for cost in costs
         ],
+        "views": [{"viewer": view.viewer, "epsilon": view.epsilon, "reason": view.reason} for view in views],
         "what_if": [
             {
                 "change": row.change or None,
