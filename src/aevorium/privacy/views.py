@@ -52,7 +52,10 @@ def views_of(plan: StudyPlan, events: Sequence[PrivacyEvent]) -> tuple[View, ...
     others = [seen("another node", shares - 1, "it knows its own share of the noise")]
     if plan.colluding:
         together = "one node" if plan.colluding == 1 else f"{plan.colluding} nodes"
-        others.insert(0, seen(f"the server with {together}", without, "it is told their shares of the noise"))
+        told = (
+            "that node tells its share of the noise" if plan.colluding == 1 else "they tell their shares of the noise"
+        )
+        others.insert(0, seen(f"the server with {together}", without, told))
     return (
         View("the world, and a server that sees sums alone", plan.epsilon, shares, reason),
         *others,
