@@ -96,7 +96,12 @@ def privacy_statement(record: StudyRecord, schema: TableSchema) -> PrivacyStatem
         assumptions=assumptions(record, schema),
         uncharged=_uncharged(schema),
         software=record.versions,
-        hashes=Hashes(schema=plan.schema_hash, plan=plan.content_hash, audit_head=record.audit_head),
+        hashes=Hashes(
+            schema=plan.schema_hash,
+            plan=plan.content_hash,
+            code={node.name: node.code_hash for node in record.nodes if node.code_hash is not None},
+            audit_head=record.audit_head,
+        ),
     )
 
 

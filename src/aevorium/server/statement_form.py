@@ -63,6 +63,7 @@ class Hashes(_Facts):
 
     schema_: str = Field(alias="schema", description="Content hash of the schema.")
     plan: str = Field(description="Content hash of the plan.")
+    code: dict[str, str] = Field(description="SHA-256 of the code that each node ran, as it told.")
     audit_head: str | None = Field(description="Hash of the server's last audit entry of the run.")
 
 

@@ -98,6 +98,7 @@ def _provenance(statement: PrivacyStatement) -> list[str]:
         f" {statement.purpose}",
         f"Schema `{hashes.schema_}`",
         f"Plan `{hashes.plan}`",
+        *(f"Code of the nodes `{code}`" for code in sorted(set(hashes.code.values()))),
         f"Audit log, head `{hashes.audit_head}`",
         "Software: " + ", ".join(f"{name} {version}" for name, version in statement.software.items()),
         "The same for programs: `privacy_statement.json`. `aevorium audit verify` computes both anew from the ledgers.",
