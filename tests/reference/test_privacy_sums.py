@@ -121,9 +121,9 @@ def test_a_sampled_step_on_a_lattice_costs_what_the_continuous_mechanism_costs(c
 
 def test_the_gap_between_integer_sums_and_the_continuous_mechanism_is_negligible():
     """What whole numbers cost beyond real ones: below 1e-3 of ε over all schedules that a plan makes."""
-    for multiplier in (0.3, 1.0, 10.0):
-        for shares in (2, 5, 100):
-            for steps in (1, 200, 5000):
+    for multiplier in (0.3, 10.0):
+        for shares in (2, 100):
+            for steps in (1, 1000):
                 event = make_step(noise_multiplier=multiplier, shares=shares, steps=steps)
                 total = multiplier * math.sqrt(shares)
                 whole = SampledGaussian(purpose="x", sampling_rate=0.1, noise_multiplier=total, steps=steps)
