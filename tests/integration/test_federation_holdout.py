@@ -15,7 +15,7 @@ from aevorium.cli.app import main
 from aevorium.data.table import read_table
 from aevorium.encoding.evaluation import EvaluationTables, count_evaluation
 from aevorium.encoding.statistics import TableStatistics, count_cells
-from aevorium.node import session
+from aevorium.node import phases, summing
 from aevorium.node.holdout import HoldoutKey
 from aevorium.pipeline import NodeSource, RunResult, run_federation
 from aevorium.planning import RunOptions, plan_study
@@ -103,15 +103,15 @@ def test_no_phase_but_the_evaluation_reads_a_patient_who_is_held_out(
     tmp_path: Path, trust: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without noise every count is exact, so it says whom it counted."""
-    encoded: dict[str, set[int]] = {"train_round": set(), "noisy_gradient": set(), "noisy_loss": set()}
-    for name, seen in encoded.items():
-        original = getattr(session, name)
+    encoded: dict[str, set[int]] = {}
+    for module, name in ((phases, "train_round"), (summing, "noisy_gradient"), (summing, "noisy_loss")):
+        original, seen = getattr(module, name), encoded.setdefault(name, set())
 
         def spy(model, table, original=original, seen=seen, **rest):
             seen.add(len(table.values))
             return original(model, table, **rest)
 
-        monkeypatch.setattr(session, name, spy)
+        monkeypatch.setattr(module, name, spy)
     result = _run(tmp_path, trust=trust, epsilon=math.inf)
     trained, held = _groups(tmp_path, share=0.3)
     assert all(20 < len(part) < 120 for part in held)
