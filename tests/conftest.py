@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Several processes share the cores: threads of theirs that wait for each other would wait for most of the time.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.cpu_count = lambda: 1
 
 # How long an example takes says more about what else the machine does than about the code.
 settings.register_profile("aevorium", deadline=None)

@@ -40,8 +40,7 @@ def _claim(statement: PrivacyStatement) -> list[str]:
         f"Over the federation: {together.rule}. Claim {_number(together.epsilon)}, released"
         f" {_number(together.released)}.",
         _nodes(statement.nodes),
-        "Limit and left are those of the node's budget period. They count all its runs together, whichever come later,"
-        " which is somewhat more than this run by itself.",
+        "Limit and left count all runs of the node's budget period, by rules that hold whichever runs come later.",
     ]
 
 
