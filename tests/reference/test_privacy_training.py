@@ -177,11 +177,11 @@ def spoilt(table: EncodedTable, *, row: int, value: float) -> EncodedTable:
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e30])
 def test_a_record_whose_gradient_is_no_number_contributes_zero_and_spoils_no_other(value):
     table = spoilt(make_table(9), row=4, value=value)
-    others = table.select(torch.tensor([0, 1, 2, 3, 5, 6, 7, 8]))
-    model, generator = make_model(), torch.Generator().manual_seed(DRAWS)
-    # All are drawn once; when one turns out to be unusable, the others are drawn anew.
-    MixedProcess(LAYOUT).loss(model, table, draws=4, generator=generator)
-    gradients = record_gradients(model, others, draws=4, generator=generator)
+    model = make_model()
+    # The others contribute by the very draws that they had beside it.
+    sound = make_table(9)
+    gradients = record_gradients(model, sound, draws=4, generator=torch.Generator().manual_seed(DRAWS))
+    gradients = gradients[[0, 1, 2, 3, 5, 6, 7, 8]]
     expected = clipped(gradients, 1.0).sum(dim=0).numpy() / 7.0
     found = step_of(table, make_plan())
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())

@@ -34,8 +34,8 @@ class DenoiserConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     layout: Layout = Field(description="The columns of the encoded table.")
-    width: int = Field(ge=1, description="Neurons of each hidden layer.")
-    blocks: int = Field(default=6, ge=1, description="Residual blocks.")
+    width: int = Field(ge=1, le=512, description="Neurons of each hidden layer.")
+    blocks: int = Field(default=6, ge=1, le=12, description="Residual blocks.")
 
     @classmethod
     def for_layout(cls, layout: Layout) -> DenoiserConfig:

@@ -89,20 +89,28 @@ class MixedProcess:
         """The rows' vectors, [B, D]."""
         return torch.cat([batch.values, self.softmax.clean(batch.codes)], dim=-1)
 
-    def corrupt(self, clean: Tensor, *, sigma: Tensor, generator: torch.Generator) -> Tensor:
+    def noise(self, sigma: Tensor, *, generator: torch.Generator) -> Tensor:
+        """Standard noise for rows at given levels, [..., D], one vector for each level.
+
+        Args:
+            sigma: [B] or [B, K].
+            generator: Source of randomness, on the same device.
+        """
+        return torch.randn((*sigma.shape, self.layout.dimension), generator=generator, device=sigma.device)
+
+    def corrupt(self, clean: Tensor, *, sigma: Tensor, noise: Tensor) -> Tensor:
         """Adds σ times standard noise.
 
         Args:
             clean: [B, D].
             sigma: [B] or [B, K].
-            generator: Source of randomness, on the same device.
+            noise: [B, D] or [B, K, D].
 
         Returns:
             [B, D] or [B, K, D].
         """
         if sigma.dim() == 2:
             clean = clean.unsqueeze(1)
-        noise = torch.randn((*sigma.shape, clean.shape[-1]), generator=generator, device=clean.device)
         return clean + sigma.unsqueeze(-1) * noise
 
     def loss(
@@ -127,7 +135,7 @@ class MixedProcess:
             [B, K], the mean over columns; about 1 for an untrained model.
         """
         sigma = stratified_levels(len(batch), draws=draws, generator=generator)
-        return self.loss_at(model, batch, sigma=sigma, generator=generator)
+        return self.loss_at(model, batch, sigma=sigma, noise=self.noise(sigma, generator=generator))
 
     def loss_at(
         self,
@@ -135,10 +143,10 @@ class MixedProcess:
         batch: EncodedTable,
         *,
         sigma: Tensor,
-        generator: torch.Generator,
+        noise: Tensor,
     ) -> Tensor:
-        """The same for given noise levels, [B, K]. Reads patient records."""
-        noisy = self.corrupt(self.clean(batch), sigma=sigma, generator=generator)
+        """The same for given noise levels, [B, K], and noise, [B, K, D]. Reads patient records."""
+        noisy = self.corrupt(self.clean(batch), sigma=sigma, noise=noise)
         estimate = model(noisy, sigma)
         values = self.gaussian.loss(
             estimate.values, values=batch.values[:, None], observed=batch.observed[:, None], sigma=sigma

@@ -100,6 +100,30 @@ class TableEncoder(BaseModel):
             )
         return encoder
 
+    def problem(self, schema: TableSchema, *, bins: int) -> str | None:
+        """Why a node must not encode its records with this encoder; None if it can, whatever they are.
+
+        An encoder that lacked a state would fail for some records and not for others, which would tell of them.
+
+        Args:
+            schema: The node's schema.
+            bins: The study's number of bins.
+        """
+        if self.schema_hash != schema.content_hash or list(self.columns) != list(schema.measured):
+            return "it is for another schema"
+        if self.bins != bins:
+            return "it has another number of bins"
+        for name, column in schema.measured.items():
+            code, grid = self.columns[name], column_grid(column, bins=bins)
+            shares = np.array(code.shares)
+            if len(shares) != grid.states:
+                return f"its shares of {name!r} are not one for each state"
+            if not np.isfinite(shares).all() or (shares < 0).any() or not 0.999 < shares.sum() < 1.001:
+                return f"its shares of {name!r} are no distribution"
+            if (code.missing is None) == column.missing or not 0 <= (code.missing or 0.0) <= 1:
+                return f"its share of missing values of {name!r} does not fit the schema"
+        return None
+
     def to_json(self) -> str:
         """The encoder as JSON."""
         return self.model_dump_json(indent=1)

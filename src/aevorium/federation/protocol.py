@@ -139,17 +139,21 @@ class AssociationsReply(_Body):
 
 
 class TrainingSettings(_Body):
-    """How the model is trained; none of it touches the privacy accounting."""
+    """How the model is trained. Within these bounds, none of it touches the privacy accounting.
+
+    A clipping norm near the smallest numbers would be rounded up by single precision; more draws could need more memory
+    than there is, for some sizes of a batch and not for others.
+    """
 
     pretraining_steps: int | None = Field(
         default=None, ge=0, description="Steps on rows of the surrogate before the first round; absent = a public rule."
     )
 
-    clip_norm: float = Field(default=1.0, gt=0, description="Largest norm of a record's gradient.")
+    clip_norm: float = Field(default=1.0, ge=1e-3, le=1e3, description="Largest norm of a record's gradient.")
     learning_rate: float | None = Field(
-        default=None, gt=0, description="Step size of Adam at the start of a round; absent = the recipe's own."
+        default=None, gt=0, le=1e3, description="Step size of Adam at the start of a round; absent = the recipe's own."
     )
-    draws: int = Field(default=8, ge=1, description="Noise draws per record, averaged before the clip.")
+    draws: int = Field(default=8, ge=1, le=32, description="Noise draws per record, averaged before the clip.")
     ema_decay: float = Field(default=0.99, ge=0, lt=1, description="Decay of the running average of the weights.")
 
 

@@ -50,6 +50,7 @@ class ReleasedSteps:
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
         self._last = 0
+        self._lock = threading.Lock()
 
     def release(self, step: int, *, produce: Callable[[], Numbers]) -> Numbers:
         """Lets one step out. Reads patient records (in `produce`).
@@ -61,10 +62,11 @@ class ReleasedSteps:
         Raises:
             PolicyRefused: RELEASE_OUTSIDE_PLAN, if it is not the step after the last one.
         """
-        if step != self._last + 1:
-            raise outside_plan(self._run_id, f"Step {step} does not follow step {self._last} of its round.")
-        # Before it is produced: whatever happens, this step does not come again.
-        self._last = step
+        with self._lock:
+            if step != self._last + 1:
+                raise outside_plan(self._run_id, f"Step {step} does not follow step {self._last} of its round.")
+            # Before it is produced: whatever happens, this step does not come again.
+            self._last = step
         return produce()
 
 

@@ -22,7 +22,7 @@ from aevorium.node.run import NodeRun
 from aevorium.privacy.evaluation import EvaluationSchedule
 from aevorium.privacy.ledger import LedgerRun
 from aevorium.privacy.plan import divides_patients
-from aevorium.privacy.schedule import AssociationSchedule, TrainingSchedule
+from aevorium.privacy.schedule import MOST_PARAMETERS, AssociationSchedule, TrainingSchedule
 from aevorium.schema.table import TableSchema
 
 __all__ = [
@@ -196,22 +196,27 @@ def check_evaluation(
 
 
 def model_of(
-    config: DenoiserConfig, vector: NDArray[np.float32], *, encoder: TableEncoder, schema: TableSchema
+    config: DenoiserConfig, vector: NDArray[np.float32], *, encoder: TableEncoder, schema: TableSchema, bins: int
 ) -> TabularDiffusion:
-    """The global model of a request, if it fits the encoder and the schema.
+    """The global model of a request, if encoder and model fit the schema, whatever the records are.
 
     Args:
         config: Size and shape of the model.
         vector: float32 [parameters].
         encoder: The shared encoder.
         schema: The node's schema.
+        bins: Bins of the run's grids.
 
     Raises:
         FederationError: MESSAGE_INVALID.
     """
-    fits = encoder.schema_hash == schema.content_hash
-    if not fits or config.layout != Layout.for_table(encoder, schema):
-        raise FederationError("MESSAGE_INVALID", "The model or encoder of a round does not fit the node's schema.")
+    problem = encoder.problem(schema, bins=bins)
+    if problem is not None:
+        raise FederationError("MESSAGE_INVALID", f"The encoder of a round cannot be used: {problem}.")
+    if config.layout != Layout.for_table(encoder, schema):
+        raise FederationError("MESSAGE_INVALID", "The model of a round does not fit the node's schema.")
+    if len(vector) > MOST_PARAMETERS:
+        raise FederationError("MESSAGE_INVALID", f"The model of a round has more than {MOST_PARAMETERS} parameters.")
     model = TabularDiffusion(config, priors=encoder.priors(schema), generator=torch.Generator().manual_seed(0))
     load_vector(model, vector)
     return model

@@ -187,7 +187,9 @@ class ReleasingPhases:
             schedule, size = require_trust(run, is_summed=False), known(run, run.size)
             if request.settings.learning_rate is None:
                 raise FederationError("MESSAGE_INVALID", "A round came without the step size that belongs to it.")
-            model = model_of(request.model, vector, encoder=request.encoder, schema=self._schema)
+            model = model_of(
+                request.model, vector, encoder=request.encoder, schema=self._schema, bins=known(run, run.bins)
+            )
         records = self._records.training(run.plan)
 
         def produce() -> Numbers:

@@ -10,6 +10,7 @@ from aevorium.federation.protocol import GradientRequest
 from aevorium.governance.gate import ReleasedSteps
 from aevorium.privacy.plan import StudyPlan
 from aevorium.privacy.schedule import TrainingSchedule
+from aevorium.schema.table import TableSchema
 
 __all__ = ["OpenSteps", "require_encoder", "require_open"]
 
@@ -22,6 +23,7 @@ class OpenSteps:
         run_id: The run.
         round: The round.
         plan: What was agreed to.
+        bins: Bins of the run's grids.
         schedule: How the run trains.
         encoder: The encoder that came with the first step.
         released: What lets each step out once.
@@ -30,19 +32,28 @@ class OpenSteps:
     run_id: str
     round: int
     plan: StudyPlan
+    bins: int
     schedule: TrainingSchedule
     encoder: TableEncoder
     released: ReleasedSteps
 
 
-def require_encoder(request: GradientRequest) -> TableEncoder:
-    """The encoder of a round, which its first step brings.
+def require_encoder(request: GradientRequest, *, schema: TableSchema, bins: int) -> TableEncoder:
+    """The encoder of a round, which its first step brings, before the round is paid for.
+
+    Args:
+        request: The first step.
+        schema: The node's schema.
+        bins: Bins of the run's grids.
 
     Raises:
         FederationError: MESSAGE_INVALID.
     """
     if request.encoder is None:
         raise FederationError("MESSAGE_INVALID", "The first step of a round came without the encoder.")
+    problem = request.encoder.problem(schema, bins=bins)
+    if problem is not None:
+        raise FederationError("MESSAGE_INVALID", f"The encoder of a round cannot be used: {problem}.")
     return request.encoder
 
 

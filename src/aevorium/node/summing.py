@@ -44,7 +44,7 @@ class SummedPhases(ReleasingPhases):
             self._steps = self._open_steps(request)
         with self._refusing("training", run_id=request.run_id):
             steps = require_open(self._steps, request)
-            model = model_of(request.model, vector, encoder=steps.encoder, schema=self._schema)
+            model = model_of(request.model, vector, encoder=steps.encoder, schema=self._schema, bins=steps.bins)
         records = self._records.training(steps.plan)
 
         def produce() -> Numbers:
@@ -67,7 +67,9 @@ class SummedPhases(ReleasingPhases):
         run = self._run(request, phase="loss", round=request.round)
         with self._refusing("loss", run_id=request.run_id):
             schedule = require_trust(run, is_summed=True)
-            model = model_of(request.model, vector, encoder=request.encoder, schema=self._schema)
+            model = model_of(
+                request.model, vector, encoder=request.encoder, schema=self._schema, bins=known(run, run.bins)
+            )
         records = self._records.training(run.plan)
 
         def produce() -> Numbers:
@@ -88,7 +90,8 @@ class SummedPhases(ReleasingPhases):
         """Pays for a round under secure aggregation, by its first step."""
         run = self._run(request, phase="training", round=request.round)
         with self._refusing("training", run_id=request.run_id):
-            schedule, encoder = require_trust(run, is_summed=True), require_encoder(request)
+            schedule, bins = require_trust(run, is_summed=True), known(run, run.bins)
+            encoder = require_encoder(request, schema=self._schema, bins=bins)
         released = self._gate.open_steps(
             request.run_id,
             phase="training",
@@ -96,5 +99,11 @@ class SummedPhases(ReleasingPhases):
             events=(schedule.step_event(steps=schedule.steps),),
         )
         return OpenSteps(
-            request.run_id, request.round, plan=run.plan, schedule=schedule, encoder=encoder, released=released
+            request.run_id,
+            request.round,
+            plan=run.plan,
+            bins=bins,
+            schedule=schedule,
+            encoder=encoder,
+            released=released,
         )

@@ -19,6 +19,9 @@ Trust = Literal["local", "secure-aggregation"]
 
 __all__ = ["MIN_AGGREGATED", "StudyPlan", "Trust", "divides_patients"]
 
+_LEAST_SUMMED_NOISE = 0.01
+"""Shares of less noise would be too narrow against the whole numbers."""
+
 MIN_AGGREGATED = 3
 """Fewer nodes cannot hide in a sum: each of two knows the other's part from the sum and its own."""
 
@@ -113,6 +116,8 @@ class StudyPlan(BaseModel):
             raise ValueError("dropouts and colluding leave fewer than two nodes whose noise protects a sum")
         if self.min_nodes < len(self.nodes) - self.dropouts:
             raise ValueError("min_nodes is below the nodes without which a sum is not opened (nodes less dropouts)")
+        if self.noise_multiplier is not None and 0 < self.noise_multiplier < _LEAST_SUMMED_NOISE:
+            raise ValueError(f"secure aggregation takes a noise multiplier of at least {_LEAST_SUMMED_NOISE}, or none")
         if self.max_nodes_per_patient > 1:
             raise ValueError("secure aggregation is not possible yet with patients at several nodes")
         return self

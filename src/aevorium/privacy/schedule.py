@@ -83,7 +83,7 @@ class CellNoise:
         return noisy_histogram(exact * self.scale, sigma=self.sigma * self.scale, noise=noise)
 
     def open(self, parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-        """The sum of what nodes sent, in the numbers' own unit. Rounding it adds at most 1/12 to the variance.
+        """The sum of what nodes sent, in the numbers' own unit, rounded.
 
         Args:
             parts: One int64 [cells] a node.
@@ -93,7 +93,10 @@ class CellNoise:
 
     def noise_of(self, *, nodes: int) -> float:
         """The standard deviation of the noise in a sum over so many nodes, in the numbers' own unit."""
-        rounding = 1 / 12 if self.scale > 1 else 0.0
+        # A multiple of 1/s, rounded to a whole number with ties to even ones.
+        rounding = (
+            0.0 if self.scale == 1 else (self.scale**2 + (2 if self.scale % 2 == 0 else -1)) / (12 * self.scale**2)
+        )
         return math.sqrt(nodes * self.sigma**2 + rounding)
 
 

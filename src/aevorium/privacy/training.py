@@ -22,6 +22,7 @@ from aevorium.diffusion.average import RunningAverage
 from aevorium.diffusion.denoiser import Estimate, TabularDiffusion
 from aevorium.diffusion.layout import EncodedTable
 from aevorium.diffusion.process import MixedProcess
+from aevorium.diffusion.schedule import stratified_levels
 
 __all__ = ["TrainingPlan", "clipped_gradient_sum", "record_losses", "train_privately"]
 
@@ -156,8 +157,11 @@ def _clipped_sum(
         estimate: Estimate = wrapped(noisy, sigma)
         return estimate
 
+    # Once for each record: were they drawn anew, whether one record is usable would move what the others contribute.
+    sigma = stratified_levels(len(batch), draws=draws, generator=generator)
+    noise = process.noise(sigma, generator=generator)
     while len(batch):
-        losses = process.loss(tracked, batch, draws=draws, generator=generator).mean(dim=1)
+        losses = process.loss_at(tracked, batch, sigma=sigma, noise=noise).mean(dim=1)
         # Gradients of the inputs alone: the layers' hooks need no more, and those of the weights come below.
         torch.autograd.grad(losses.sum(), inputs, retain_graph=True)
         clip = wrapped.get_clipping_coef()
@@ -167,8 +171,10 @@ def _clipped_sum(
             (clip.detach() * losses).sum().backward()
             wrapped.enable_hooks()
             return
-        # A record whose gradient overflows contributes zero, which is within the clip; the others are drawn anew.
-        batch = batch.select(torch.nonzero(sound).flatten())
+        # A record whose gradient overflows contributes zero, which is within the clip, and the others what they would
+        # without it: the same draws again, without its row.
+        kept = torch.nonzero(sound).flatten()
+        batch, sigma, noise = batch.select(kept), sigma[kept], noise[kept]
         inputs.clear()
     for parameter in wrapped.parameters():
         parameter.grad = torch.zeros_like(parameter)

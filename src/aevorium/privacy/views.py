@@ -44,8 +44,13 @@ def views_of(plan: StudyPlan, events: Sequence[PrivacyEvent]) -> tuple[View, ...
         reason = "trust = local: the noise is added at the node, before anything leaves it"
         return (View(viewer, plan.epsilon, None, reason),)
 
+    # Such a figure belongs to the outcome: only the claim was fixed before a record was read.
+    condition = "" if plan.declared_size is not None else "; for the sizes that the noisy counts gave"
+
     def seen(viewer: str, unknown: int, reason: str) -> View:
-        return View(viewer, epsilon(with_shares(events, unknown=unknown), plan.delta), max(unknown, 0), reason)
+        return View(
+            viewer, epsilon(with_shares(events, unknown=unknown), plan.delta), max(unknown, 0), reason + condition
+        )
 
     nodes, without = len(plan.nodes), shares - plan.colluding
     reason = f"a sum has the noise of at least {shares} of {nodes} nodes"

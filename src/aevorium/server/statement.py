@@ -236,7 +236,7 @@ _COMPOSITION = (
 
 
 _OF_GROUPS = (
-    ". The evaluation reads the patients held out and nothing else does: what it costs is not added to the rest. Each"
+    ". The evaluation reads the patients held out, and no other charged release does: its cost is not added. Each"
     " patient is in one of the two groups, so the ε of the run is the larger of the two groups'"
 )
 _EVALUATED = {True: "patients held out", False: "all patients"}
@@ -246,8 +246,12 @@ def _sensitivity(budget: PhaseBudget) -> tuple[str, ...]:
     lines = [
         "Histograms: a record is in one cell of each column's, so one cell of each changes by one. Cells follow from"
         " the schema and the number of bins.",
-        "Training: a record's gradient, averaged over its noise draws, is clipped to a norm; the sum gets Gaussian"
-        " noise of that norm times the noise multiplier.",
+        "Training: a record's gradient, averaged over its noise draws, is clipped to a norm; the sum gets"
+        + (
+            " Gaussian noise of that norm times the noise multiplier."
+            if budget.plan.noise_shares is None
+            else " a share of discrete Gaussian noise from each node, of that norm times the multiplier of a share."
+        ),
         f"Losses: a record's loss is bounded to [0, {LOSS_BOUND:g}] and rounded to {LOSS_LEVELS} levels.",
     ]
     if budget.plan.noise_shares is not None:
@@ -310,8 +314,9 @@ def assumptions(record: StudyRecord, schema: TableSchema) -> tuple[str, ...]:
         ]
     if plan.noise_shares is not None:
         lines += [
-            f"The server opens no sum with fewer than {plan.noise_shares} of the {len(plan.nodes)} nodes' parts, and at"
-            f" most {plan.colluding} of them tell it their noise. Nodes add the noise that they agreed to.",
+            f"The server opens no sum with fewer than {plan.noise_shares} of the {len(plan.nodes)} nodes' parts, tells"
+            " all nodes the same number of records, and no node tells it its noise: what holds if some do, or if a node"
+            " looks, is said by the rows below the first. Nodes add the noise that they agreed to.",
             "Gradients are summed as floating-point numbers before they are rounded to whole ones.",
         ]
     if plan.records is not None:

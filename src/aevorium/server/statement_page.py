@@ -18,7 +18,7 @@ def statement_page(statement: PrivacyStatement) -> str:
         *_claim(statement),
     ]
     if statement.attack is not None:
-        parts += _attack(statement.attack, unit=statement.unit)
+        parts += _attack(statement.attack, unit=statement.unit, is_summed=statement.trust == "secure-aggregation")
     if statement.mechanisms:
         parts += ["## Mechanisms", _mechanisms(statement), _lines(_rules(statement))]
     parts += ["## Assumptions", _lines(statement.assumptions)]
@@ -53,7 +53,7 @@ def _nodes(nodes: tuple[NodeRow, ...]) -> str:
     return "\n".join([*rows, *(f"| {', '.join(names)} | {' | '.join(told)} |" for told, names in groups.items())])
 
 
-def _attack(terms: AttackTerms, *, unit: str) -> list[str]:
+def _attack(terms: AttackTerms, *, unit: str, is_summed: bool) -> list[str]:
     priors = [bound.prior for bound in terms.tests[0].precision]
     heads = "".join(f" right at most, if {_percent(prior)} took part |" for prior in priors)
     rows = [f"| flags wrongly | finds at most |{heads}", f"|---|---|{'---|' * len(priors)}"]
@@ -63,9 +63,11 @@ def _attack(terms: AttackTerms, *, unit: str) -> list[str]:
         for test in terms.tests
     ]
     after = "; ".join(f"{_percent(bound.prior)} → {_percent(bound.at_most)}" for bound in terms.posterior)
+    exception = " and the nodes' noise" if is_summed else ""
     return [
         "## What an attacker can do, at the most",
-        f"One who knows everything but whether one {unit} took part, with a test that flags at least so many others:",
+        f"One who knows everything but whether one {unit} took part{exception}, with a test that flags at least so many"
+        " others:",
         "\n".join(rows),
         f"How likely participation was before, and is at most after everything was seen: {after}; but for outputs"
         f" that come up with probability {_percent(terms.exception)}. Computed from {terms.basis}.",

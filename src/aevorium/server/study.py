@@ -156,7 +156,7 @@ class StudyConductor:
 
     def _measure(self) -> tuple[TableEncoder, TableStatistics]:
         plan, schema = self._plan, self._schema
-        records = float(plan.declared_records or sum(max(count, 1) for count in self._counts.values()))
+        records = plan.declared_records or self._counted()
         self._budget = budget = plan_budget(plan, records=records)
         bins = number_of_bins(records=records, epsilon=plan.epsilon, nodes=plan.noise_piles)
         request = StatisticsRequest(**self._run, bins=bins, records=records)
@@ -178,6 +178,14 @@ class StudyConductor:
         self._journal.update(records=records, total=total, model=model)
         self._journal.note("encoder_fitted", {"bins": bins, "nodes": sorted(self._names.values())})
         return encoder, statistics
+
+    def _counted(self) -> float:
+        """The noisy number of records by which phases are planned: what all nodes of the plan hold.
+
+        Where all nodes train by the mean size, those that were lost on the way count as much as the others.
+        """
+        counted = float(sum(max(count, 1) for count in self._counts.values()))
+        return counted * len(self._plan.nodes) / len(self._counts) if self._plan.has_equal_schedules else counted
 
     def _warm_start(self, encoder: TableEncoder, statistics: TableStatistics) -> WarmStart:
         """Asks for two-way tables, as the plan has them, and fits the surrogate to all that was released."""

@@ -54,14 +54,15 @@ def test_clean_rows_are_values_and_one_hot_blocks():
 def test_noise_is_added_in_proportion_to_its_level():
     clean = torch.zeros(4, LAYOUT.dimension)
     process = MixedProcess(LAYOUT)
-    once = process.corrupt(clean, sigma=torch.ones(4, 3), generator=seeded())
+    noise = process.noise(torch.ones(4, 3), generator=seeded())
+    once = process.corrupt(clean, sigma=torch.ones(4, 3), noise=noise)
     assert once.shape == (4, 3, LAYOUT.dimension)
     assert len(torch.unique(once)) == once.numel()
-    threefold = process.corrupt(clean, sigma=torch.full((4, 3), 3.0), generator=seeded())
+    threefold = process.corrupt(clean, sigma=torch.full((4, 3), 3.0), noise=noise)
     torch.testing.assert_close(threefold, 3 * once)
-    shifted = process.corrupt(clean + 5, sigma=torch.ones(4, 3), generator=seeded())
+    shifted = process.corrupt(clean + 5, sigma=torch.ones(4, 3), noise=noise)
     torch.testing.assert_close(shifted, once + 5)
-    assert process.corrupt(clean, sigma=torch.ones(4), generator=seeded()).shape == (4, LAYOUT.dimension)
+    assert process.corrupt(clean, sigma=torch.ones(4), noise=noise[:, 0]).shape == (4, LAYOUT.dimension)
 
 
 def test_the_loss_is_that_of_its_definition():
@@ -74,7 +75,9 @@ def test_the_loss_is_that_of_its_definition():
     logits = [0.3, 1.1, -0.2, 0.4, 2.0]
     estimate = Estimate(values=torch.tensor([[[0.7, -1.5]]]), logits=torch.tensor([[logits]]))
     sigma = torch.tensor([[0.5]])
-    found = MixedProcess(LAYOUT).loss_at(lambda noisy, level: estimate, table, sigma=sigma, generator=seeded())
+    found = MixedProcess(LAYOUT).loss_at(
+        lambda noisy, level: estimate, table, sigma=sigma, noise=torch.zeros(1, 1, LAYOUT.dimension)
+    )
     weight = (1 + 0.25) / 0.25
     squares = weight * (0.2**2 + 0.5**2)
     first = math.log(math.exp(0.3) + math.exp(1.1)) - 1.1
@@ -96,7 +99,9 @@ def test_a_value_under_a_missing_flag_is_not_in_the_loss():
         values = table.values.clone()
         values[2, 0] = value
         changed = EncodedTable(values=values, codes=table.codes, observed=observed)
-        return process.loss_at(lambda noisy, level: estimate, changed, sigma=torch.ones(6, 4), generator=seeded())
+        return process.loss_at(
+            lambda noisy, level: estimate, changed, sigma=torch.ones(6, 4), noise=torch.zeros(6, 4, LAYOUT.dimension)
+        )
 
     assert torch.equal(losses(0.0), losses(1e6))
     observed[2, 0] = True
