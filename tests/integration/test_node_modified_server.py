@@ -469,3 +469,40 @@ def test_a_minimum_that_is_raised_during_a_run_stops_it(node: Node) -> None:
     raised = policy.model_copy(update={"allow": policy.allow.model_copy(update={"min_patients": 20_000})})
     stricter = Node(node.folder, raised)
     stricter.refuses(lambda: stricter.ask(STATISTICS, stricter.statistics_request()), "POLICY_MIN_PATIENTS")
+
+
+@pytest.mark.parametrize("change", ["a state too few", "other bins", "no distribution", "missing"])
+def test_an_encoder_that_would_fail_for_some_records_alone_is_refused_for_all(node: Node, change: str) -> None:
+    """Such a failure would tell of a single record, and no noise is in it. Layout and model fit the encoder here."""
+    node.go_on("fine")
+    true = node.encoder
+    name = next(iter(node.schema.measured))
+    code, bins = true.columns[name], true.bins
+    if change == "a state too few":
+        rest = sum(code.shares[:-1])
+        code = code.model_copy(update={"shares": tuple(share / rest for share in code.shares[:-1])})
+    elif change == "other bins":
+        bins = true.bins + 7
+    elif change == "no distribution":
+        code = code.model_copy(update={"shares": (float("nan"), *code.shares[1:])})
+    else:
+        code = code.model_copy(update={"missing": 0.5 if code.missing is None else None})
+    encoder = true.model_copy(update={"bins": bins, "columns": {**true.columns, name: code}})
+    layout = Layout.for_table(encoder, node.schema)
+    model = DenoiserConfig(layout=layout, width=8, blocks=1)
+    priors = [np.full(states, 1 / states) for states in layout.categories]
+    vector = to_vector(TabularDiffusion(model, priors=priors, generator=torch.Generator().manual_seed(0)))
+    request = node.training_request(1, encoder=encoder, model=model)
+    node.refuses(lambda: node.ask(TRAIN, request, vector), INVALID)
+    node.go_on("round 1", after="fine")
+
+
+@pytest.mark.parametrize(
+    "settings", [{"clip_norm": 1e-42}, {"clip_norm": float("inf")}, {"draws": 10**9}, {"learning_rate": float("inf")}]
+)
+def test_settings_beyond_their_bounds_are_refused(node: Node, settings: dict[str, float]) -> None:
+    node.go_on("fine")
+    request = node.training_request(1)
+    wild = request.settings.model_copy(update=settings)
+    content = pack(request.model_copy(update={"settings": wild}), node.vector)
+    node.refuses(lambda: node.send(TRAIN, content), INVALID)

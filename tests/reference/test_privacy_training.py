@@ -152,15 +152,8 @@ def test_one_more_record_changes_the_sum_by_no_more_than_the_clip(clip_norm, mon
     levels = torch.exp(torch.randn(16, 4, generator=torch.Generator().manual_seed(3)))
     noise = torch.randn(16, 4, LAYOUT.dimension, generator=torch.Generator().manual_seed(4))
 
-    def loss(self, model, batch, *, draws, generator):
-        sigma = levels[: len(batch)]
-        return self.loss_at(model, batch, sigma=sigma, generator=generator)
-
-    def corrupt(self, clean, *, sigma, generator):
-        return clean[:, None] + sigma[..., None] * noise[: len(clean)]
-
-    monkeypatch.setattr(MixedProcess, "loss", loss)
-    monkeypatch.setattr(MixedProcess, "corrupt", corrupt)
+    monkeypatch.setattr(training, "stratified_levels", lambda records, *, draws, generator: levels[:records])
+    monkeypatch.setattr(MixedProcess, "noise", lambda self, sigma, *, generator: noise[: len(sigma)])
     plan = make_plan(clip_norm=clip_norm, expected_batch=1.0)
     steps = [step_of(table.select(torch.arange(records)), plan) for records in range(17)]
     changes = [np.linalg.norm(after - before) for before, after in itertools.pairwise(steps)]
@@ -179,7 +172,7 @@ def test_a_record_whose_gradient_is_no_number_contributes_zero_and_spoils_no_oth
     table = spoilt(make_table(9), row=4, value=value)
     model = make_model()
     # The others contribute by the very draws that they had beside it.
-    sound = make_table(9)
+    sound = spoilt(make_table(9), row=4, value=0.0)
     gradients = record_gradients(model, sound, draws=4, generator=torch.Generator().manual_seed(DRAWS))
     gradients = gradients[[0, 1, 2, 3, 5, 6, 7, 8]]
     expected = clipped(gradients, 1.0).sum(dim=0).numpy() / 7.0

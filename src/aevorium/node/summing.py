@@ -11,6 +11,7 @@ from aevorium.federation.protocol import (
     LossRequest,
 )
 from aevorium.node.checks import (
+    known,
     model_of,
     require_trust,
 )

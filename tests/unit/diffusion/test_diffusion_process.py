@@ -133,7 +133,8 @@ def test_the_independent_model_has_a_loss_of_one_for_each_value_at_every_level()
         observed=torch.ones(4000, 1, dtype=torch.bool),
     )
     for level in (0.05, 0.5, 5.0):
-        losses = MixedProcess(layout).loss_at(model, table, sigma=torch.full((4000, 4), level), generator=seeded(2))
+        process, sigma = MixedProcess(layout), torch.full((4000, 4), level)
+        losses = process.loss_at(model, table, sigma=sigma, noise=process.noise(sigma, generator=seeded(2)))
         # The squared error of 16,000 draws has a standard error of about 0.013; seeds are fixed.
         assert losses.mean().item() == pytest.approx(1.0, abs=0.06)
 

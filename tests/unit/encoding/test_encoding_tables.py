@@ -220,3 +220,30 @@ def test_projection_is_the_nearest_point_with_that_sum(counts: list[float], tota
     assert np.ptp(shift[support]) < 1e-6 * max(1.0, np.abs(cells).max())
     if (~support).any():
         assert shift[~support].max() <= shift[support].min() + 1e-6 * max(1.0, np.abs(cells).max())
+
+
+def test_an_encoder_is_checked_for_whatever_a_record_may_hold() -> None:
+    schema, bins = _schema(), 30
+    statistics = TableStatistics.from_sum(
+        count_cells(_frame(150, seed=1), schema, bins=bins), schema, bins=bins, noise=1.0
+    )
+    encoder = TableEncoder.fit(statistics, schema, total=150)
+    assert encoder.problem(schema, bins=bins) is None
+    assert encoder.problem(schema, bins=bins + 1) is not None
+    other = encoder.model_copy(update={"schema_hash": "0" * 64})
+    assert other.problem(schema, bins=bins) is not None
+    assert encoder.model_copy(update={"columns": dict(reversed(encoder.columns.items()))}).problem(schema, bins=bins)
+    for name, code in encoder.columns.items():
+        changes: list[dict[str, object]] = [
+            {"shares": code.shares[:-1]},
+            {"shares": (*code.shares, 0.0)},
+            {"shares": (-0.1, *code.shares[1:])},
+            {"shares": (float("nan"), *code.shares[1:])},
+            {"shares": tuple(2 * share for share in code.shares)},
+            {"missing": 0.5 if code.missing is None else None},
+            {"missing": float("nan") if code.missing is not None else 0.1},
+        ]
+        for change in changes:
+            columns = {**encoder.columns, name: code.model_copy(update=change)}
+            changed = encoder.model_copy(update={"columns": columns})
+            assert changed.problem(schema, bins=bins) is not None, (name, change)
