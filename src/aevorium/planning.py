@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Literal
+from typing import Literal, cast
 
 from pydantic import ValidationError
 
@@ -247,7 +247,7 @@ def vary(
             changed = replace(options, epsilon=_epsilon(value, options))
         elif name == "trust":
             # Any text: `StudyPlan` knows which trust models there are, and refuses the others by name.
-            changed = replace(options, trust=value)  # type: ignore[arg-type]
+            changed = replace(options, trust=cast("Trust", value))
         else:
             raise ConfigError(
                 "CONFIG_INVALID",

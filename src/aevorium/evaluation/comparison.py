@@ -162,7 +162,7 @@ def _mean_score(name: str, distances: Sequence[TableDistance], *, noun: str, sub
     interval = (max(0.0, value - spread), measured + spread)
     reading = (
         f"On average {percent(value)} of {noun} rows would have to move to match {subject}, and more if noise hides"
-        f" some: with all noise it is {percent(measured)}, of which {percent(noise)} would be there by chance."
+        f" some: with all noise it is {percent(measured)}, and {percent(noise)} would be there by chance alone."
     )
     least, most = (DEFINITIONS[name].judge(bound, 0.0) for bound in (value, measured))
     if least != most:

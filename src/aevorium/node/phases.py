@@ -185,7 +185,8 @@ class ReleasingPhases:
         run = self._run(request, phase="training", round=request.round)
         with self._refusing("training", run_id=request.run_id):
             schedule, size = require_trust(run, is_summed=False), known(run, run.size)
-            if request.settings.learning_rate is None:
+            learning_rate = request.settings.learning_rate
+            if learning_rate is None:
                 raise FederationError("MESSAGE_INVALID", "A round came without the step size that belongs to it.")
             model = model_of(
                 request.model, vector, encoder=request.encoder, schema=self._schema, bins=known(run, run.bins)
@@ -198,6 +199,7 @@ class ReleasingPhases:
                 self._records.encode(records, request.encoder),
                 schedule=schedule,
                 settings=request.settings,
+                learning_rate=learning_rate,
                 noise=self._noise,
                 generator=self._generator,
                 size=size,

@@ -9,7 +9,6 @@ import torch
 
 from aevorium.diffusion.denoiser import TabularDiffusion, to_vector
 from aevorium.diffusion.layout import EncodedTable
-from aevorium.errors import FederationError
 from aevorium.federation.protocol import TrainingSettings
 from aevorium.privacy.aggregation import encode_vector, share_noise
 from aevorium.privacy.mechanisms import NoiseSource
@@ -29,6 +28,7 @@ def train_round(
     *,
     schedule: TrainingSchedule,
     settings: TrainingSettings,
+    learning_rate: float,
     noise: NoiseSource,
     generator: Callable[[], torch.Generator],
     size: float,
@@ -40,6 +40,7 @@ def train_round(
         encoded: The node's encoded records.
         schedule: Sampling rate, steps and noise.
         settings: What does not touch the accounting.
+        learning_rate: Step size of Adam at the start.
         noise: Source of the loss's noise.
         generator: Makes generators for noise and batches.
         size: The node's declared or noisy number of records.
@@ -47,8 +48,6 @@ def train_round(
     Returns:
         The node's model, float32 [parameters], and the noisy mean loss per record, float64 [1].
     """
-    if settings.learning_rate is None:
-        raise FederationError("MESSAGE_INVALID", "A round came without the step size that belongs to it.")
     plan = TrainingPlan(
         sampling_rate=schedule.sampling_rate,
         steps=schedule.steps,
@@ -56,7 +55,7 @@ def train_round(
         expected_batch=schedule.expected_batch,
         clip_norm=settings.clip_norm,
         draws=settings.draws,
-        learning_rate=settings.learning_rate,
+        learning_rate=learning_rate,
         ema_decay=settings.ema_decay,
     )
     train_privately(model, encoded, plan=plan, generator=generator)
