@@ -9,7 +9,7 @@ import torch
 
 from aevorium.diffusion.denoiser import TabularDiffusion
 from aevorium.diffusion.layout import EncodedTable
-from aevorium.diffusion.pretraining import Pretraining, train_freely
+from aevorium.diffusion.pretraining import Pretraining, pretrain
 from aevorium.encoding.associations import MOST_CELLS, Associations, TableDesign
 from aevorium.encoding.encoder import TableEncoder
 from aevorium.privacy.schedule import AssociationSchedule
@@ -19,6 +19,7 @@ from aevorium.schema.table import TableSchema
 from aevorium.surrogate.cells import COARSE_CELLS, MANY_CATEGORIES, cut_columns, number_of_cells
 from aevorium.surrogate.density import Surrogate, fit_surrogate
 from aevorium.surrogate.pairs import candidate_pairs, select_pairs
+from aevorium.surrogate.posterior import MixturePosterior
 
 __all__ = ["WarmStart", "coarse_design", "fine_design", "learning_rate", "pretraining"]
 
@@ -127,9 +128,10 @@ class WarmStart:
 
     def pretrain(self, model: TabularDiffusion, *, plan: Pretraining) -> None:
         """Trains a model in place on rows of the surrogate."""
-        train_freely(
+        pretrain(
             model,
             self._rows,
+            posterior=MixturePosterior(self.surrogate),
             plan=plan,
             generator=self._generator,
             advance=lambda done: self._report(StepProgress("pre-training", done, plan.steps)),
