@@ -68,7 +68,7 @@ _HABITS = {
     "IN": "write 'in' in lower case",
     "IS": "write 'is' in lower case",
     "NULL": "write 'is missing'",
-    "(": "write a list in square brackets; there are no functions",
+    "(": "there are no functions",
 }
 
 
