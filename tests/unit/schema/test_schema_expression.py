@@ -180,7 +180,7 @@ def test_what_cannot_be_parsed_is_refused_with_its_position(text, position, reas
         ("age > 3", "did you mean 'Age'"),
         ("num > 3", "'education-num' is written in backticks"),
         ("Sex == 'm'", r"'m' is no category of 'Sex' \(did you mean 'M'"),
-        ("Sex in ['F', 'W']", "'W' is no category"),
+        ("Sex in ['F', 'W']", "'W' is no category of 'Sex'; it has 'F', 'M'"),
         ("'W' != Sex", "'W' is no category"),
         ("Sex", "text alone"),
     ],
