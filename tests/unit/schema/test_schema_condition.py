@@ -109,11 +109,9 @@ def test_exactly_the_impossible_is_refused() -> None:
         "==": np.equal, "!=": np.not_equal, "<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal
     }  # fmt: skip
     simple = {
-        f"Age {sign} {number}": compare(ages, number)
-        for sign, compare in compared.items()
-        for number in (18, 18.5, 89, 91)
+        f"Age {sign} {number}": compare(ages, number) for sign, compare in compared.items() for number in (18, 18.5, 91)
     }
-    for (first, one), (second, two) in itertools.product(simple.items(), simple.items()):
+    for (first, one), (second, two) in itertools.combinations_with_replacement(simple.items(), 2):
         for text, parts in (
             (f"{first} and {second}", (one, two)),
             (f"not ({first} or {second})", (~one, ~two)),
