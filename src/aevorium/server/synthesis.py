@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +12,7 @@ import torch
 
 from aevorium.diffusion.checkpoint import Cipher, load_checkpoint
 from aevorium.diffusion.denoiser import TabularDiffusion, load_vector
-from aevorium.diffusion.sampler import ddim, ddpm
+from aevorium.diffusion.sampler import Generated, ddim, ddpm
 from aevorium.diffusion.schedule import karras_levels
 from aevorium.encoding.encoder import TableEncoder
 from aevorium.errors import ArtefactError, UserError
@@ -20,6 +21,7 @@ from aevorium.schema.expression import parse_expression
 from aevorium.schema.frame import round_frame
 from aevorium.schema.rules import derive
 from aevorium.schema.table import TableSchema
+from aevorium.server.reconciliation import SURPLUS, choose_rows, memberships
 from aevorium.server.search import Balance, Search
 from aevorium.workspace import Workspace
 
@@ -31,6 +33,9 @@ STEPS = 30
 
 _BATCH = 2048
 """Rows drawn at once: hidden layers of more leave the processor's cache, which takes a third longer."""
+
+_FEWEST = 256
+"""Rows drawn at once at least, where some of them may be turned away."""
 
 _FRAME = 8192
 """Rows of a frame that is handed on."""
@@ -88,7 +93,9 @@ class Synthesis:
         """
         generator = torch.Generator().manual_seed(self.seed)
         search = Search(rows, condition=condition, balance=balance)
-        parts = _regrouped(self._taken(search, advance=advance, generator=generator))
+        parts = _regrouped(
+            self._taken(search, advance=advance, generator=generator, reconciled=condition is None and balance is None)
+        )
         if balance is None:
             yield from parts
         else:
@@ -97,12 +104,14 @@ class Synthesis:
             yield from _regrouped(iter([table.iloc[order]]))
 
     def _taken(
-        self, search: Search, *, advance: Callable[[int], None], generator: torch.Generator
+        self, search: Search, *, advance: Callable[[int], None], generator: torch.Generator, reconciled: bool
     ) -> Iterator[pd.DataFrame]:
         while not search.is_complete:
-            # A little more than is missing, so that rejections seldom need another round.
-            size = min(_BATCH, max(256, int(search.draws * 1.05)))
-            frame = self._accepted(self._draw(size, generator))
+            size = min(_FRAME if reconciled else _BATCH, search.draws)
+            if not reconciled or self.schema.constraints:
+                # A little more than is missing, so that rejections seldom need another round.
+                size = max(_FEWEST, int(size * 1.05))
+            frame = self._accepted(self._draw(size, generator, reconciled=reconciled))
             self.drawn += size
             self.rejected += size - len(frame)
             self._check_constraints(size, generator)
@@ -121,14 +130,28 @@ class Synthesis:
                 f"{self._hardest(size, generator)}",
             )
 
-    def _draw(self, size: int, generator: torch.Generator) -> pd.DataFrame:
-        sample = ddpm if self.sampler == "ddpm" else ddim
-        self.model.eval()
-        with torch.inference_mode():
-            made = sample(self.model, rows=size, levels=karras_levels(self.steps), generator=generator)
+    def _draw(self, size: int, generator: torch.Generator, *, reconciled: bool = False) -> pd.DataFrame:
+        made = self._sample(math.ceil(size * SURPLUS), generator) if reconciled else self._sample(size, generator)
+        if reconciled:
+            members, shares = memberships(made, layout=self.model.layout, priors=self.encoder.priors(self.schema))
+            kept = choose_rows(members, shares=shares, keep=size, generator=generator)
+            made = Generated(values=made.values[kept], codes=made.codes[kept])
         frame = self.encoder.decode(made.values.numpy(), made.codes.numpy(), self.schema)
         # Rounded as it will be written, so that what is derived from and checked is what the file holds.
         return round_frame(derive(round_frame(frame, self.schema), self.schema), self.schema)
+
+    def _sample(self, size: int, generator: torch.Generator) -> Generated:
+        sample = ddpm if self.sampler == "ddpm" else ddim
+        levels = karras_levels(self.steps)
+        self.model.eval()
+        with torch.inference_mode():
+            parts = [
+                sample(self.model, rows=min(_BATCH, size - start), levels=levels, generator=generator)
+                for start in range(0, size, _BATCH)
+            ]
+        return Generated(
+            values=torch.cat([part.values for part in parts]), codes=torch.cat([part.codes for part in parts])
+        )
 
     def _accepted(self, frame: pd.DataFrame) -> pd.DataFrame:
         for constraint in self.schema.constraints:

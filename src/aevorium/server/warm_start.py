@@ -26,8 +26,11 @@ __all__ = ["WarmStart", "coarse_design", "fine_design", "learning_rate", "pretra
 _POOL = 100_000
 """Rows that are drawn from the surrogate; training draws its batches from them."""
 
-_STEPS = 2_500
+_STEPS, _MOST_STEPS = 2_000, 6_000
 """Steps of pre-training: half a minute on two cores for the demo's model."""
+
+_SIGNAL = 3_000.0
+"""Where the surrogate says more than it does at this signal, the model takes more steps to learn it."""
 
 
 def learning_rate(recipe: RecipeName) -> float:
@@ -35,14 +38,18 @@ def learning_rate(recipe: RecipeName) -> float:
     return 3e-3 if recipe == "dp-sgd" else 1e-3
 
 
-def pretraining(*, columns: int, steps: int | None) -> Pretraining:
+def pretraining(*, columns: int, signal: float, steps: int | None) -> Pretraining:
     """How the model is trained before the first round.
 
     Args:
         columns: Number of measured columns; many make a step long.
+        signal: What the study can tell (`signal_of`).
         steps: Number of steps; None takes the public rule.
     """
-    return Pretraining(steps=steps if steps is not None else round(_STEPS * min(1.0, 30 / columns)))
+    if steps is None:
+        told = max(1.0, (signal / _SIGNAL) ** 0.25)
+        steps = round(min(_STEPS * told, _MOST_STEPS) * min(1.0, 30 / columns))
+    return Pretraining(steps=steps)
 
 
 def coarse_design(encoder: TableEncoder, schema: TableSchema, *, schedule: AssociationSchedule) -> TableDesign:
