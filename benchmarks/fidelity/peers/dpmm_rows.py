@@ -10,6 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from dpmm.pipelines import AIMPipeline, MSTPipeline
 
@@ -22,10 +23,11 @@ _MODEL_SIZE = 80
 
 def read(path: Path, columns: dict[str, dict[str, object]]) -> pd.DataFrame:
     """The training rows in the types that dpmm tells kinds of columns by."""
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False).replace("", pd.NA)
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False).replace("", np.nan)
     for name, column in columns.items():
         if column["kind"] == "categorical":
-            frame[name] = frame[name].astype(object).where(frame[name].notna(), None).astype("category")
+            # All public categories: dpmm also generates those that do not occur, and empties them otherwise.
+            frame[name] = frame[name].astype(object).astype(pd.CategoricalDtype(list(column["categories"])))
         else:
             numbers = pd.to_numeric(frame[name])
             whole = column["integer"] and not numbers.isna().any()
