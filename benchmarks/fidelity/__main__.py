@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -25,6 +26,8 @@ _HERE = Path(__file__).parent
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs cells one at a time; a cell that fails is written down and the next one is run."""
     given = _parse(arguments)
+    # Whoever is asked to end also ends what it started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     store = Store(given.results)
     if not given.report:
         if given.data is None:
@@ -50,7 +53,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ablation", action="store_true", help="the cells that say what each step buys")
     parser.add_argument("--timeout", type=float, default=3600.0, help="seconds that a cell may take")
     parser.add_argument("--threads", type=int, default=1, help="threads of numerical libraries")
-    parser.add_argument("--retry", action="store_true", help="run cells again that failed or were out of time")
+    parser.add_argument("--again", choices=["failed", "all"], help="run cells again: those without scores, or all")
     parser.add_argument("--report", action="store_true", help="only write table and plots again")
     parser.add_argument("--results", type=Path, default=_HERE / "results")
     parser.add_argument("--cache", type=Path, default=_HERE / ".cache", help="environments and workspaces")
@@ -61,7 +64,7 @@ def _run(cells: Sequence[Cell], *, store: Store, given: argparse.Namespace) -> N
     tables: dict[str, PreparedTable] = {}
     for number, cell in enumerate(cells, start=1):
         found = store.find(cell)
-        if found is not None and (found.status == "done" or not given.retry):
+        if found is not None and not (given.again == "all" or (given.again and found.status != "done")):
             continue
         if cell.table not in tables:
             tables[cell.table] = prepare(cell.table, data=given.data, folder=given.cache / "tables" / cell.table)
@@ -102,9 +105,7 @@ def run_cell(cell: Cell, table: PreparedTable, *, cache: Path, limit: float, thr
             versions={**made.versions, **{name: used[name] for name in ("sdmetrics", "xgboost-cpu", "scikit-learn")}},
         )
     except OutOfTime as error:
-        return Result(
-            **known, status="timeout", reason=str(error), seconds=run.seconds, seconds_cpu=run.seconds_cpu
-        )
+        return Result(**known, status="timeout", reason=str(error), seconds=run.seconds, seconds_cpu=run.seconds_cpu)
     except Exception as error:  # whatever goes wrong in one cell, the others go on
         reason = str(error) if isinstance(error, CellFailed) else f"{type(error).__name__}: {error}"
         return Result(**known, status="failed", reason=reason, seconds=run.seconds, seconds_cpu=run.seconds_cpu)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 __all__ = ["ENVIRONMENTS", "Environment", "interpreter", "versions"]
 
-_TOLD = frozenset(
-    ("aevorium", "ctgan", "dp-accounting", "dpmm", "flwr", "numpy", "opacus", "opendp", "pandas", "scikit-learn")
-    + ("scipy", "sdmetrics", "torch", "xgboost-cpu")
-)
+_TOLD = (
+    "aevorium", "ctgan", "dp-accounting", "dpmm", "flwr", "numpy", "opacus", "opendp", "pandas", "scikit-learn",
+    "scipy", "sdmetrics", "torch", "xgboost-cpu",
+)  # fmt: skip
 """Packages whose versions a result names."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -28,6 +29,8 @@ DELTA = 1e-5
 _HERE = Path(__file__).parent
 _ROOT = _HERE.parent.parent
 _REASON_LENGTH = 300
+_TOOK = "took.json"
+"""In a finished run's workspace: what the run took, for the cell that reports it."""
 
 
 class CellFailed(Exception):
@@ -82,6 +85,11 @@ class Runner:
                 self.seconds_cpu += _children_seconds() - used
         if status:
             raise CellFailed(_reason(self.log, status=status))
+
+    def add(self, took: Mapping[str, float]) -> None:
+        """Adds what was done before, by another cell."""
+        self.seconds += took["seconds"]
+        self.seconds_cpu += took["seconds_cpu"]
 
 
 @dataclass(frozen=True)
@@ -142,7 +150,7 @@ class Workshop:
 
     def _own(self, cell: Cell, table: PreparedTable, *, run: Runner) -> Made:
         raw = self.folder / "raw.csv"
-        workspace = self._workspace(cell, table, run=run)
+        workspace = self._workspace(cell, table, run=replace(run))
         if cell.method in ("aevorium-surrogate", "aevorium-pretrained"):
             stage = cell.method.removeprefix("aevorium-")
             run(
@@ -153,6 +161,7 @@ class Workshop:
                 settings=cell.settings,
             )
         else:
+            run.add(json.loads((workspace / _TOOK).read_text(encoding="utf-8")))
             run(
                 [
                     *(sys.executable, "-m", "aevorium", "generate", "--workspace", str(workspace)),
@@ -182,6 +191,7 @@ class Workshop:
             ],
             settings={"AEVORIUM_KEY_FILE": str(self.cache / "checkpoint.key"), **cell.settings},
         )
+        (workspace / _TOOK).write_text(json.dumps({"seconds": run.seconds, "seconds_cpu": run.seconds_cpu}))
         finished.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(workspace, finished)
         return finished
@@ -204,15 +214,17 @@ def _own_versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """The commit of the working tree; marked where the sources are not as committed."""
+    """The commit of the working tree; where the sources are not as committed, also a hash of the difference."""
+    head, changes = _git("rev-parse", "--short=12", "HEAD") or "unknown", _git("diff", "HEAD", "--", "src")
+    return f"{head}-changed-{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else head
+
+
+def _git(*command: str) -> str:
     git = shutil.which("git")
     if git is None:
-        return "unknown"
-    head, changed = (
-        subprocess.run([git, *command], cwd=_ROOT, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603
-        for command in (("rev-parse", "--short=12", "HEAD"), ("status", "--porcelain", "--", "src"))
-    )
-    return f"{head or 'unknown'}{'-changed' if changed else ''}"
+        return ""
+    done = subprocess.run([git, *command], cwd=_ROOT, capture_output=True, text=True, check=False)  # noqa: S603
+    return done.stdout.strip()
 
 
 def _children_seconds() -> float:
@@ -229,5 +241,5 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _reason(log: Path, *, status: int) -> str:
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    last = lines[-1] if lines else ""
+    last = lines[-1].replace(str(_ROOT), ".") if lines else ""
     return f"exit status {status}: {last}"[:_REASON_LENGTH]

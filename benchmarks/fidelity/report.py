@@ -112,8 +112,8 @@ def against_the_bar(rows: Sequence[Row]) -> list[tuple[str, str, str, str]]:
 
 
 def _machines(results: Sequence[Result]) -> str:
-    commits = sorted({result.versions[key] for result in results for key in ("aevorium commit",) if key in result.versions
-                      and result.cell.trust is not None})  # fmt: skip
+    ours = [result for result in results if result.cell.trust is not None]
+    commits = sorted({result.versions["aevorium commit"] for result in ours if result.versions})
     cores = sorted({f"{result.cores} cores, {result.threads} of them used" for result in results})
     told = [f"Machines: {'; '.join(cores)}."] if cores else []
     if commits:
@@ -127,7 +127,10 @@ def _section(table: str, rows: Sequence[Row]) -> str:
     floor = [row for row in rows if row.method == "real"]
     for epsilon in sorted({row.epsilon for row in rows if row.method != "real"} or {math.inf}):
         here = sorted((row for row in rows if row.epsilon == epsilon and row.method != "real"), key=_place)
-        lines += [f"### {table}, ε = {'∞' if math.isinf(epsilon) else f'{epsilon:g}'}\n", *_table([*floor, *here], shown)]
+        lines += [
+            f"### {table}, ε = {'∞' if math.isinf(epsilon) else f'{epsilon:g}'}\n",
+            *_table([*floor, *here], shown),
+        ]
         lines += _bar(against_the_bar(here))
     return "\n".join(lines)
 

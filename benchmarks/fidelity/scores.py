@@ -13,10 +13,10 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -50,7 +50,7 @@ class Layout:
         no_predictors: Columns that say what the target is.
     """
 
-    columns: dict[str, dict[str, object]]
+    columns: dict[str, dict[str, Any]]
     target: str
     target_categories: list[str]
     no_predictors: list[str]
@@ -243,9 +243,9 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     content = json.loads(given.layout.read_text(encoding="utf-8"))
     layout = Layout(**content)
-    tables = [read(path, layout) for path in (given.train, given.holdout, given.synthetic)]
-    given.out.write_text(json.dumps(score(*tables, layout)) + "\n", encoding="utf-8")
+    train, holdout, synthetic = (read(path, layout) for path in (given.train, given.holdout, given.synthetic))
+    given.out.write_text(json.dumps(score(train, holdout, synthetic, layout)) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
