@@ -22,7 +22,7 @@ from benchmarks.fidelity.cells import PRIVATE_PEERS, Cell
 from benchmarks.fidelity.environments import interpreter, versions
 from benchmarks.fidelity.tables import PreparedTable, write_scored
 
-__all__ = ["DELTA", "CellFailed", "Made", "OutOfTime", "Runner", "Workshop"]
+__all__ = ["DELTA", "CellFailed", "Made", "OutOfTime", "Runner", "Workshop", "own_versions"]
 
 DELTA = 1e-5
 
@@ -128,7 +128,7 @@ class Workshop:
             run: Runs commands.
         """
         if cell.method == "real":
-            return Made(rows=table.scored_train, epsilon=None, versions=_own_versions())
+            return Made(rows=table.scored_train, epsilon=None, versions=own_versions())
         if cell.trust is None:
             return self._peer(cell, table, run=run)
         return self._own(cell, table, run=run)
@@ -169,7 +169,7 @@ class Workshop:
                 ],
                 settings={"AEVORIUM_KEY_FILE": str(self.cache / "checkpoint.key"), **cell.settings},
             )
-        return Made(rows=self._scored(raw, table), epsilon=_spent(workspace), versions=_own_versions())
+        return Made(rows=self._scored(raw, table), epsilon=_spent(workspace), versions=own_versions())
 
     def _workspace(self, cell: Cell, table: PreparedTable, *, run: Runner) -> Path:
         """The workspace of a finished run; those that only read what a run released share it."""
@@ -209,7 +209,8 @@ def _spent(workspace: Path) -> float | None:
     return spent if math.isfinite(spent) else None
 
 
-def _own_versions() -> dict[str, str]:
+def own_versions() -> dict[str, str]:
+    """Aevorium's commit, and the packages that bear on a result."""
     return {**versions(Path(sys.executable)), "aevorium commit": _commit()}
 
 
