@@ -16,7 +16,7 @@ from dpmm.pipelines import AIMPipeline, MSTPipeline
 
 _DISCRETISING, _DISCRETISING_FEW = 0.1, 0.3
 """Share of ε that cuts numbers into bins: 0.1 of 1 in dpmm's own example, and as much of any other ε. Tables of few
-rows get more: with a tenth, noise puts the cuts of 1,000 rows anywhere (MST on Synthea, ε = 1: 2way .21 against .24)."""
+rows get more: with a tenth, noise puts the cuts of 1,000 rows anywhere (MST on Synthea at ε = 1: 2way .24, not .21)."""
 
 _FEW = 5_000
 """Rows below which a table has few."""
