@@ -22,13 +22,16 @@ from benchmarks.fidelity.cells import PRIVATE_PEERS, Cell
 from benchmarks.fidelity.environments import interpreter, versions
 from benchmarks.fidelity.tables import PreparedTable, write_scored
 
-__all__ = ["DELTA", "CellFailed", "Made", "OutOfTime", "Runner", "Workshop", "own_versions"]
+__all__ = ["DELTA", "CellFailed", "Made", "OutOfTime", "Runner", "Workshop", "environment", "own_versions"]
 
 DELTA = 1e-5
 
 _HERE = Path(__file__).parent
 _ROOT = _HERE.parent.parent
 _REASON_LENGTH = 300
+_BARE = ("NUM_ROUNDS", "TRAINING_EPOCHS", "BATCH_SIZE", "DP_NOISE_MULTIPLIER", "SERVER_PORT")
+"""Settings of Aevorium that go without its name."""
+
 _TOOK = "took.json"
 """In a finished run's workspace: what the run took, for the cell that reports it."""
 
@@ -66,14 +69,17 @@ class Runner:
             CellFailed: It ended with another status than 0.
             OutOfTime: The limit is reached; the command and all its children are ended.
         """
-        threads = {name: str(self.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-        environment = {**os.environ, **threads, "PYTHONHASHSEED": "0", **(settings or {})}
         began, used = time.monotonic(), _children_seconds()
         with self.log.open("a", encoding="utf-8") as log:
             log.write(f"$ {' '.join(command)}\n")
             log.flush()
             process = subprocess.Popen(  # noqa: S603 - commands of this file
-                command, cwd=_ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                cwd=_ROOT,
+                env=environment(threads=self.threads, settings=settings or {}),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
             try:
                 status = process.wait(timeout=max(0.1, self.limit - self.seconds))
@@ -155,7 +161,7 @@ class Workshop:
             stage = cell.method.removeprefix("aevorium-")
             run(
                 [
-                    *(sys.executable, str(_HERE / "released_rows.py"), "--workspace", str(workspace)),
+                    *(sys.executable, "-m", "benchmarks.fidelity.released_rows", "--workspace", str(workspace)),
                     *("--stage", stage, "--rows", str(table.rows), "--out", str(raw)),
                 ],
                 settings=cell.settings,
@@ -207,6 +213,19 @@ def _spent(workspace: Path) -> float | None:
     study = json.loads((workspace / "study.json").read_text(encoding="utf-8"))
     spent = max(float(node["spent"]) for node in study["nodes"])
     return spent if math.isfinite(spent) else None
+
+
+def environment(*, threads: int, settings: Mapping[str, str]) -> dict[str, str]:
+    """What a command sees: this working tree's Aevorium, and no setting but those that are given.
+
+    Args:
+        threads: Threads of numerical libraries.
+        settings: Settings of Aevorium by their variables.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AEVORIUM_") and name not in _BARE}
+    limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    places = os.pathsep.join(place for place in (str(_ROOT / "src"), os.environ.get("PYTHONPATH", "")) if place)
+    return {**kept, **limits, "PYTHONHASHSEED": "0", "PYTHONPATH": places, **settings}
 
 
 def own_versions() -> dict[str, str]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.fidelity.cells import Cell
 from benchmarks.fidelity.environments import interpreter
-from benchmarks.fidelity.methods import DELTA, Runner
+from benchmarks.fidelity.methods import DELTA, Runner, environment
 from benchmarks.fidelity.tables import PreparedTable, prepare
 
 __all__ = ["MEASURES", "Bench"]
@@ -136,7 +136,7 @@ def _generation(own: list[str], workspace: Path, *, folder: Path, key: Mapping[s
         began = time.monotonic()
         done = subprocess.run(  # noqa: S603 - the product
             [*own, "--json", "generate", "--workspace", str(workspace), *rows],
-            env={**os.environ, **key, "OMP_NUM_THREADS": str(cores)},
+            env=environment(threads=cores, settings=key),
             cwd=_ROOT, capture_output=True, text=True, check=True,
         )  # fmt: skip
         seconds.append((float(json.loads(done.stdout)["data"]["seconds"]), time.monotonic() - began))
@@ -148,7 +148,7 @@ def _child(module: str, *arguments: str) -> dict[str, Any]:
     """What a script of this folder prints, one thread."""
     done = subprocess.run(  # noqa: S603 - a script of this folder
         [sys.executable, "-m", f"benchmarks.speed.{module}", *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=environment(threads=1, settings={}),
         cwd=_ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -161,6 +161,17 @@ def test_a_failed_command_tells_its_last_line_without_the_machines_folders(tmp_p
         run([sys.executable, "-c", f"import sys; print({str(methods._ROOT)!r} + '/x is not there'); sys.exit(3)"])
 
 
+def test_commands_see_no_setting_but_those_of_their_cell(monkeypatch):
+    monkeypatch.setenv("AEVORIUM_PRETRAINING_STEPS", "3")
+    monkeypatch.setenv("NUM_ROUNDS", "1")
+    monkeypatch.setenv("PYTHONPATH", "elsewhere")
+    seen = methods.environment(threads=2, settings={"AEVORIUM_SEED": "4"})
+    assert {name for name in seen if name.startswith("AEVORIUM_")} == {"AEVORIUM_SEED"}
+    assert "NUM_ROUNDS" not in seen
+    assert seen["PYTHONPATH"].startswith(str(methods._ROOT / "src"))
+    assert seen["OMP_NUM_THREADS"] == "2"
+
+
 def test_means_and_standard_errors_are_over_seeds_that_came_to_scores():
     results = [
         *(result({"2way": value}, seed=seed) for seed, value in enumerate([0.1, 0.2, 0.3])),
