@@ -118,7 +118,7 @@ def _score(made: Made, table: PreparedTable, *, cache: Path, folder: Path, threa
     run = Runner(limit=float("inf"), threads=threads, log=folder / "scores.txt")
     run(
         [
-            *(str(interpreter("scores", cache=cache)), str(_HERE / "scores.py"), "--out", str(out)),
+            *(str(interpreter("scores", cache=cache)), "-m", "benchmarks.fidelity.scores", "--out", str(out)),
             *("--train", str(table.scored_train), "--holdout", str(table.scored_holdout)),
             *("--synthetic", str(made.rows), "--layout", str(table.layout)),
         ]

@@ -1,7 +1,7 @@
 """Scores of a synthetic table against held-out rows, in an environment of its own.
 
-python scores.py --train scored_train.csv --holdout scored_holdout.csv --synthetic rows.csv --layout layout.json
-                 --out scores.json
+python -m benchmarks.fidelity.scores --train scored_train.csv --holdout scored_holdout.csv --synthetic rows.csv
+                                     --layout layout.json --out scores.json
 
 Every table is completed first: an empty number becomes the column's median and is flagged in a column of its own, an
 empty category is one more category. All comparisons are with held-out rows but those of missing rates, which are with
@@ -11,12 +11,9 @@ the rows that were learnt from: held-out rows have a chance error of their own, 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,115 +23,12 @@ from sdmetrics.reports.single_table import QualityReport
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
-_BINS = {1: 32, 2: 12, 3: 6}
-"""Quantile bins of a numeric column, by how many columns are looked at together."""
-
-_MOST = {1: 1000, 2: 100, 3: 60}
-"""Combinations of columns that are looked at; the same for all methods."""
+from benchmarks.fidelity.completion import Completed, Layout, complete, missing, read
+from benchmarks.fidelity.distances import ways
 
 _FOLDS = 3
 _FEWEST_TESTED, _FEWEST_TRAINED = 5, 2
 """Rows of a class without which it is not tested, or not learnt (an AUC of one half)."""
-
-_EMPTY = "∅"
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What scores know of columns.
-
-    Attributes:
-        columns: Kind and categories of each measured column.
-        target: The column that is predicted.
-        target_categories: Its categories.
-        no_predictors: Columns that say what the target is.
-    """
-
-    columns: dict[str, dict[str, Any]]
-    target: str
-    target_categories: list[str]
-    no_predictors: list[str]
-
-
-@dataclass(frozen=True)
-class Completed:
-    """A table without empty cells.
-
-    Attributes:
-        frame: The measured columns and a flag for each number that may be missing.
-        target: The target of each row.
-        numbers: Names of numeric columns.
-        categories: For every other column its categories.
-    """
-
-    frame: pd.DataFrame
-    target: pd.Series
-    numbers: list[str]
-    categories: dict[str, list[str]]
-
-    def head(self, rows: int) -> Completed:
-        """The first rows."""
-        return Completed(self.frame.iloc[:rows], self.target.iloc[:rows], self.numbers, self.categories)
-
-
-def read(path: Path, layout: Layout) -> pd.DataFrame:
-    """A table with numbers as numbers and everything else as text; empty cells stay empty."""
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False).replace("", np.nan)
-    for name, column in layout.columns.items():
-        if column["kind"] == "continuous":
-            frame[name] = pd.to_numeric(frame[name])
-    return frame
-
-
-def complete(frame: pd.DataFrame, layout: Layout, *, medians: pd.Series) -> Completed:
-    """Fills and flags empty cells."""
-    filled, categories, numbers = {}, {}, []
-    for name, column in layout.columns.items():
-        if column["kind"] == "continuous":
-            numbers.append(name)
-            filled[name] = frame[name].fillna(medians[name])
-        else:
-            categories[name] = [*column["categories"], *([_EMPTY] if column["missing"] else [])]
-            filled[name] = frame[name].fillna(_EMPTY)
-    for name in numbers:
-        if layout.columns[name]["missing"]:
-            flag = f"{name} missing"
-            categories[flag] = ["no", "yes"]
-            filled[flag] = frame[name].isna().map({True: "yes", False: "no"})
-    return Completed(pd.DataFrame(filled), frame[layout.target], numbers, categories)
-
-
-def ways(real: Completed, other: Completed, *, together: int) -> float:
-    """Mean total-variation distance over combinations of columns, cut by the quantiles of the real rows."""
-    edges = {name: _edges(real.frame[name], bins=_BINS[together]) for name in real.numbers}
-    sizes = [len(edges[name]) + 1 for name in real.numbers] + [len(names) for names in real.categories.values()]
-    ours, theirs = (_codes(table, edges=edges) for table in (real, other))
-    chosen = list(itertools.combinations(range(len(sizes)), together))
-    if len(chosen) > _MOST[together]:
-        drawn = np.random.default_rng(0).choice(len(chosen), _MOST[together], replace=False)
-        chosen = [chosen[place] for place in drawn]
-    return float(np.mean([_distance(ours, theirs, columns=columns, sizes=sizes) for columns in chosen]))
-
-
-def _edges(values: pd.Series, *, bins: int) -> NDArray[np.float64]:
-    return np.unique(np.quantile(values, np.linspace(0, 1, bins + 1)))[1:-1]
-
-
-def _codes(table: Completed, *, edges: dict[str, NDArray[np.float64]]) -> NDArray[np.int64]:
-    cut = [np.searchsorted(edges[name], table.frame[name], side="right") for name in table.numbers]
-    named = [pd.Categorical(table.frame[name], categories=names).codes for name, names in table.categories.items()]
-    return np.stack([*cut, *named], axis=1).astype(np.int64)
-
-
-def _distance(
-    ours: NDArray[np.int64], theirs: NDArray[np.int64], *, columns: tuple[int, ...], sizes: list[int]
-) -> float:
-    shape = [sizes[column] for column in columns]
-    shares = [
-        np.bincount(np.ravel_multi_index(codes[:, columns].T, shape), minlength=int(np.prod(shape))) / len(codes)
-        for codes in (ours, theirs)
-    ]
-    return float(np.abs(shares[0] - shares[1]).sum() / 2)
 
 
 def _features(table: Completed, *, without: list[str]) -> NDArray[np.float64]:
@@ -196,26 +90,6 @@ def shapes_and_trends(real: Completed, synthetic: Completed) -> dict[str, float]
         "shapes": float(properties["Column Shapes"]),
         "trends": float(properties["Column Pair Trends"]),
         "trends_all": float(every.get_details("Column Pair Trends")["Score"].mean()),
-    }
-
-
-def missing(train: pd.DataFrame, synthetic: pd.DataFrame, layout: Layout) -> dict[str, object]:
-    """How far missing rates are off, in percentage points: by column, and by column within each target category."""
-    columns = [name for name, column in layout.columns.items() if column["missing"]]
-    if not columns:
-        return {}
-    by_column = {name: 100 * float(synthetic[name].isna().mean() - train[name].isna().mean()) for name in columns}
-    shares = train[layout.target].value_counts(normalize=True)
-    ours, theirs = (
-        table[columns].isna().groupby(table[layout.target]).mean().reindex(shares.index) for table in (train, synthetic)
-    )
-    # A category that was never generated has no missing rate; its whole share then counts as off.
-    off = 100 * (theirs - ours).abs().fillna(1.0)
-    return {
-        "missing_by_column": by_column,
-        "missing_mean": float(np.mean(np.abs(list(by_column.values())))),
-        "missing_most": float(np.max(np.abs(list(by_column.values())))),
-        "missing_by_target": float(off.mul(shares, axis=0).sum().mean()),
     }
 
 
