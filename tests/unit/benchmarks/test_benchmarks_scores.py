@@ -27,7 +27,7 @@ def table(rows, *, seed, shift=0.0):
     glucose[generator.random(rows) < 0.4] = np.nan
     return pd.DataFrame(
         {
-            "Age": generator.normal(50 + shift, 10, rows),
+            "Age": generator.normal(50 + shift, 10, rows).round(),  # whole, so that some lie on the cuts
             "Glucose": glucose,
             "Sex": generator.choice(["F", "M"], rows),
             "Smoker": generator.choice(["no", "yes", None], rows),
