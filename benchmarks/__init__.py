@@ -1,0 +1,1 @@
+"""Measurements of Aevorium; not part of the product."""

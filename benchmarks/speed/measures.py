@@ -1,0 +1,162 @@
+"""Each measurement: what it runs, and what it finds. Times are CPU seconds of one thread unless they say otherwise."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.fidelity.cells import Cell
+from benchmarks.fidelity.environments import interpreter
+from benchmarks.fidelity.methods import DELTA, Runner, environment
+from benchmarks.fidelity.tables import PreparedTable, prepare
+
+__all__ = ["MEASURES", "Bench"]
+
+_ROOT = Path(__file__).parent.parent.parent
+_BATCHES = (256, 1024, 4096, 16384)
+_HOOKS_MOST = 1024
+"""A chunk of the product's; all gradients of more records would not fit common machines."""
+
+_FITS = 3
+_GENERATED = 20_000
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What measurements need.
+
+    Attributes:
+        data: The folder that holds `tables/`.
+        cache: Environments and files of the fidelity benchmark.
+        table: The table of those that need one.
+        epsilon: The ε of those that need one.
+    """
+
+    data: Path
+    cache: Path
+    table: str
+    epsilon: float
+
+    def prepared(self) -> PreparedTable:
+        """The table."""
+        return prepare(self.table, data=self.data, folder=self.cache / "tables" / self.table)
+
+
+def step_times(bench: Bench) -> dict[str, Any]:
+    """A private step against one without privacy and against Opacus' hooks: same records, same draws, in turn."""
+    found = {}
+    for batch in (256, 1024):
+        told = _child("steps", "--kinds", "private", "plain", "hooks", "--batch", str(batch), "--repetitions", "9")
+        private, plain, hooks = (told["seconds"][kind] for kind in ("private", "plain", "hooks"))
+        found[str(batch)] = {**told, "private_to_plain": private / plain, "hooks_to_private": hooks / private}
+    return found
+
+
+def step_memory(bench: Bench) -> dict[str, Any]:
+    """Peak memory of a process by batch, above that of a batch of one: what the batch itself takes."""
+    found: dict[str, dict[str, float]] = {}
+    for kind in ("private", "plain", "hooks"):
+        least = _peak(kind, batch=1)
+        batches = [batch for batch in _BATCHES if kind != "hooks" or batch <= _HOOKS_MOST]
+        found[kind] = {str(batch): _peak(kind, batch=batch) - least for batch in batches}
+    return {"megabytes_above_a_batch_of_one": found}
+
+
+def run_times(bench: Bench) -> dict[str, Any]:
+    """A whole run and its surrogate's fit against AIM, and generation; fits before and after AIM, which takes long."""
+    table = bench.prepared()
+    with tempfile.TemporaryDirectory(dir=bench.cache) as name:
+        folder = Path(name)
+        key = {"AEVORIUM_KEY_FILE": str(folder / "checkpoint.key")}
+        workspace = folder / "workspace"
+        nodes = [part for node, path in table.nodes.items() for part in ("--node", f"{node}={path}")]
+        asked = ["--epsilon", f"{bench.epsilon:g}", "--delta", str(DELTA)]
+        own = [sys.executable, "-m", "aevorium"]
+        trust = ["--trust", "secure-aggregation", "--workspace", str(workspace)]
+        whole = _timed(folder, [*own, "run", "--schema", table.schema_source, *nodes, *asked, *trust], settings=key)
+        rows = ["--rows", str(table.rows), "--output", str(folder / "rows.csv")]
+        made = _timed(folder, [*own, "generate", "--workspace", str(workspace), *rows], settings=key)
+        fits = [_child("fit", "--workspace", str(workspace)) for _ in range(_FITS)]
+        aim = _timed(folder, _aim(bench, table, out=folder / "aim.csv"))
+        fits += [_child("fit", "--workspace", str(workspace)) for _ in range(_FITS)]
+        generation = _generation(own, workspace, folder=folder, key=key)
+    fit = statistics.median(told["seconds"] for told in fits)
+    return {
+        "table": bench.table,
+        "epsilon": bench.epsilon,
+        "rows": table.rows,
+        "run_seconds": whole,
+        "generate_seconds": made,
+        "surrogate_fit_seconds": fit,
+        "surrogate": {name: fits[0][name] for name in ("pairs", "components")},
+        "aim_seconds": aim,
+        "aim_to_surrogate_fit": aim / fit,
+        "aim_to_whole_run": aim / (whole + made),
+        "generation": generation,
+    }
+
+
+MEASURES: Mapping[str, Callable[[Bench], dict[str, Any]]] = {
+    "steps": step_times,
+    "memory": step_memory,
+    "runs": run_times,
+}
+
+
+def _peak(kind: str, *, batch: int) -> float:
+    told = _child("steps", "--kinds", kind, "--batch", str(batch), "--steps", "1")
+    return float(told["peak_megabytes"])
+
+
+def _aim(bench: Bench, table: PreparedTable, *, out: Path) -> list[str]:
+    cell = Cell(table=bench.table, method="aim", epsilon=bench.epsilon, seed=0)
+    script = _ROOT / "benchmarks" / "fidelity" / "peers" / "dpmm_rows.py"
+    return [
+        *(str(interpreter("dpmm", cache=bench.cache)), str(script), "--method", cell.method),
+        *("--train", str(table.train), "--layout", str(table.layout), "--out", str(out)),
+        *("--epsilon", f"{cell.epsilon:g}", "--delta", str(DELTA), "--seed", "0", "--rows", str(table.rows)),
+    ]
+
+
+def _generation(own: list[str], workspace: Path, *, folder: Path, key: Mapping[str, str]) -> dict[str, float]:
+    """Rows a second with the default sampler, wall clock, on all cores; three times."""
+    cores = os.cpu_count() or 1
+    seconds = []
+    for _ in range(3):
+        rows = ["--rows", str(_GENERATED), "--output", str(folder / "many.csv")]
+        began = time.monotonic()
+        done = subprocess.run(  # noqa: S603 - the product
+            [*own, "--json", "generate", "--workspace", str(workspace), *rows],
+            env=environment(threads=cores, settings=key),
+            cwd=_ROOT, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        seconds.append((float(json.loads(done.stdout)["data"]["seconds"]), time.monotonic() - began))
+    inner, outer = (statistics.median(values) for values in zip(*seconds, strict=True))
+    return {"cores": cores, "rows": _GENERATED, "rows_per_second": _GENERATED / inner, "seconds_with_start": outer}
+
+
+def _child(module: str, *arguments: str) -> dict[str, Any]:
+    """What a script of this folder prints, one thread."""
+    done = subprocess.run(  # noqa: S603 - a script of this folder
+        [sys.executable, "-m", f"benchmarks.speed.{module}", *arguments],
+        env=environment(threads=1, settings={}),
+        cwd=_ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+def _timed(folder: Path, command: list[str], *, settings: Mapping[str, str] | None = None) -> float:
+    """CPU seconds of a command and its children, one thread."""
+    run = Runner(limit=float("inf"), threads=1, log=folder / "log.txt")
+    run(command, settings=settings)
+    return run.seconds_cpu
