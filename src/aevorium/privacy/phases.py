@@ -16,7 +16,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from aevorium.errors import ConfigError
@@ -152,7 +152,7 @@ def plan_budget(plan: StudyPlan, *, records: float | None = None) -> PhaseBudget
         plan.recipe, epsilon=plan.reference_epsilon, signal=signal, selects=candidates > 0, trains=trains
     )
     rest = 1.0 if plan.has_holdout else 1.0 - plan.evaluation_share
-    return PhaseBudget(
+    budget = PhaseBudget(
         plan=plan,
         count=DiscreteLaplace(purpose="count", units=plan.units, epsilon=_count_epsilon(plan)),
         histograms=_noise(plan, plan.columns, share=rest * shares.histograms),
@@ -167,6 +167,7 @@ def plan_budget(plan: StudyPlan, *, records: float | None = None) -> PhaseBudget
         rounds=rounds,
         signal=signal,
     )
+    return budget if trains else _with_last_tables(budget, noise=_calibrated_tables(budget))
 
 
 def _evaluation(plan: StudyPlan) -> EvaluationSchedule:
@@ -234,6 +235,28 @@ def _rest_budget(plan: StudyPlan) -> float:
 @lru_cache(maxsize=64)
 def _rho(recipe: RecipeName, target: float, delta: float) -> float:
     return gaussian_budget(target, delta) if recipe == "warm-start" else zcdp_budget(target, delta=delta)
+
+
+def _with_last_tables(budget: PhaseBudget, *, noise: float) -> PhaseBudget:
+    """The same with another noise, all shares together, in the tables that nothing private follows."""
+    sigma = noise / math.sqrt(budget.plan.noise_shares or 1)
+    tables = budget.associations
+    if not tables.pairs:
+        return replace(budget, histograms=replace(budget.histograms, sigma=sigma))
+    return replace(budget, associations=replace(tables, fine=replace(tables.fine, sigma=sigma)))
+
+
+@lru_cache(maxsize=256)
+def _calibrated_tables(budget: PhaseBudget) -> float:
+    """The noise of the last tables, all shares together, with which a run without training meets its target."""
+    plan = budget.plan
+
+    def events(noise: float) -> tuple[PrivacyEvent, ...]:
+        beside = () if plan.has_holdout else budget.evaluation.events()
+        released = _with_last_tables(budget, noise=noise).released_before_training()
+        return (*released, *beside) * plan.max_nodes_per_patient
+
+    return calibrate(events, epsilon=plan.epsilon, delta=plan.delta)
 
 
 @lru_cache(maxsize=256)
