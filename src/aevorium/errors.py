@@ -89,6 +89,10 @@ CATALOGUE: dict[str, CatalogueEntry] = {
     "CONSTRAINT_UNSATISFIABLE": CatalogueEntry(
         "Almost no generated row satisfies the constraints.", "Relax the constraint named, or train on more data."
     ),
+    "CONDITION_UNSATISFIABLE": CatalogueEntry(
+        "Next to no generated row is of the kind asked for.",
+        "Relax the condition, leave the category out, or ask for no more rows than were found.",
+    ),
     # tables
     "DATA_NOT_FOUND": CatalogueEntry("The data file does not exist.", "Check the path.", _USAGE, 404),
     "DATA_UNREADABLE": CatalogueEntry(

@@ -12,8 +12,10 @@ from aevorium.errors import ConfigError
 from aevorium.governance.chain import AuditChain
 from aevorium.governance.keys import load_key
 from aevorium.progress import Report, StepProgress, ignore
+from aevorium.schema.condition import parse_condition
 from aevorium.schema.output import check_output_path, write_table
 from aevorium.server.record import load_study
+from aevorium.server.search import balance_of
 from aevorium.server.synthesis import SAMPLER, STEPS, open_synthesis
 from aevorium.workspace import Workspace
 
@@ -27,7 +29,10 @@ class GenerationResult:
     Attributes:
         path: Where it is.
         rows: How many rows it has.
-        rejected: How many drawn rows a constraint turned away.
+        drawn: How many rows were drawn for them.
+        rejected: How many of the drawn rows a constraint turned away.
+        where: The condition that each row meets; None if every row was welcome.
+        balance: The column of whose categories there are equal numbers of rows, or None.
         seconds: How long it took.
         is_simulated: Whether the model was trained on simulated patients.
         is_private: Whether the run had a finite ε.
@@ -36,7 +41,10 @@ class GenerationResult:
 
     path: Path
     rows: int
+    drawn: int
     rejected: int
+    where: str | None
+    balance: str | None
     seconds: float
     is_simulated: bool
     is_private: bool
@@ -49,6 +57,8 @@ def generate_table(
     key_file: Path,
     output: Path,
     rows: int | None = None,
+    where: str | None = None,
+    balance: str | None = None,
     seed: int = 0,
     sampler: Literal["ddim", "ddpm"] = SAMPLER,
     steps: int = STEPS,
@@ -61,6 +71,10 @@ def generate_table(
         key_file: The key of its checkpoints.
         output: Where the table goes: .csv or .parquet.
         rows: How many rows; None makes as many as the noisy total says.
+        where: A condition that each row is to meet, in the language of constraints. Rows are drawn until so many meet
+            it: they are a sample of the model's rows given the condition, and no longer of the population.
+        balance: A categorical column; equal numbers of rows have each of its categories (the first take one more where
+            the number does not divide), and none has it missing. No sample of the population either.
         seed: Fixes the rows.
         sampler: "ddpm" (ancestral) or "ddim" (deterministic).
         steps: Noise levels of the sampler.
@@ -68,8 +82,10 @@ def generate_table(
 
     Raises:
         ArtefactError: No checkpoint, or one that cannot be used.
-        UserError: CONSTRAINT_UNSATISFIABLE.
-        ConfigError: The output cannot be written.
+        SchemaError: EXPRESSION_INVALID, if the condition cannot be parsed or no row of the schema can meet it.
+        UserError: CONSTRAINT_UNSATISFIABLE or CONDITION_UNSATISFIABLE, if the model makes next to no such row. No file
+            is left then, and one that was there stays as it was.
+        ConfigError: The output cannot be written, or the column cannot be balanced.
     """
     started = time.monotonic()
     check_output_path(output)
@@ -77,25 +93,41 @@ def generate_table(
     count = max(1, round(record.total or 1)) if rows is None else rows
     if count < 1:
         raise ConfigError("CONFIG_INVALID", f"rows = {count!r} is not possible. It must be at least 1.")
+    condition = None if where is None else parse_condition(where, schema)
+    kinds = None if balance is None else balance_of(balance, schema, condition=condition)
     synthesis = open_synthesis(
         workspace, schema=schema, cipher=load_key(key_file), seed=seed, sampler=sampler, steps=steps
     )
 
     def advance(done: int) -> None:
-        report(StepProgress("generating rows", done, count))
+        searched = "" if where is None and balance is None else f", {synthesis.drawn:,} drawn"
+        report(StepProgress(f"generating rows{searched}", done, count))
 
-    written = write_table(synthesis.frames(count, advance=advance), output, schema)
+    frames = synthesis.frames(count, advance=advance, condition=condition, balance=kinds)
+    written = write_table(frames, output, schema)
     digest = hashlib.sha256(output.read_bytes()).hexdigest()
     AuditChain(workspace.database).append(
         actor=record.server,
         action="table_generated",
-        detail={"run_id": record.run_id, "file": output.name, "rows": written, "seed": seed, "sha256": digest},
+        detail={
+            "run_id": record.run_id,
+            "file": output.name,
+            "rows": written,
+            "drawn": synthesis.drawn,
+            "where": where,
+            "balance": balance,
+            "seed": seed,
+            "sha256": digest,
+        },
     )
     AuditChain(workspace.database).write_view(workspace.audit_log)
     return GenerationResult(
         path=output,
         rows=written,
+        drawn=synthesis.drawn,
         rejected=synthesis.rejected,
+        where=where,
+        balance=balance,
         seconds=time.monotonic() - started,
         is_simulated=record.is_simulated_data,
         is_private=record.plan.is_private,

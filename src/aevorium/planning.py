@@ -200,7 +200,7 @@ def plan_cost(plan: StudyPlan, *, size: float) -> list[PhaseCost]:
     tables = budget.associations
     phases += [(f"associations, {tables.candidates} coarse tables", (event,)) for event in tables.coarse_events()]
     phases += [(f"associations, {tables.pairs} tables", (event,)) for event in tables.fine_events()]
-    phases += [(f"training, {plan.rounds} rounds", (event,) * plan.rounds) for event in schedule.round_events()]
+    phases += [(f"training, {budget.rounds} rounds", (event,) * budget.rounds) for event in schedule.round_events()]
     held, evaluation = ", patients held out" if plan.has_holdout else "", budget.evaluation
     phases += [(f"evaluation, {evaluation.columns + evaluation.pairs} tables{held}", evaluation.events())]
     costs = []
@@ -272,7 +272,7 @@ def _variation(schema: TableSchema, options: RunOptions, *, change: str, records
         pairs=budget.associations.pairs,
         noise_multiplier=schedule.noise_multiplier * math.sqrt(plan.noise_shares or 1),
         sampling_rate=schedule.sampling_rate,
-        steps=schedule.steps * plan.rounds,
+        steps=schedule.steps * budget.rounds,
     )
 
 

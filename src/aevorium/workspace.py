@@ -165,7 +165,7 @@ class Workspace:
         return self.root / "server.db"
 
     def checkpoint(self, round_number: int) -> Path:
-        """The encrypted model after a round (1 is the first)."""
+        """The encrypted model after a round (1 is the first; 0 is the pre-trained one of a run without rounds)."""
         return self.root / f"global_model_round_{round_number}.npz"
 
     def checkpoints(self) -> dict[int, Path]:

@@ -11,6 +11,7 @@ from aevorium.errors import SchemaError
 from aevorium.schema.expression import Truth, parse_expression
 from aevorium.schema.ranges import range_of
 from aevorium.schema.table import TableSchema
+from aevorium.schema.terms import written
 
 SEXES = ("F", "M", "it's")
 COLUMNS = TableSchema.model_validate(
@@ -149,6 +150,16 @@ def test_conditions_agree_with_plain_python(condition, rows):
     assert isinstance(value, Truth)
     found = [True if t else False if f else None for t, f in zip(value.is_true, value.is_false, strict=True)]
     assert found == [expected(row) for row in rows]
+
+
+@given(conditions, rows)
+def test_what_is_written_out_is_parsed_as_the_same(condition, rows):
+    expression = parse_expression(condition[0])
+    again = parse_expression(written(expression.term))
+    frame = _frame(rows)
+    assert written(again.term) == written(expression.term)
+    np.testing.assert_array_equal(again.evaluate(frame).is_true, expression.evaluate(frame).is_true)
+    np.testing.assert_array_equal(again.evaluate(frame).is_false, expression.evaluate(frame).is_false)
 
 
 @given(numbers, rows)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import datetime
 from types import TracebackType
 from typing import Self
@@ -42,20 +45,42 @@ _PHASES = {
 _ROUND = "{:>7}  {:>8}  {:>15}  {:>8}  {:>8}  {:>8}  {:>8}"
 
 
+_SILENCE = 20.0
+"""Seconds of a long step without a line in a log."""
+
+
+_PERIOD = 600.0
+"""Seconds over which a bar averages its pace: rare rows come far apart."""
+
+
+@dataclass(frozen=True)
+class _Pace:
+    """Of a step in a log: when it began, when a line was last written, and what was done at its beginning."""
+
+    began: float
+    told: float
+    done: int
+
+
 class ProgressView:
     """A `progress.Report` for a terminal, or for a log.
 
     Args:
         console: Where to show it.
         is_of_node: Whether the terminal is that of a node's steward, who sees every request.
+        clock: Seconds from any moment on.
     """
 
-    def __init__(self, console: Console, *, is_of_node: bool = False) -> None:
+    def __init__(
+        self, console: Console, *, is_of_node: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._console = console
+        self._clock = clock
         self._is_of_node = is_of_node
         self._has_heading = False
         self._bar: rich.progress.Progress | None = None
         self._task: rich.progress.TaskID | None = None
+        self._pace: _Pace | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -133,8 +158,7 @@ class ProgressView:
 
     def _show_step(self, event: StepProgress) -> None:
         if not self._console.is_terminal:
-            if event.total and event.done >= event.total:
-                self._console.note(f"{event.label.capitalize()}: {event.done:,} of {event.total:,}")
+            self._log_step(event)
             return
         if self._bar is None:
             self._bar = rich.progress.Progress(
@@ -144,11 +168,26 @@ class ProgressView:
                 rich.progress.TimeRemainingColumn(),
                 console=self._console.notes,
                 transient=True,
+                speed_estimate_period=_PERIOD,
             )
             self._task = self._bar.add_task(event.label.capitalize(), total=event.total or None)
             self._bar.start()
         if self._task is not None:
             self._bar.update(self._task, description=event.label.capitalize(), completed=event.done)
+
+    def _log_step(self, event: StepProgress) -> None:
+        """A line at the end, and one now and then if that takes long."""
+        now = self._clock()
+        if self._pace is None or event.done < self._pace.done:
+            self._pace = _Pace(began=now, told=now, done=event.done)
+        is_done = event.total > 0 and event.done >= event.total
+        if is_done or now - self._pace.told >= _SILENCE:
+            told = f"{event.label.capitalize()}: {event.done:,} of {event.total:,}"
+            done = event.done - self._pace.done
+            if not is_done and done > 0:
+                told += f", ETA {duration((event.total - event.done) * (now - self._pace.began) / done)}"
+            self._console.note(told)
+            self._pace = None if is_done else replace(self._pace, told=now)
 
     def _stop_bar(self) -> None:
         if self._bar is not None:

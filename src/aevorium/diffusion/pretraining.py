@@ -1,36 +1,53 @@
-"""Training on rows that hold no record: no clip, no noise, no charge."""
+"""Training on a density that holds no record: no clip, no noise, no charge.
+
+The density's own posterior says what is to be expected of a clean row, given the noisy one: the network learns that
+expectation, and not the row that happened to be drawn. Both have the same best network, but the chance in the row is
+averaged out before a gradient is taken (Rao-Blackwell), which is worth several times as many steps.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
 
 from aevorium.diffusion.average import RunningAverage
 from aevorium.diffusion.denoiser import TabularDiffusion
 from aevorium.diffusion.layout import EncodedTable
 from aevorium.diffusion.process import MixedProcess
+from aevorium.diffusion.schedule import stratified_levels
 
-__all__ = ["Pretraining", "train_freely"]
+__all__ = ["Posterior", "Pretraining", "pretrain"]
+
+Posterior = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+"""What is to be expected of clean rows, given noisy ones [B, D] and their levels [B]: the value of each continuous
+column, given that it is observed, [B, C]; the probability that it is, [B, C]; and that of each state, [B, D - C]."""
+
+_WARM_UP = 100
+"""Steps over which the step size grows from 0."""
+
+_FINAL_RATE = 0.005
 
 
 class Pretraining(BaseModel):
-    """How a model is trained on rows that hold no record."""
+    """How a model is trained on a density that holds no record."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int = Field(ge=0, description="Number of steps.")
-    batch: int = Field(default=256, ge=1, description="Rows in a step.")
-    draws: int = Field(default=1, ge=1, description="Draws of noise a row.")
-    learning_rate: float = Field(default=2e-3, gt=0, description="Step size of Adam at the start; it falls to 0.")
+    batch: int = Field(default=512, ge=1, description="Rows in a step.")
+    learning_rate: float = Field(default=2e-3, gt=0, description="Largest step size of Adam; it falls to about 0.")
     ema_decay: float = Field(default=0.995, ge=0, lt=1, description="Decay of the running average of the weights.")
 
 
-def train_freely(
+def pretrain(
     model: TabularDiffusion,
     rows: EncodedTable,
     *,
+    posterior: Posterior,
     plan: Pretraining,
     generator: torch.Generator,
     advance: Callable[[int], None],
@@ -39,23 +56,34 @@ def train_freely(
 
     Args:
         model: The model.
-        rows: Rows to train on, drawn from with replacement.
+        rows: Rows of the density, drawn from with replacement.
+        posterior: The density's posterior.
         plan: How long and how.
         generator: Draws batches, noise levels and noise.
         advance: Called with the number of steps made.
     """
     process = MixedProcess(model.layout)
-    optimizer = torch.optim.Adam(model.parameters(), lr=plan.learning_rate, foreach=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=plan.learning_rate, betas=(0.9, 0.99), foreach=True)
     average = RunningAverage(model, decay=plan.ema_decay)
     model.train()
     for step in range(plan.steps):
         for group in optimizer.param_groups:
-            group["lr"] = plan.learning_rate * (1 - step / plan.steps)
-        index = torch.randint(len(rows), (plan.batch,), generator=generator)
+            group["lr"] = plan.learning_rate * _share(step, steps=plan.steps)
+        batch = rows.select(torch.randint(len(rows), (plan.batch,), generator=generator))
+        # One level a row, spread evenly over the batch: the rows come in no order.
+        sigma = stratified_levels(1, draws=plan.batch, generator=generator)[0]
+        noisy = process.corrupt(process.clean(batch), sigma=sigma, noise=process.noise(sigma, generator=generator))
+        values, observed, states = posterior(noisy, sigma)
+        loss = process.expected_loss(model(noisy, sigma), sigma=sigma, values=values, observed=observed, states=states)
         optimizer.zero_grad()
-        process.loss(model, rows.select(index), draws=plan.draws, generator=generator).mean().backward()
+        loss.mean().backward()
         optimizer.step()
         average.update(step)
         advance(step + 1)
     optimizer.zero_grad()
     average.store()
+
+
+def _share(step: int, *, steps: int) -> float:
+    """The step size as a share of the largest: up in a straight line, down along half a cosine."""
+    return min(1.0, (step + 1) / _WARM_UP) * (0.5 * (1 + math.cos(math.pi * step / steps)) + _FINAL_RATE)

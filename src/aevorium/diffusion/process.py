@@ -33,7 +33,7 @@ class GaussianProcess:
         Args:
             estimate: [..., C], expected clean values.
             values: The clean values, broadcastable to it.
-            observed: bool, broadcastable to it.
+            observed: Whether they are observed, or the probability that they are, broadcastable to it.
             sigma: [...], noise levels.
 
         Returns:
@@ -61,7 +61,11 @@ class SoftmaxProcess:
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Softmax within each block, [..., D - C]."""
-        parts = [logits[..., block].softmax(dim=-1) for block in self.blocks]
+        return self.log_probabilities(logits).exp()
+
+    def log_probabilities(self, logits: Tensor) -> Tensor:
+        """Its logarithm, [..., D - C]."""
+        parts = [logits[..., block].log_softmax(dim=-1) for block in self.blocks]
         return torch.cat(parts, dim=-1) if parts else logits
 
     def loss(self, logits: Tensor, *, codes: Tensor) -> Tensor:
@@ -153,3 +157,22 @@ class MixedProcess:
         )
         states = self.softmax.loss(estimate.logits, codes=batch.codes[:, None])
         return torch.cat([values, states], dim=-1).sum(dim=-1) / self.layout.columns
+
+    def expected_loss(
+        self, estimate: Estimate, *, sigma: Tensor, values: Tensor, observed: Tensor, states: Tensor
+    ) -> Tensor:
+        """The expectation of the loss, up to what no estimate can change, for clean rows of which only that is known.
+
+        Args:
+            estimate: The model's, of B rows.
+            sigma: [B], their noise levels.
+            values: [B, C], the expected clean values, given that they are observed.
+            observed: [B, C], the probability that they are.
+            states: [B, D - C], the probability of each state.
+
+        Returns:
+            [B], the mean over columns.
+        """
+        errors = self.gaussian.loss(estimate.values, values=values, observed=observed, sigma=sigma)
+        surprise = -states * self.softmax.log_probabilities(estimate.logits)
+        return (errors.sum(dim=-1) + surprise.sum(dim=-1)) / self.layout.columns

@@ -236,7 +236,7 @@ class TableEncoder(BaseModel):
             if isinstance(column, Categorical):
                 codes.append(index)
                 continue
-            ends = self._ends(name)
+            ends = self.ends(name)
             absent = index == len(ends) - 1
             z, inside = generator.standard_normal(rows), index[~absent]
             u = ends[inside] + generator.random(len(inside)) * (ends[inside + 1] - ends[inside])
@@ -247,7 +247,7 @@ class TableEncoder(BaseModel):
                 codes.append(absent.astype(np.int64))
         return _stack(values, codes, observed, rows=rows)
 
-    def _ends(self, name: str) -> NDArray[np.float64]:
+    def ends(self, name: str) -> NDArray[np.float64]:
         """F at the bins' ends, from 0 to 1; [bins + 1]."""
         ends = np.concatenate([[0.0], np.cumsum(self.columns[name].shares)])
         return np.asarray(ends / ends[-1], dtype=np.float64)
@@ -263,13 +263,13 @@ class TableEncoder(BaseModel):
             within[inside] = (present[inside] - low[inside]) / width[inside]
         else:
             within = (present + within - 0.5 - low) / width
-        ends = self._ends(name)
+        ends = self.ends(name)
         u = ends[index] + within * (ends[index + 1] - ends[index])
         return np.asarray(ndtri(np.clip(u, _EDGE, 1 - _EDGE)))
 
     def _from_normal(self, z: NDArray[np.floating], name: str, grid: ColumnGrid) -> NDArray[np.float64]:
         u = ndtr(np.asarray(z, dtype=np.float64))
-        ends = self._ends(name)
+        ends = self.ends(name)
         index = np.clip(np.searchsorted(ends, u, side="right") - 1, 0, grid.states - 1)
         share = ends[index + 1] - ends[index]
         within = np.divide(u - ends[index], share, out=np.zeros_like(u), where=share > 0)

@@ -173,7 +173,7 @@ def check_design(request: AssociationsRequest, *, schema: TableSchema, bins: int
 def check_evaluation(
     request: EvaluationRequest, run: NodeRun, *, schema: TableSchema, schedule: EvaluationSchedule
 ) -> int:
-    """Passes if a request for evaluation tables comes after training, and is for as many as the plan holds.
+    """Passes if a request for evaluation tables comes after any training, and is for as many as the plan holds.
 
     Returns:
         The run's number of bins.
@@ -185,7 +185,7 @@ def check_evaluation(
     bins, design = known(run, run.bins), request.design
     if not schedule.columns:
         raise _outside_plan(request.run_id, "Its plan holds no evaluation.")
-    if not run.has_trained:
+    if run.budget.rounds and not run.has_trained:
         raise _outside_plan(request.run_id, _ANOTHER_ORDER)
     if design.cells.keys() != schema.measured.keys() or len(design.pairs) != schedule.pairs:
         raise _outside_plan(request.run_id, "Its plan holds other evaluation tables.")

@@ -6,7 +6,8 @@
    `warm-start` how many pairs of columns get a table and how the rest is divided;
 2. the rest, (ε - ε₀, δ), is divided by ρ = Σ Δ²/2σ² (`shares`): a share each for the one-way histograms and the two
    kinds of two-way tables, a little for the charged losses, and private training gets what is left, its noise
-   calibrated by exact composition of all of them;
+   calibrated by exact composition of all of them. Recipe `warm-start` has no training and no losses where they would
+   not pay (`shares.pays_to_train`), unless they are asked for (`plan.asks_for_training`);
 3. with an evaluation share, a part of the patients is held out (`plan.divides_patients`): they pay for the evaluation's
    tables alone, with all of (ε, δ), and the others for everything else. Where nobody can be held out, the tables are
    of all patients and take that share of ρ, before anything else is divided.
@@ -15,7 +16,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from aevorium.errors import ConfigError
@@ -24,7 +25,7 @@ from aevorium.privacy.evaluation import EvaluationSchedule, holdout_schedule, nu
 from aevorium.privacy.events import DiscreteLaplace, NonPrivate, PrivacyEvent
 from aevorium.privacy.plan import StudyPlan
 from aevorium.privacy.schedule import AssociationSchedule, CellNoise, TrainingSchedule
-from aevorium.privacy.shares import MOST_CANDIDATES, RecipeName, number_of_pairs, shares_of, signal_of
+from aevorium.privacy.shares import MOST_CANDIDATES, RecipeName, number_of_pairs, pays_to_train, shares_of, signal_of
 
 __all__ = ["LOSS_BOUND", "LOSS_LEVELS", "PhaseBudget", "cost_of", "estimated_events", "plan_budget"]
 
@@ -52,6 +53,8 @@ class PhaseBudget:
         associations: The two-way tables.
         loss: Noise of a round's charged loss, in levels, if there is any.
         evaluation: The tables that the result is compared with.
+        rounds: Rounds of private training; 0 if there is none.
+        signal: What the study can tell (`signal_of`).
     """
 
     plan: StudyPlan
@@ -60,6 +63,8 @@ class PhaseBudget:
     associations: AssociationSchedule
     loss: CellNoise
     evaluation: EvaluationSchedule
+    rounds: int
+    signal: float
 
     @property
     def statistics(self) -> PrivacyEvent:
@@ -86,6 +91,8 @@ class PhaseBudget:
         """
         plan = self.plan
         rate, steps = plan.steps_of(size)
+        if not self.rounds:
+            return self._schedule(rate, 0, noise=0.0, size=size)
         noise = plan.noise_multiplier
         if noise is None:
             noise = _calibrated_noise(self, rate, steps) if plan.is_private else 0.0
@@ -96,7 +103,7 @@ class PhaseBudget:
         return TrainingSchedule(
             sampling_rate=rate,
             steps=steps,
-            rounds=self.plan.rounds,
+            rounds=self.rounds,
             noise_multiplier=noise / math.sqrt(shares or 1),
             expected_batch=rate * max(size, 1.0),
             loss=self.loss if noise > 0 else CellNoise(sigma=0.0, units=self.plan.units),
@@ -127,6 +134,8 @@ def plan_budget(plan: StudyPlan, *, records: float | None = None) -> PhaseBudget
     pairs = number_of_pairs(columns=plan.columns, signal=signal) if plan.recipe == "warm-start" else 0
     everything = min(plan.columns * (plan.columns - 1) // 2, MOST_CANDIDATES)
     candidates = everything if 0 < pairs < everything else 0
+    trains = plan.asks_for_training or pays_to_train(signal=signal)
+    rounds = plan.rounds if trains else 0
     if not plan.is_private:
         none = CellNoise(sigma=0.0, units=plan.units)
         return PhaseBudget(
@@ -136,10 +145,14 @@ def plan_budget(plan: StudyPlan, *, records: float | None = None) -> PhaseBudget
             associations=AssociationSchedule(none, none, candidates=candidates, pairs=pairs),
             loss=none,
             evaluation=_evaluation(plan),
+            rounds=rounds,
+            signal=signal,
         )
-    shares = shares_of(plan.recipe, epsilon=plan.reference_epsilon, signal=signal, selects=candidates > 0)
+    shares = shares_of(
+        plan.recipe, epsilon=plan.reference_epsilon, signal=signal, selects=candidates > 0, trains=trains
+    )
     rest = 1.0 if plan.has_holdout else 1.0 - plan.evaluation_share
-    return PhaseBudget(
+    budget = PhaseBudget(
         plan=plan,
         count=DiscreteLaplace(purpose="count", units=plan.units, epsilon=_count_epsilon(plan)),
         histograms=_noise(plan, plan.columns, share=rest * shares.histograms),
@@ -149,9 +162,12 @@ def plan_budget(plan: StudyPlan, *, records: float | None = None) -> PhaseBudget
             candidates=candidates,
             pairs=pairs,
         ),
-        loss=_noise(plan, plan.rounds, share=rest * shares.losses, sensitivity=LOSS_LEVELS),
+        loss=_noise(plan, rounds, share=rest * shares.losses, sensitivity=LOSS_LEVELS),
         evaluation=_evaluation(plan),
+        rounds=rounds,
+        signal=signal,
     )
+    return budget if trains else _with_last_tables(budget, noise=_calibrated_tables(budget))
 
 
 def _evaluation(plan: StudyPlan) -> EvaluationSchedule:
@@ -221,6 +237,28 @@ def _rho(recipe: RecipeName, target: float, delta: float) -> float:
     return gaussian_budget(target, delta) if recipe == "warm-start" else zcdp_budget(target, delta=delta)
 
 
+def _with_last_tables(budget: PhaseBudget, *, noise: float) -> PhaseBudget:
+    """The same with another noise, all shares together, in the tables that nothing private follows."""
+    sigma = noise / math.sqrt(budget.plan.noise_shares or 1)
+    tables = budget.associations
+    if not tables.pairs:
+        return replace(budget, histograms=replace(budget.histograms, sigma=sigma))
+    return replace(budget, associations=replace(tables, fine=replace(tables.fine, sigma=sigma)))
+
+
+@lru_cache(maxsize=256)
+def _calibrated_tables(budget: PhaseBudget) -> float:
+    """The noise of the last tables, all shares together, with which a run without training meets its target."""
+    plan = budget.plan
+
+    def events(noise: float) -> tuple[PrivacyEvent, ...]:
+        beside = () if plan.has_holdout else budget.evaluation.events()
+        released = _with_last_tables(budget, noise=noise).released_before_training()
+        return (*released, *beside) * plan.max_nodes_per_patient
+
+    return calibrate(events, epsilon=plan.epsilon, delta=plan.delta)
+
+
 @lru_cache(maxsize=256)
 def _calibrated_noise(budget: PhaseBudget, rate: float, steps: int) -> float:
     """The noise of a step, all shares together, with which the run meets its target."""
@@ -229,8 +267,8 @@ def _calibrated_noise(budget: PhaseBudget, rate: float, steps: int) -> float:
     def events(noise: float) -> tuple[PrivacyEvent, ...]:
         # The size decides nothing but a divisor here.
         schedule = budget._schedule(rate, steps, noise=noise, size=1.0)
-        training = schedule.step_event(steps=steps * plan.rounds)
-        losses = budget.loss.event("training loss", count=plan.rounds)
+        training = schedule.step_event(steps=steps * budget.rounds)
+        losses = budget.loss.event("training loss", count=budget.rounds)
         beside = () if plan.has_holdout else budget.evaluation.events()
         return (*budget.released_before_training(), losses, training, *beside) * plan.max_nodes_per_patient
 

@@ -186,6 +186,15 @@ class StudyPlan(BaseModel):
         return rate, math.ceil(self.epochs / rate if self.epochs else _WARM_STEPS / self.rounds)
 
     @property
+    def asks_for_training(self) -> bool:
+        """Whether records are trained on whatever they are worth: by recipe `dp-sgd`, without privacy, or on request.
+
+        Giving passes, a batch or a noise for it is a request.
+        """
+        is_requested = self.epochs is not None or self.batch_size is not None or self.noise_multiplier is not None
+        return self.recipe == "dp-sgd" or not self.is_private or is_requested
+
+    @property
     def units(self) -> Units:
         """Whose records everything but the evaluation is computed from."""
         return "training" if self.has_holdout else "all"

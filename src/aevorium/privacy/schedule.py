@@ -107,7 +107,7 @@ class TrainingSchedule:
     Attributes:
         sampling_rate: Probability q with which a record enters a step.
         steps: Steps in each round.
-        rounds: Rounds.
+        rounds: Rounds; 0 if there is no training.
         noise_multiplier: The noise that this node adds in a step, over the clipping norm; 0 without privacy.
         expected_batch: q times the noisy size: what sums of gradients are divided by.
         loss: The noise that this node adds to its sum of rounded losses.
@@ -149,6 +149,8 @@ class TrainingSchedule:
 
     def round_events(self) -> tuple[PrivacyEvent, ...]:
         """What one round costs."""
+        if self.rounds == 0:
+            return ()
         if self.noise_multiplier <= 0:
             return (NonPrivate(purpose="training", units=self.units),)
         return (self.step_event(steps=self.steps), self.loss.event("training loss"))

@@ -9,12 +9,16 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["MOST_CANDIDATES", "RecipeName", "Shares", "number_of_pairs", "shares_of", "signal_of"]
+__all__ = ["MOST_CANDIDATES", "RecipeName", "Shares", "number_of_pairs", "pays_to_train", "shares_of", "signal_of"]
 
 RecipeName = Literal["warm-start", "dp-sgd"]
 
 MOST_CANDIDATES = 2_000
 """Coarse tables at most, and selected pairs at most: those of 63 columns."""
+
+_TRAINING_SIGNAL = 1e6
+"""Below it, steps of DP-SGD from a warm start buy less than their share of the tables does: a proof of the recipe
+gained nothing at 325,000 (Adult, ε = 10). Where they begin to pay is not known; this is above all that was tried."""
 
 _LOSSES = 0.02
 """Share of the losses of all rounds: enough to see whether training goes wrong, no more."""
@@ -62,7 +66,16 @@ def number_of_pairs(*, columns: int, signal: float) -> int:
     return min(everything, max(columns, round(math.pow(signal, 0.4))))
 
 
-def shares_of(recipe: RecipeName, *, epsilon: float, signal: float, selects: bool) -> Shares:
+def pays_to_train(*, signal: float) -> bool:
+    """Whether recipe `warm-start` ends with private training, if nobody asks for it.
+
+    Args:
+        signal: See `signal_of`.
+    """
+    return signal >= _TRAINING_SIGNAL
+
+
+def shares_of(recipe: RecipeName, *, epsilon: float, signal: float, selects: bool, trains: bool) -> Shares:
     """How a recipe divides its budget.
 
     Args:
@@ -70,12 +83,15 @@ def shares_of(recipe: RecipeName, *, epsilon: float, signal: float, selects: boo
         epsilon: The study's ε.
         signal: See `signal_of`.
         selects: Whether pairs are selected by coarse tables; there are none where every pair gets a fine one.
+        trains: Whether there is private training; the two-way tables of selected pairs get its share if not.
     """
     if recipe == "dp-sgd":
         # At small ε the gradient learns next to nothing, so the marginals deserve more.
         return Shares(histograms=0.5 if epsilon <= 1 else 0.3 if epsilon <= 5 else 0.2, coarse=0.0, fine=0.0)
     # DP-SGD from a warm start buys little, the less the smaller the signal. What tables there are share the rest.
-    training = 0.05 * min(3.0, max(1.0, math.sqrt(signal / 10_000)))
+    losses = _LOSSES if trains else 0.0
+    training = 0.05 * min(3.0, max(1.0, math.sqrt(signal / 10_000))) if trains else 0.0
     histograms = min(0.55, max(0.15, 4.2 / signal ** (1 / 3)))
     coarse = 0.2 if selects else 0.0
-    return Shares(histograms=histograms, coarse=coarse, fine=1.0 - _LOSSES - training - histograms - coarse)
+    fine = 1.0 - losses - training - histograms - coarse
+    return Shares(histograms=histograms, coarse=coarse, fine=fine, losses=losses)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -44,7 +44,7 @@ from aevorium.schema.terms import (
 if TYPE_CHECKING:
     from aevorium.schema.table import Categorical, Continuous
 
-__all__ = ["MAX_DEPTH", "MAX_LENGTH", "Expression", "Truth", "parse_expression", "similar"]
+__all__ = ["MAX_DEPTH", "MAX_LENGTH", "Expression", "Truth", "listed", "parse_expression", "shortened", "similar"]
 
 MAX_LENGTH = 10_000
 """Longest expression, in characters."""
@@ -54,6 +54,9 @@ MAX_DEPTH = 100
 
 _SHOWN = 200
 """Longest part of an expression that a message quotes, in characters."""
+
+_LISTED = 20
+"""Most words that a message lists."""
 
 _HABITS = {
     "=": "compare with '=='",
@@ -68,7 +71,7 @@ _HABITS = {
     "IN": "write 'in' in lower case",
     "IS": "write 'is' in lower case",
     "NULL": "write 'is missing'",
-    "(": "write a list in square brackets; there are no functions",
+    "(": "there are no functions",
 }
 
 
@@ -111,7 +114,10 @@ class Expression:
                 entry = columns[cell.name]
                 if entry.kind == "categorical" and literal.value not in entry.categories:
                     hint = similar(str(literal.value), entry.categories)
-                    _refuse(self.text, literal.at, f"{literal.value!r} is no category of {cell.name!r}{hint}")
+                    reason = (
+                        f"{literal.value!r} is no category of {cell.name!r}{hint}; it has {listed(entry.categories)}"
+                    )
+                    _refuse(self.text, literal.at, reason)
 
     def evaluate(self, frame: pd.DataFrame) -> NDArray[np.float64] | Truth:
         """Its value in each row.
@@ -140,6 +146,10 @@ class Expression:
     def violated(self, frame: pd.DataFrame) -> NDArray[np.bool_]:
         """Rows in which the condition is definitely false: not those that a missing input leaves open."""
         return self._truth(frame).is_false
+
+    def refusal(self, at: int, reason: str) -> SchemaError:
+        """An error about the place `at` (from 0) of the expression."""
+        return _refusal(self.text, at, reason)
 
     def _truth(self, frame: pd.DataFrame) -> Truth:
         value = self.evaluate(frame)
@@ -316,17 +326,26 @@ def _explain(error: UnexpectedInput, *, end: int) -> tuple[int, str]:
 
 
 def _refuse(text: str, at: int, reason: str) -> NoReturn:
-    shown = text if len(text) <= _SHOWN else f"…{text[max(0, at - _SHOWN // 2) : at + _SHOWN // 2]}…"
-    raise SchemaError(
+    raise _refusal(text, at, reason)
+
+
+def _refusal(text: str, at: int, reason: str) -> SchemaError:
+    shown = shortened(text, around=at)
+    return SchemaError(
         "EXPRESSION_INVALID", f"The expression {shown!r} cannot be used. At character {at + 1}: {reason}."
     )
+
+
+def shortened(text: str, *, around: int = 0) -> str:
+    """A text for a message: all of it, or what is near a place."""
+    return text if len(text) <= _SHOWN else f"…{text[max(0, around - _SHOWN // 2) : around + _SHOWN // 2]}…"
 
 
 def _column_hint(name: str, columns: Iterable[str]) -> str:
     for column in columns:
         if name in column and not column.isidentifier():
             return f" ({column!r} is written in backticks)"
-    return similar(name, columns)
+    return similar(name, columns) or f"; there are {listed(list(columns))}"
 
 
 def similar(word: str, known: Iterable[str]) -> str:
@@ -334,6 +353,12 @@ def similar(word: str, known: Iterable[str]) -> str:
     lower = {name.lower(): name for name in known}
     nearest = difflib.get_close_matches(word.lower(), lower, n=1)
     return f" (did you mean {lower[nearest[0]]!r}?)" if nearest else ""
+
+
+def listed(words: Sequence[str]) -> str:
+    """Words of a closed list for a message: all of them, or the first ones and how many more."""
+    shown = ", ".join(repr(word) for word in words[:_LISTED])
+    return shown if len(words) <= _LISTED else f"{shown} and {len(words) - _LISTED:,} more"
 
 
 def _text_pairs(term: Term) -> list[tuple[Cell, Literal]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -23,7 +24,11 @@ __all__ = [
     "kind_of",
     "parts_of",
     "walk",
+    "written",
 ]
+
+_RESERVED = {"and", "or", "not", "implies", "in", "is", "missing"}
+_PLAIN_NAME = re.compile(r"[^\W\d]\w*")
 
 
 class Kind(Enum):
@@ -155,6 +160,37 @@ def walk(term: Term) -> Iterator[Term]:
         current = waiting.pop()
         yield current
         waiting.extend(reversed(parts_of(current)))
+
+
+def written(term: Term) -> str:
+    """A term as text: parsed again, it is the same term."""
+    match term:
+        case Literal(value=value):
+            return _quoted(value, "'") if isinstance(value, str) else repr(value).removesuffix(".0")
+        case Cell(name=name):
+            return name if _PLAIN_NAME.fullmatch(name) and name not in _RESERVED else _quoted(name, "`")
+        case Negative(operand=operand):
+            return f"-{_inner(operand)}"
+        case Arithmetic(sign=sign, left=left, right=right) | Comparison(sign=sign, left=left, right=right):
+            return f"{_inner(left)} {sign} {_inner(right)}"
+        case Membership(operand=operand, values=values):
+            return f"{_inner(operand)} in [{', '.join(map(written, values))}]"
+        case Missing(operand=operand):
+            return f"{_inner(operand)} is missing"
+        case Negation(operand=operand):
+            return f"not {_inner(operand)}"
+        case Conjunction(operands=operands):
+            return " and ".join(map(_inner, operands))
+        case Disjunction(operands=operands):
+            return " or ".join(map(_inner, operands))
+
+
+def _inner(term: Term) -> str:
+    return written(term) if isinstance(term, Literal | Cell) else f"({written(term)})"
+
+
+def _quoted(text: str, quote: str) -> str:
+    return quote + text.replace(quote, quote * 2) + quote
 
 
 def kind_of(term: Term, columns: Mapping[str, Kind]) -> Kind:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,16 +117,7 @@ class Journal:
             codes: Error codes of nodes that failed, by node id.
             names: Names of the nodes by id.
         """
-        path = self.workspace.checkpoint(finished.round)
-        save_checkpoint(
-            path,
-            arrays=named_arrays(self.model, vector),
-            model=self.model,
-            schema_hash=self.record.plan.schema_hash,
-            round_number=finished.round,
-            algorithm=self.record.plan.recipe,
-            cipher=self._key,
-        )
+        path = self._write_checkpoint(finished.round, vector)
         metrics = {
             "round": finished.round,
             "nodes": [names[node_id] for node_id in names if node_id not in codes],
@@ -139,6 +131,28 @@ class Journal:
         with write_atomically(self.workspace.round_metrics) as temporary:
             temporary.write_text("\n".join(self._lines) + "\n", encoding="utf-8")
         self.note("checkpoint_written", {"round": finished.round, "file": path.name, "nodes": metrics["nodes"]})
+
+    def write_model(self, vector: NDArray[np.float32]) -> None:
+        """Writes the checkpoint of a run without rounds, and its audit entry.
+
+        Args:
+            vector: float32 [parameters], the pre-trained model.
+        """
+        path = self._write_checkpoint(0, vector)
+        self.note("checkpoint_written", {"round": 0, "file": path.name, "nodes": []})
+
+    def _write_checkpoint(self, round: int, vector: NDArray[np.float32]) -> Path:
+        path = self.workspace.checkpoint(round)
+        save_checkpoint(
+            path,
+            arrays=named_arrays(self.model, vector),
+            model=self.model,
+            schema_hash=self.record.plan.schema_hash,
+            round_number=round,
+            algorithm=self.record.plan.recipe,
+            cipher=self._key,
+        )
+        return path
 
     @property
     def model(self) -> DenoiserConfig:

@@ -221,7 +221,7 @@ def _planned(budget: PhaseBudget, size: float) -> Iterator[tuple[str, PrivacyEve
         yield "associations, coarse", event, 1
     for event in budget.associations.fine_events():
         yield "associations, fine", event, 1
-    rounds = budget.plan.rounds
+    rounds = budget.rounds
     for event in budget.training(size).round_events():
         yield f"training, each of {rounds} rounds", event, rounds
     for event in budget.evaluation.events():

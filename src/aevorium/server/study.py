@@ -239,7 +239,10 @@ class StudyConductor:
         if warm is not None:
             self._report(PhaseStarted("pre-training"))
             steps = self._settings.pretraining_steps
-            warm.pretrain(model, plan=pretraining(columns=plan.columns, steps=steps))
+            warm.pretrain(model, plan=pretraining(columns=plan.columns, signal=self._budget.signal, steps=steps))
+        if not self._budget.rounds:
+            self._journal.write_model(to_vector(model))
+            return
         self._report(PhaseStarted("training", nodes=len(self._names)))
         settings = self._settings.model_copy(
             update={"learning_rate": self._settings.learning_rate or learning_rate(plan.recipe)}

@@ -9,7 +9,7 @@ import torch
 
 from aevorium.diffusion.denoiser import TabularDiffusion
 from aevorium.diffusion.layout import EncodedTable
-from aevorium.diffusion.pretraining import Pretraining, train_freely
+from aevorium.diffusion.pretraining import Pretraining, pretrain
 from aevorium.encoding.associations import MOST_CELLS, Associations, TableDesign
 from aevorium.encoding.encoder import TableEncoder
 from aevorium.privacy.schedule import AssociationSchedule
@@ -19,14 +19,18 @@ from aevorium.schema.table import TableSchema
 from aevorium.surrogate.cells import COARSE_CELLS, MANY_CATEGORIES, cut_columns, number_of_cells
 from aevorium.surrogate.density import Surrogate, fit_surrogate
 from aevorium.surrogate.pairs import candidate_pairs, select_pairs
+from aevorium.surrogate.posterior import MixturePosterior
 
 __all__ = ["WarmStart", "coarse_design", "fine_design", "learning_rate", "pretraining"]
 
 _POOL = 100_000
 """Rows that are drawn from the surrogate; training draws its batches from them."""
 
-_STEPS = 2_500
+_STEPS, _MOST_STEPS = 2_000, 6_000
 """Steps of pre-training: half a minute on two cores for the demo's model."""
+
+_SIGNAL = 3_000.0
+"""Where the surrogate says more than it does at this signal, the model takes more steps to learn it."""
 
 
 def learning_rate(recipe: RecipeName) -> float:
@@ -34,14 +38,18 @@ def learning_rate(recipe: RecipeName) -> float:
     return 3e-3 if recipe == "dp-sgd" else 1e-3
 
 
-def pretraining(*, columns: int, steps: int | None) -> Pretraining:
+def pretraining(*, columns: int, signal: float, steps: int | None) -> Pretraining:
     """How the model is trained before the first round.
 
     Args:
         columns: Number of measured columns; many make a step long.
+        signal: What the study can tell (`signal_of`).
         steps: Number of steps; None takes the public rule.
     """
-    return Pretraining(steps=steps if steps is not None else round(_STEPS * min(1.0, 30 / columns)))
+    if steps is None:
+        told = max(1.0, (signal / _SIGNAL) ** 0.25)
+        steps = round(min(_STEPS * told, _MOST_STEPS) * min(1.0, 30 / columns))
+    return Pretraining(steps=steps)
 
 
 def coarse_design(encoder: TableEncoder, schema: TableSchema, *, schedule: AssociationSchedule) -> TableDesign:
@@ -127,9 +135,10 @@ class WarmStart:
 
     def pretrain(self, model: TabularDiffusion, *, plan: Pretraining) -> None:
         """Trains a model in place on rows of the surrogate."""
-        train_freely(
+        pretrain(
             model,
             self._rows,
+            posterior=MixturePosterior(self.surrogate),
             plan=plan,
             generator=self._generator,
             advance=lambda done: self._report(StepProgress("pre-training", done, plan.steps)),

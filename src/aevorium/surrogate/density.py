@@ -15,6 +15,9 @@ from aevorium.surrogate.mixture import FitSettings, Mixture, NoisyTable, TableSe
 
 __all__ = ["Surrogate", "fit_surrogate"]
 
+_CHANCE = 0.7
+"""How much of the chance error of a table's cells counts as an error: the result should be near these very rows too."""
+
 
 @dataclass(frozen=True)
 class Surrogate:
@@ -108,7 +111,7 @@ def _table_set(
                 first=names.index(first),
                 second=names.index(second),
                 shares=counts / total,
-                deviation=np.sqrt(released.noise**2 + chance) / total,
+                deviation=np.sqrt(released.noise**2 + _CHANCE * chance) / total,
             )
         )
     maps = [_overlap(np.array(cells[name]), groups[name], encoder.grid_shares(name)) for name in names]

@@ -48,6 +48,18 @@ def test_a_log_has_one_line_a_round(capsys: pytest.CaptureFixture[str]) -> None:
     assert "ε spent ∞" in lines[5]
 
 
+def test_a_log_hears_of_a_long_step_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    times = iter([0.0, 15.0, 30.0, 45.0, 70.0, 71.0, 100.0, 101.0])
+    with ProgressView(Console(), clock=lambda: next(times)) as view:
+        for done in (0, 0, 0, 10, 10, 200, 0, 50):
+            view(StepProgress("generating rows", done, 200))
+    assert capsys.readouterr().err.splitlines() == [
+        "Generating rows: 0 of 200",
+        "Generating rows: 10 of 200, ETA 22 min 10 s",
+        "Generating rows: 200 of 200",
+    ]
+
+
 def test_a_terminal_gets_one_heading_and_a_row_a_round() -> None:
     console = Console()
     screen = io.StringIO()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from aevorium.cli.console import console_of
 from aevorium.cli.options import Seed, WorkspaceFolder
+
+if TYPE_CHECKING:
+    from aevorium.generation import GenerationResult
 
 __all__ = ["generate"]
 
@@ -23,6 +26,14 @@ def generate(
     output: Annotated[
         Path | None,
         typer.Option("--output", help="A .csv or .parquet file; synthetic_data.csv if absent.", show_default=False),
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option("--where", help='Only rows that meet this condition, e.g. "Age > 65".', show_default=False),
+    ] = None,
+    balance: Annotated[
+        str | None,
+        typer.Option("--balance", help="Equal numbers of rows for each category of this column.", show_default=False),
     ] = None,
     seed: Seed = None,
     sampler: Annotated[str, typer.Option("--sampler", help="ddim (deterministic) or ddpm (ancestral).")] = "ddim",
@@ -49,6 +60,8 @@ def generate(
             key_file=settings.key_file,
             output=output or folder.synthetic,
             rows=rows,
+            where=where,
+            balance=balance,
             seed=settings.seed,
             sampler=chosen,
             steps=steps,
@@ -59,14 +72,25 @@ def generate(
     if not result.is_private:
         console.warn("NO PRIVACY: the model of these rows was trained with ε = ∞.")
     tell_simulated(is_simulated=result.is_simulated, console=console)
-    refused = f", {result.rejected:,} more turned away by constraints" if result.rejected else ""
-    console.say(f"{result.rows:,} rows in {result.path}{refused}, in {duration(result.seconds)}.")
+    if where is not None or balance is not None:
+        console.note("These rows were chosen: they are no sample of the population, and shares in them are not its.")
+    console.say(f"{result.rows:,} rows in {result.path}{_origin(result)}, in {duration(result.seconds)}.")
     return {
         "path": str(result.path),
         "rows": result.rows,
+        "drawn": result.drawn,
         "rejected": result.rejected,
+        "where": result.where,
+        "balance": result.balance,
         "seconds": result.seconds,
         "is_simulated": result.is_simulated,
         "is_private": result.is_private,
         "is_finished": result.is_finished,
     }
+
+
+def _origin(result: GenerationResult) -> str:
+    """What else was drawn, if that says anything."""
+    if result.where is not None or result.balance is not None:
+        return f", chosen from {result.drawn:,} drawn"
+    return f", {result.rejected:,} more turned away by constraints" if result.rejected else ""
