@@ -1,4 +1,4 @@
-"""Rows of the surrogate alone, or of the diffusion model as it is before private training, from a run's released files.
+"""Rows of the surrogate alone, or as the pre-trained model draws them, from a run's released files.
 
 python released_rows.py --workspace DIR --stage surrogate|pretrained --rows 1000 --out rows.csv
 
@@ -12,20 +12,28 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from aevorium.diffusion.denoiser import TabularDiffusion
+from aevorium.diffusion.sampler import ddim
+from aevorium.diffusion.schedule import karras_levels
 from aevorium.encoding.associations import Associations, TableDesign
 from aevorium.encoding.encoder import TableEncoder
 from aevorium.encoding.statistics import TableStatistics
+from aevorium.privacy.phases import plan_budget
 from aevorium.progress import ignore
+from aevorium.schema.frame import round_frame
 from aevorium.schema.output import write_table
 from aevorium.schema.rules import derive
-from aevorium.server.record import load_study
-from aevorium.server.synthesis import Synthesis
+from aevorium.schema.table import TableSchema
+from aevorium.server.record import StudyRecord, load_study
+from aevorium.server.synthesis import STEPS
 from aevorium.server.warm_start import WarmStart, pretraining
 from aevorium.settings import load_settings
 from aevorium.workspace import Workspace
+
+_BATCH = 2048
 
 
 def read_associations(workspace: Workspace) -> list[Associations]:
@@ -39,6 +47,25 @@ def read_associations(workspace: Workspace) -> list[Associations]:
         )
         for table in content["tables"]
     ]
+
+
+def draw(warm: WarmStart, record: StudyRecord, schema: TableSchema, *, rows: int) -> pd.DataFrame:
+    """Pre-trains a model as the run did and samples it; no row is turned away or chosen among several."""
+    if record.model is None:
+        raise SystemExit("the run's record names no model")
+    generator = torch.Generator().manual_seed(record.seed)
+    encoder = warm.surrogate.encoder
+    model = TabularDiffusion(record.model, priors=encoder.priors(schema), generator=generator)
+    signal = plan_budget(record.plan, records=record.records).signal
+    steps = load_settings({}).values.pretraining_steps
+    warm.pretrain(model, plan=pretraining(columns=record.plan.columns, signal=signal, steps=steps))
+    model.eval()
+    levels, parts = karras_levels(STEPS), []
+    with torch.inference_mode():
+        for start in range(0, rows, _BATCH):
+            made = ddim(model, rows=min(_BATCH, rows - start), levels=levels, generator=generator)
+            parts.append(encoder.decode(made.values.numpy(), made.codes.numpy(), schema))
+    return pd.concat(parts, ignore_index=True)
 
 
 def main() -> None:
@@ -62,20 +89,12 @@ def main() -> None:
         seed=record.seed,
         report=ignore,
     )
-    encoder = warm.surrogate.encoder
     if given.stage == "surrogate":
         drawn = warm.surrogate.rows(given.rows, generator=np.random.default_rng(record.seed))
-        frames = iter([derive(encoder.decode(drawn.values, drawn.codes, schema), schema)])
+        frame = warm.surrogate.encoder.decode(drawn.values, drawn.codes, schema)
     else:
-        if record.model is None:
-            raise SystemExit("the run's record names no model")
-        generator = torch.Generator().manual_seed(record.seed)
-        model = TabularDiffusion(record.model, priors=encoder.priors(schema), generator=generator)
-        steps = load_settings({}).values.pretraining_steps
-        warm.pretrain(model, plan=pretraining(columns=record.plan.columns, steps=steps))
-        synthesis = Synthesis(model=model, encoder=encoder, schema=schema, seed=record.seed)
-        frames = synthesis.frames(given.rows, advance=lambda done: None)
-    write_table(frames, given.out, schema)
+        frame = draw(warm, record, schema, rows=given.rows)
+    write_table(iter([derive(round_frame(frame, schema), schema)]), given.out, schema)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,8 @@ def _runs(result: dict[str, Any]) -> str:
         f"| **AIM : whole run and its rows** | **{result['aim_to_whole_run']:.1f}** |",
         "",
         f"Generation with the default sampler on {generation['cores']} cores: "
-        f"{generation['rows_per_second']:,.0f} rows a second (wall clock; {generation['rows']:,} rows).",
+        f"{generation['rows_per_second']:,.0f} rows a second by the wall clock, "
+        f"{generation['rows_per_cpu_second']:,.0f} by CPU seconds, start included ({generation['rows']:,} rows).",
     ]
     return "\n".join([*lines, "", _software(result)])
 

@@ -36,7 +36,7 @@ def test_every_measurement_has_a_section_in_a_fixed_order():
         "measure": "runs", **FACTS, "table": "adult", "epsilon": 1.0, "rows": 100, "run_seconds": 50.0,
         "generate_seconds": 10.0, "surrogate_fit_seconds": 4.0, "surrogate": {"pairs": 7, "components": 60},
         "aim_seconds": 600.0, "aim_to_surrogate_fit": 150.0, "aim_to_whole_run": 10.0,
-        "generation": {"cores": 2, "rows": 20000, "rows_per_second": 1234.4, "seconds_with_start": 20.0},
+        "generation": {"cores": 2, "rows": 20000, "rows_per_second": 1234.4, "rows_per_cpu_second": 900.0},
     }  # fmt: skip
     text = markdown([run, steps(private=1.0, plain=1.0, hooks=1.0)])
     assert text.index("## A training step") < text.index("## adult, ε = 1, 100 rows")
