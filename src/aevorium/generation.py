@@ -19,7 +19,9 @@ from aevorium.server.search import balance_of
 from aevorium.server.synthesis import SAMPLER, STEPS, open_synthesis
 from aevorium.workspace import Workspace
 
-__all__ = ["GenerationResult", "generate_table"]
+__all__ = ["GenerationResult", "choice_of", "generate_table"]
+
+_ACTION = "table_generated"
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def generate_table(
     digest = hashlib.sha256(output.read_bytes()).hexdigest()
     AuditChain(workspace.database).append(
         actor=record.server,
-        action="table_generated",
+        action=_ACTION,
         detail={
             "run_id": record.run_id,
             "file": output.name,
@@ -133,3 +135,20 @@ def generate_table(
         is_private=record.plan.is_private,
         is_finished=record.status == "finished",
     )
+
+
+def choice_of(table: Path, *, workspace: Workspace) -> str | None:
+    """How the rows of a table were chosen, as the workspace's audit log tells; None for a sample or another's table.
+
+    Args:
+        table: A generated table; it is known by its content.
+        workspace: Where it was generated.
+    """
+    digest = hashlib.sha256(table.read_bytes()).hexdigest()
+    for entry in reversed(AuditChain(workspace.database).entries_of([_ACTION])):
+        where, balance = entry.detail.get("where"), entry.detail.get("balance")
+        if entry.detail.get("sha256") == digest:
+            told = [f'--where "{where}"'] if where is not None else []
+            told += [f"--balance {balance}"] if balance is not None else []
+            return " ".join(told) or None
+    return None

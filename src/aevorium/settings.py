@@ -89,27 +89,30 @@ class Settings(BaseSettings):
         description="Fixes initialisation and generated rows; never the privacy noise.",
     )
     num_rounds: int = Field(
-        default=5, ge=1, validation_alias=_named("NUM_ROUNDS", "NUM_ROUNDS"), description="Rounds of training."
+        default=5,
+        ge=1,
+        validation_alias=_named("NUM_ROUNDS", "NUM_ROUNDS"),
+        description="Rounds of private training, if there is any (docs/RECIPE.md).",
     )
     training_epochs: int | None = Field(
         default=None,
         ge=1,
         validation_alias=_named("TRAINING_EPOCHS", "TRAINING_EPOCHS"),
         description="Passes over a node's records in each round, in expectation; unset = the recipe's own "
-        "(dp-sgd: 20; warm-start: 200 steps in all rounds).",
+        "(dp-sgd: 20; warm-start: 200 steps in all rounds, where training pays). Setting it asks for training.",
     )
     batch_size: int | None = Field(
         default=None,
         ge=1,
         validation_alias=_named("BATCH_SIZE", "BATCH_SIZE"),
         description="Expected number of records in a step; unset = the recipe's own (dp-sgd: 32; warm-start: a tenth "
-        "of the records).",
+        "of the records). Setting it asks for training.",
     )
     pretraining_steps: int | None = Field(
         default=None,
         ge=0,
         validation_alias=_named("PRETRAINING_STEPS"),
-        description="Recipe warm-start: steps of training on rows of the surrogate; unset = by a public rule.",
+        description="Recipe warm-start: steps of training on the surrogate; unset = by a public rule (docs/RECIPE.md).",
     )
     dp_noise_multiplier: float | None = Field(
         default=None,

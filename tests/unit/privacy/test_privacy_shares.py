@@ -24,16 +24,57 @@ def make_plan(**changes) -> StudyPlan:
 
 @pytest.mark.parametrize("target", [0.1, 1.0, 10.0, math.inf])
 @pytest.mark.parametrize("records", [1, 300, 30_000, 1e9])
-def test_shares_are_a_whole_of_which_training_gets_some(target: float, records: float):
+def test_shares_are_a_whole_of_which_training_gets_some_if_there_is_any(target: float, records: float):
     signal = signal_of(records=records, epsilon=target, nodes=5)
     for selects in (True, False):
-        shares = shares_of("warm-start", epsilon=target, signal=signal, selects=selects)
+        shares = shares_of("warm-start", epsilon=target, signal=signal, selects=selects, trains=True)
         parts = (shares.histograms, shares.coarse, shares.fine, shares.losses)
         assert 0.04 < 1 - sum(parts) < 0.2
         assert min(shares.histograms, shares.fine, shares.losses) > 0
         assert (shares.coarse > 0) is selects
-        plain = shares_of("dp-sgd", epsilon=target, signal=signal, selects=False)
+        tables = shares_of("warm-start", epsilon=target, signal=signal, selects=selects, trains=False)
+        assert tables.histograms + tables.coarse + tables.fine == pytest.approx(1, abs=1e-12)
+        assert (tables.histograms, tables.coarse, tables.losses) == (shares.histograms, shares.coarse, 0)
+        plain = shares_of("dp-sgd", epsilon=target, signal=signal, selects=False, trains=True)
         assert (plain.coarse, plain.fine) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rounds"),
+    [
+        ({"records": 2_000}, 0),
+        ({"records": 2_000, "epochs": 1}, 5),
+        ({"records": 2_000, "batch_size": 50}, 5),
+        ({"records": 2_000, "noise_multiplier": 1.0}, 5),
+        ({"records": 2_000, "recipe": "dp-sgd"}, 5),
+        ({"records": 2_000, "epsilon": math.inf}, 5),
+        ({"records": 400_000}, 0),
+        ({"records": 500_000}, 5),
+        ({"records": 340_000, "trust": "secure-aggregation", "nodes": ("a", "b", "c"), "min_nodes": 3}, 5),
+    ],
+)
+def test_records_are_trained_on_where_it_pays_or_is_asked_for(changes: dict[str, object], rounds: int):
+    """Where it pays: from 10^6 records times ε, over the root of the nodes whose noise piles up."""
+    plan = make_plan(**changes)
+    budget = plan_budget(plan)
+    assert budget.rounds == rounds
+    size = plan.declared_size
+    assert size is not None
+    purposes = {event.purpose for event in budget.events(size)}
+    assert ("training" in purposes) is bool(rounds)
+    assert ("training loss" in purposes) is (rounds > 0 and plan.is_private)
+
+
+@pytest.mark.parametrize("trust", ["local", "secure-aggregation"])
+@pytest.mark.parametrize("target", [0.1, 1.0, 10.0])
+@pytest.mark.parametrize("columns", [1, 2, 14, 60])
+def test_a_run_without_training_spends_all_of_its_budget_on_tables_and_no_more(columns: int, target: float, trust: str):
+    nodes = {"nodes": tuple("abcdef"), "min_nodes": 6}
+    plan = make_plan(columns=columns, epsilon=target, trust=trust, records=1_200, **nodes)
+    budget = plan_budget(plan)
+    assert budget.rounds == 0
+    spent = epsilon(budget.events(200), delta=plan.delta)
+    assert 0.995 * target < spent <= target
 
 
 def test_pairs_grow_with_the_signal_up_to_all_there_are():

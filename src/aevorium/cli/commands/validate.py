@@ -91,6 +91,7 @@ def compare(
 
     from aevorium.evaluation.score import CARD_COLUMNS
     from aevorium.evaluation.scorecard import evaluate_tables
+    from aevorium.generation import choice_of
     from aevorium.results import write_local_report
     from aevorium.server.record import load_study
 
@@ -98,6 +99,12 @@ def compare(
     rows = _read(synthetic, schema, console=console)
     trained = pd.concat([_read(path, schema, console=console) for path in real], ignore_index=True)
     held = None if holdout is None else _read(holdout, schema, console=console)
+    choice = choice_of(synthetic, workspace=folder)
+    if choice is not None:
+        console.warn(
+            f"These rows were chosen by {choice}: they are no sample of the population. Compare them with real rows "
+            "that were chosen alike."
+        )
     found = evaluate_tables(
         synthetic=rows,
         real=trained,
