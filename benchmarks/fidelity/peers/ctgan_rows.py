@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from ctgan import CTGAN, TVAE
 _MISSING = "missing"
 
 
-def read(path: Path, columns: dict[str, dict[str, object]]) -> tuple[pd.DataFrame, list[str]]:
+def read(path: Path, columns: dict[str, dict[str, Any]]) -> tuple[pd.DataFrame, list[str]]:
     """The training rows without empty cells, which neither model takes, and the names of discrete columns.
 
     An empty category is one more category. An empty number is the column's median, and a discrete column of its own
@@ -39,7 +40,7 @@ def read(path: Path, columns: dict[str, dict[str, object]]) -> tuple[pd.DataFram
     return frame, discrete
 
 
-def write(rows: pd.DataFrame, columns: dict[str, dict[str, object]], *, path: Path) -> None:
+def write(rows: pd.DataFrame, columns: dict[str, dict[str, Any]], *, path: Path) -> None:
     """Writes generated rows with their empty cells."""
     for name, column in columns.items():
         if column["kind"] == "categorical":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,7 @@ _MODEL_SIZE = 80
 """Megabytes to which AIM's model may grow: the paper's limit and that of dpmm's own AIM."""
 
 
-def read(path: Path, columns: dict[str, dict[str, object]]) -> pd.DataFrame:
+def read(path: Path, columns: dict[str, dict[str, Any]]) -> pd.DataFrame:
     """The training rows in the types that dpmm tells kinds of columns by."""
     frame = pd.read_csv(path, dtype=str, keep_default_na=False).replace("", np.nan)
     for name, column in columns.items():
@@ -39,7 +40,7 @@ def read(path: Path, columns: dict[str, dict[str, object]]) -> pd.DataFrame:
     return frame[list(columns)]
 
 
-def domain(columns: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:
+def domain(columns: dict[str, dict[str, Any]]) -> dict[str, dict[str, object]]:
     """Public bounds and categories, so that no budget is spent and nothing is leaked to find them."""
     return {
         name: {"categories": list(column["categories"])}
