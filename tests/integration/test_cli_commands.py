@@ -116,7 +116,7 @@ def test_a_plan_costs_what_is_asked_and_reads_nothing(capsys: pytest.CaptureFixt
 
 
 def test_a_plan_is_varied_in_one_thing_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
-    fixed = ["plan", "--records", "2000", "--nodes", "2", "--epsilon", "3"]
+    fixed = ["plan", "--records", "2000", "--nodes", "2", "--epochs", "1", "--epsilon", "3"]
     changes = [
         "--what-if",
         "epsilon=1,inf",
@@ -143,7 +143,7 @@ def test_a_plan_is_varied_in_one_thing_at_a_time(capsys: pytest.CaptureFixture[s
     assert less["noise_multiplier"] > 2 * asked["noise_multiplier"]
     assert (without["cell_noise"], without["noise_multiplier"]) == (0, 0)
     # The plan itself: the same figures as a plan of its own.
-    alone = _answer(capsys, "plan", "--records", "2000", "--nodes", "2", "--epsilon", "1")
+    alone = _answer(capsys, "plan", "--records", "2000", "--nodes", "2", "--epochs", "1", "--epsilon", "1")
     (training,) = [phase for phase in alone["phases"] if phase["mechanism"].startswith("Poisson")]
     assert f"noise multiplier {less['noise_multiplier']:.5g}" in training["parameters"]
     assert alone["what_if"] == []

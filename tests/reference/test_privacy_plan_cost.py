@@ -80,8 +80,9 @@ def test_a_plan_with_two_way_tables_spends_its_target_and_no_more(target, size, 
     plan = make_plan(recipe="warm-start", epsilon=target, columns=columns, epochs=None, batch_size=None)
     found = epsilon(plan_budget(plan).events(size), DELTA)
     assert 0.97 * target <= found <= target
-    # By the library's own grid, fine enough for thousands of tables with a tiny loss each; both are pessimistic.
-    assert library_cost(plan, size, interval=1e-4 if target > 1 else 1e-5) == pytest.approx(found, rel=0.01)
+    # By the library's own grid, fine enough for thousands of tables with a tiny loss each; both are pessimistic. It
+    # composes the count too, whose 5 % is added in full here.
+    assert library_cost(plan, size, interval=1e-4 if target > 1 else 1e-5) == pytest.approx(found, rel=0.02)
 
 
 def test_tables_share_what_one_gaussian_mechanism_may_cost():
