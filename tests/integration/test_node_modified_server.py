@@ -73,12 +73,16 @@ class Node:
     policy: NodePolicy = field(default_factory=NodePolicy)
     server: str | None = None
     evaluation_share: float = 0.0
+    trains: bool = True
 
     def __post_init__(self) -> None:
         assume_identity(1)
         text = SCHEMA.replace("\n", '\nunit_id = "id"\n', 1) if self.evaluation_share else SCHEMA
         self.schema = TableSchema.from_toml(text, source="test")
-        self.plan = plan_study(self.schema, ["a"], replace(OPTIONS, evaluation_share=self.evaluation_share))
+        options = replace(OPTIONS, evaluation_share=self.evaluation_share)
+        self.plan = plan_study(
+            self.schema, ["a"], options if self.trains else replace(options, epochs=None, batch_size=None)
+        )
         table = self.folder / "a.csv"
         rng = np.random.default_rng(0)
         pd.DataFrame(rng.choice(["a", "b", "c"], (2000, 6)), columns=list(self.schema.measured)).to_csv(
@@ -296,6 +300,21 @@ def test_other_tables_than_planned_and_tables_that_cannot_be_counted_are_refused
     node.go_on("fine")
     other = node.tables_request("fine", node.design(fine, first=1))
     node.refuses(lambda: node.ask(ASSOCIATIONS, other), OUTSIDE)
+
+
+def test_no_record_is_trained_on_where_the_plan_holds_no_training(tmp_path: Path) -> None:
+    """Without training in the plan a round would have no noise of its own, and nothing to be charged for."""
+    node = Node(tmp_path, trains=False)
+    node.go_on("fine")
+    node.refuses(lambda: node.ask(TRAIN, node.training_request(1), node.vector), OUTSIDE)
+    gradient = GradientRequest(
+        **node.run, round=1, step=1, encoder=node.encoder, model=node.training_request(1).model,
+        settings=TrainingSettings(draws=1),
+    )  # fmt: skip
+    node.refuses(lambda: node.ask(GRADIENT, gradient, node.vector), OUTSIDE)
+    loss = LossRequest(**node.run, round=1, encoder=node.encoder, model=node.training_request(1).model)
+    node.refuses(lambda: node.ask(LOSS, loss, node.vector), OUTSIDE)
+    assert node.ledger.run("r1").events == node.ledger.run("r1").planned_events
 
 
 def test_more_rounds_than_planned_and_rounds_with_another_model_are_refused(node: Node) -> None:

@@ -254,12 +254,14 @@ class ReleaseGate:
 
         Raises:
             PolicyRefused: RELEASE_OUTSIDE_PLAN: unknown or closed run, a replay with other content or of a release
-                that failed or is at work, or events that the plan does not hold.
+                that failed or is at work, no events, or events that the plan does not hold.
             BudgetExceeded: BUDGET_EXCEEDED, if the policy no longer bears the run.
         """
         told = {"run_id": run_id, "phase": phase, "round": round, "events": [event.model_dump() for event in events]}
         with self._alone(run_id, phase, round, told=told):
             try:
+                if not events:
+                    raise outside_plan(run_id, "Nothing would be charged for what was asked.")
                 budget = self._budget_of(self._run(run_id))
                 reservation = self._ledger.reserve(
                     run_id,

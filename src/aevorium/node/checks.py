@@ -155,6 +155,8 @@ def require_trust(run: NodeRun, *, is_summed: bool) -> TrainingSchedule:
         PolicyRefused: RELEASE_OUTSIDE_PLAN.
     """
     schedule = known(run, run.schedule)
+    if schedule.rounds == 0:
+        raise _outside_plan(run.entry.run_id, "Its plan holds no training.")
     if (run.plan.noise_shares is not None) != is_summed:
         raise _outside_plan(run.entry.run_id, f"Its trust is {run.plan.trust!r}, which trains in another way.")
     return schedule

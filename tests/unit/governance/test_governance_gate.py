@@ -299,6 +299,14 @@ def test_events_that_the_plan_does_not_hold_are_refused_even_if_they_are_cheaper
     assert node.last.action == "release_refused"
 
 
+def test_a_release_that_nothing_would_be_charged_for_is_refused(make):
+    node = make()
+    node.gate.agree(plan())
+    refused("RELEASE_OUTSIDE_PLAN", lambda: node.release(phase="count", round=0, events=[], produce=must_not_run))
+    refused("RELEASE_OUTSIDE_PLAN", lambda: node.gate.open_steps("r1", phase="training", round=1, events=()))
+    assert node.ledger.run("r1").releases == ()
+
+
 def test_more_rounds_than_planned_are_refused(make):
     node = make()
     node.gate.agree(plan())
