@@ -16,7 +16,7 @@ from aevorium.schema.table import Categorical, Continuous, TableSchema
 __all__ = ["ColumnGrid", "column_grid", "number_of_bins", "table_grids"]
 
 _WIDE_RATIO = 100
-"""From this ratio of bounds on, a positive column gets bins that widen with the value."""
+"""From this ratio of bounds on, a column gets bins that widen with the distance from zero."""
 
 _TINY = 1e-9
 
@@ -104,13 +104,16 @@ def table_grids(schema: TableSchema, *, bins: int) -> dict[str, ColumnGrid]:
 
 
 def _edges(low: float, high: float, *, bins: int) -> NDArray[np.float64]:
-    """`bins` + 1 edges: evenly spaced, or widening (asinh) where positive values span orders of magnitude."""
+    """`bins` + 1 edges: evenly spaced, or widening (asinh) to both sides where values span orders of magnitude."""
     if high <= low:
         return np.array([low])
-    ratio = high / max(low, 1.0) if low >= 0 else 0.0
+    largest = max(abs(low), abs(high))
+    # Bounds on both sides of zero hold values of any size below the larger one.
+    smallest = 0.0 if low < 0 < high else min(abs(low), abs(high))
+    ratio = largest / max(smallest, 1.0)
     if ratio < _WIDE_RATIO:
         return np.linspace(low, high, bins + 1)
-    scale = high / 2000 if ratio >= 10 * _WIDE_RATIO else high / 50
+    scale = largest / 2000 if ratio >= 10 * _WIDE_RATIO else largest / 50
     spaced = np.sinh(np.linspace(np.arcsinh(low / scale), np.arcsinh(high / scale), bins + 1)) * scale
     spaced[0], spaced[-1] = low, high
     return spaced

@@ -65,6 +65,9 @@ def _fitted(frame: pd.DataFrame, schema: TableSchema, bins: int) -> TableEncoder
         Continuous(kind="continuous", min=4, max=4),
         Continuous(kind="continuous", min=0, max=0, integer=True),
         Continuous(kind="continuous", min=1, max=1_000_000, integer=True),
+        Continuous(kind="continuous", min=-10_000, max=10_000),
+        Continuous(kind="continuous", min=-1e6, max=-1),
+        Continuous(kind="continuous", min=-300, max=1_000_000, integer=True),
     ],
 )
 @pytest.mark.parametrize("bins", [24, 61, 512])
@@ -247,3 +250,13 @@ def test_an_encoder_is_checked_for_whatever_a_record_may_hold() -> None:
             columns = {**encoder.columns, name: code.model_copy(update=change)}
             changed = encoder.model_copy(update={"columns": columns})
             assert changed.problem(schema, bins=bins) is not None, (name, change)
+
+
+@pytest.mark.parametrize("bounds", [(0, 10_000), (-10_000, 10_000), (-10_000, 0)])
+def test_heavy_tails_are_resolved_on_both_sides_of_zero(bounds: tuple[float, float]) -> None:
+    """A bin of even width would hold nearly all of such a column, and its rows would be spread over that bin."""
+    low, high = bounds
+    grid = column_grid(Continuous(kind="continuous", min=low, max=high), bins=61)
+    values = np.clip(10 * np.random.default_rng(3).standard_cauchy(20_000), low, high)
+    inside = values[(values > low) & (values < high)]
+    assert np.bincount(grid.locate(inside)).max() < 0.3 * len(inside)
