@@ -101,6 +101,22 @@ def test_a_federation_costs_the_largest_of_its_nodes_and_not_their_sum(
     assert f"Claim 2.5, released {max(spent.values())}." in workspace.privacy_statement.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("trust", ["local", "secure-aggregation"])
+def test_a_statement_of_a_run_without_training_tells_of_none(tmp_path: Path, trust: str) -> None:
+    workspace = _run(tmp_path, trust=trust)
+    stated, page = _stated(workspace), workspace.privacy_statement.read_text(encoding="utf-8")
+    assert verify_workspace(workspace).is_sound, verify_workspace(workspace).findings
+    assert [row.phase for row in stated.mechanisms] == ["count", "statistics", "associations, fine"]
+    for word in ("Training:", "Losses:", "losses", "every round", "Poisson", "gradient", "Gradient", "Mersenne"):
+        assert word not in page, word
+    assert "This covers the count and all tables" in page
+    assert "Sampling: none." in page
+    assert list(workspace.checkpoints()) == [0]
+    assert not workspace.round_metrics.exists()
+    spent = _spent(workspace)
+    assert 0.99 * 2.5 < stated.federation.released == max(spent.values()) <= 2.5
+
+
 def test_nodes_of_different_sizes_have_different_noise_and_one_claim(counted: Workspace) -> None:
     stated = _stated(counted)
     training = [row for row in stated.mechanisms if row.mechanism.startswith("Poisson")]

@@ -80,6 +80,8 @@ def admit_release(run_id: str, period: PeriodBudget, *, phase: str, round: int, 
         PolicyRefused: RELEASE_OUTSIDE_PLAN.
         BudgetExceeded: BUDGET_EXCEEDED.
     """
+    if not events:
+        raise outside_plan(run_id, "Nothing would be charged for what was asked.")
     run = period.runs[run_id]
     if run.find(phase=phase, round=round) is not None:
         events = ()  # They are among the run's own already, from before the process that reserved them ended.

@@ -260,8 +260,6 @@ class ReleaseGate:
         told = {"run_id": run_id, "phase": phase, "round": round, "events": [event.model_dump() for event in events]}
         with self._alone(run_id, phase, round, told=told):
             try:
-                if not events:
-                    raise outside_plan(run_id, "Nothing would be charged for what was asked.")
                 budget = self._budget_of(self._run(run_id))
                 reservation = self._ledger.reserve(
                     run_id,

@@ -73,8 +73,8 @@ def privacy_statement(record: StudyRecord, schema: TableSchema) -> PrivacyStatem
             else "Everything that was opened in this run, each node's count and the sums over nodes"
         ),
         covers=(
-            "the count, all tables, every round of training and every loss; model, synthetic rows and report are"
-            " computed from them"
+            ("the count, all tables, every round of training and every loss" if budget.rounds else _COUNT_AND_TABLES)
+            + "; model, synthetic rows and report are computed from them"
         ),
         views=_views(record, budget),
         federation=FederationFacts(
@@ -88,10 +88,7 @@ def privacy_statement(record: StudyRecord, schema: TableSchema) -> PrivacyStatem
         attack=attack_terms(plan, budget) if plan.is_private else None,
         mechanisms=_mechanisms(record, budget) if plan.is_private else (),
         sensitivity=_sensitivity(budget),
-        sampling=(
-            "each record enters a step independently with probability q (Poisson). Empty batches step too; sums are"
-            " divided by q times the noisy or declared size"
-        ),
+        sampling=_SAMPLING if budget.rounds else _NO_SAMPLING,
         composition=_COMPOSITION + (_OF_GROUPS if plan.has_holdout else ""),
         assumptions=assumptions(record, schema),
         uncharged=_uncharged(schema),
@@ -239,6 +236,13 @@ _OF_GROUPS = (
     ". The evaluation reads the patients held out, and no other charged release does: its cost is not added. Each"
     " patient is in one of the two groups, so the ε of the run is the larger of the two groups'"
 )
+_SAMPLING = (
+    "each record enters a step independently with probability q (Poisson). Empty batches step too; sums are divided by"
+    " q times the noisy or declared size"
+)
+_COUNT_AND_TABLES = "the count and all tables"
+_NO_SAMPLING = "none. The plan holds no training, and tables count every record"
+
 _EVALUATED = {True: "patients held out", False: "all patients"}
 
 
@@ -246,6 +250,26 @@ def _sensitivity(budget: PhaseBudget) -> tuple[str, ...]:
     lines = [
         "Histograms: a record is in one cell of each column's, so one cell of each changes by one. Cells follow from"
         " the schema and the number of bins.",
+    ]
+    if budget.associations.pairs:
+        lines.append(
+            "Two-way tables: the same. Their number and noise were fixed before the first histogram; which pairs and"
+            " cells they count follows from released numbers."
+        )
+    if budget.rounds:
+        lines += _sensitivity_of_training(budget)
+    if budget.plan.noise_shares is not None:
+        lines.append(_sums(budget))
+    if budget.evaluation.columns:
+        lines.append(
+            f"Evaluation tables, of {_EVALUATED[budget.plan.has_holdout]}: the same as histograms and two-way tables,"
+            f" {budget.evaluation.columns} and {budget.evaluation.pairs} of them."
+        )
+    return tuple(lines)
+
+
+def _sensitivity_of_training(budget: PhaseBudget) -> tuple[str, ...]:
+    return (
         "Training: a record's gradient, averaged over its noise draws, is clipped to a norm; the sum gets"
         + (
             " Gaussian noise of that norm times the noise multiplier."
@@ -253,26 +277,19 @@ def _sensitivity(budget: PhaseBudget) -> tuple[str, ...]:
             else " a share of discrete Gaussian noise from each node, of that norm times the multiplier of a share."
         ),
         f"Losses: a record's loss is bounded to [0, {LOSS_BOUND:g}] and rounded to {LOSS_LEVELS} levels.",
-    ]
-    if budget.plan.noise_shares is not None:
-        lines.append(
-            f"Sums of nodes: numbers are whole, scaled where a share of noise would be too narrow. Gradients are"
-            f" rounded at random to 2^{math.log2(CLIP_LEVELS):g} levels a clipping norm, which adds at most"
-            f" {math.sqrt(MOST_PARAMETERS):g} levels to what a record changes. That shares add up to nearly one"
-            " discrete Gaussian is charged too."
-        )
-    if budget.associations.pairs:
-        lines.insert(
-            1,
-            "Two-way tables: the same. Their number and noise were fixed before the first histogram; which pairs and"
-            " cells they count follows from released numbers.",
-        )
-    if budget.evaluation.columns:
-        lines.append(
-            f"Evaluation tables, of {_EVALUATED[budget.plan.has_holdout]}: the same as histograms and two-way tables,"
-            f" {budget.evaluation.columns} and {budget.evaluation.pairs} of them."
-        )
-    return tuple(lines)
+    )
+
+
+def _sums(budget: PhaseBudget) -> str:
+    gradients = (
+        f" Gradients are rounded at random to 2^{math.log2(CLIP_LEVELS):g} levels a clipping norm, which adds at most"
+        f" {math.sqrt(MOST_PARAMETERS):g} levels to what a record changes."
+    )
+    return (
+        "Sums of nodes: numbers are whole, scaled where a share of noise would be too narrow."
+        + (gradients if budget.rounds else "")
+        + " That shares add up to nearly one discrete Gaussian is charged too."
+    )
 
 
 def assumptions(record: StudyRecord, schema: TableSchema) -> tuple[str, ...]:
@@ -284,6 +301,7 @@ def assumptions(record: StudyRecord, schema: TableSchema) -> tuple[str, ...]:
     """
     plan = record.plan
     several = plan.max_nodes_per_patient
+    trains = plan_budget(plan, records=record.records).rounds > 0
     lines = [
         (
             "Each patient's records lie at one node (max_nodes_per_patient = 1), fixed before the study."
@@ -304,21 +322,28 @@ def assumptions(record: StudyRecord, schema: TableSchema) -> tuple[str, ...]:
             " the same throughout the run."
         )
     if plan.is_private:
-        lines += [
-            "Noise of counts, histograms and losses: exact samplers of OpenDP on the operating system's entropy.",
-            "Noise of gradients and choice of batches: a Mersenne Twister whose whole state comes from the operating"
-            " system's entropy and is not stored. It is no cryptographic generator and its deviates are floating-point"
-            " numbers: the guarantee for training is that of the ideal mechanism.",
+        lines.append(
+            f"Noise of {'counts, tables and losses' if trains else 'counts and tables'}:"
+            " exact samplers of OpenDP on the operating system's entropy."
+        )
+        if trains:
+            lines.append(
+                "Noise of gradients and choice of batches: a Mersenne Twister whose whole state comes from the"
+                " operating system's entropy and is not stored. It is no cryptographic generator and its deviates are"
+                " floating-point numbers: the guarantee for training is that of the ideal mechanism."
+            )
+        lines.append(
             "Whether and when a node answers is not counted; one whose table does not fit the schema says only that it"
-            " is not ready. Whether all patients are marked as simulated is public.",
-        ]
+            " is not ready. Whether all patients are marked as simulated is public."
+        )
     if plan.noise_shares is not None:
-        lines += [
+        lines.append(
             f"The server opens no sum with fewer than {plan.noise_shares} of the {len(plan.nodes)} nodes' parts, tells"
             " all nodes the same number of records, and no node tells it its noise: what holds if some do, or if a node"
-            " looks, is said by the rows below the first. Nodes add the noise that they agreed to.",
-            "Gradients are summed as floating-point numbers before they are rounded to whole ones.",
-        ]
+            " looks, is said by the rows below the first. Nodes add the noise that they agreed to."
+        )
+        if trains:
+            lines.append("Gradients are summed as floating-point numbers before they are rounded to whole ones.")
     if plan.records is not None:
         lines.append(f"The number of records, {plan.records}, was declared as public knowledge.")
     return tuple(lines)

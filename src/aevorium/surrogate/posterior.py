@@ -43,83 +43,67 @@ class Expectation(NamedTuple):
     states: Tensor
 
 
-class _Column(Protocol):
-    """One measured column: a continuous one takes a value, a categorical or missing flag takes a block of states."""
-
-    values: int
-    states: int
-
-    def likelihood(self, value: Tensor | None, *, states: Tensor | None, sigma: Tensor) -> tuple[Tensor, _Parts]:
-        """[B, K], up to a factor of the row alone, and what `expect` takes."""
-
-    def expect(self, parts: _Parts, *, share: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Value, observed and states, of which a column has what it has; `share` is [B, K], summing to likelihood⁻¹."""
-
-
 _Parts = tuple[Tensor, ...]
 
 
+class _Column(Protocol):
+    """One measured column, which knows its place in a row's vector."""
+
+    def likelihood(self, noisy: Tensor, sigma: Tensor) -> tuple[Tensor, _Parts]:
+        """How likely each component makes the noisy entries, [B, K], up to a factor of the row; what `expect` takes."""
+
+    def expect(self, parts: _Parts, *, share: Tensor) -> Expectation:
+        """The column's own, with no columns of what it has not; `share` is responsibility over likelihood, [B, K]."""
+
+
 class _States:
-    """A categorical column: float32 [K, states], each component's probabilities."""
+    """A categorical column.
 
-    values = 0
+    Args:
+        shares: [K, states], each component's probabilities.
+        block: Where the states stand in a row's vector.
+    """
 
-    def __init__(self, shares: NDArray[np.float64]) -> None:
+    def __init__(self, shares: NDArray[np.float64], *, block: slice) -> None:
         self._shares = torch.from_numpy(shares).float()
-        self.states = shares.shape[1]
+        self._block = block
 
-    def likelihood(self, value: Tensor | None, *, states: Tensor | None, sigma: Tensor) -> tuple[Tensor, _Parts]:
-        assert states is not None
-        evidence = _evidence(states, sigma=sigma)
+    def likelihood(self, noisy: Tensor, sigma: Tensor) -> tuple[Tensor, _Parts]:
+        evidence = _evidence(noisy[:, self._block], sigma)
         return evidence @ self._shares.T, (evidence,)
 
-    def expect(self, parts: _Parts, *, share: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def expect(self, parts: _Parts, *, share: Tensor) -> Expectation:
         (evidence,) = parts
-        return None, None, evidence * (share @ self._shares)
+        none = evidence[:, :0]
+        return Expectation(values=none, observed=none, states=_normal(evidence * (share @ self._shares)))
 
 
 class _Values:
-    """A continuous column.
+    """A continuous column that is never missing.
 
     Args:
         density: [K, cells], each component's share of a cell over the cell's share of the standard normal.
         ends: [cells + 1], where the cells end.
-        missing: [K], each component's probability that the value is missing; None if it cannot be.
+        place: Where the value stands in a row's vector.
     """
 
-    values = 1
-
-    def __init__(
-        self, density: NDArray[np.float64], *, ends: NDArray[np.float64], missing: NDArray[np.float64] | None
-    ) -> None:
+    def __init__(self, density: NDArray[np.float64], *, ends: NDArray[np.float64], place: int) -> None:
         self._density = torch.from_numpy(density).float()
         self._ends = torch.from_numpy(ends).float()
-        self._missing = None if missing is None else torch.from_numpy(missing).float()
-        self.states = 0 if missing is None else 2
+        self._place = place
 
-    def likelihood(self, value: Tensor | None, *, states: Tensor | None, sigma: Tensor) -> tuple[Tensor, _Parts]:
-        assert value is not None
-        masses, moments = self._cells(value, sigma=sigma)
-        present = masses @ self._density.T
-        if self._missing is None:
-            return present, (masses, moments)
-        assert states is not None
-        flag = _evidence(states, sigma=sigma)
-        # A missing value is standard normal noise: as likely as a standard normal value.
-        return flag[:, :1] * present + flag[:, 1:] * self._missing, (masses, moments, flag)
+    def likelihood(self, noisy: Tensor, sigma: Tensor) -> tuple[Tensor, _Parts]:
+        masses, moments = self._cells(noisy[:, self._place], sigma)
+        return masses @ self._density.T, (masses, moments)
 
-    def expect(self, parts: _Parts, *, share: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        masses, moments = parts[:2]
+    def expect(self, parts: _Parts, *, share: Tensor) -> Expectation:
+        masses, moments = parts
         weight = share @ self._density
-        states = None
-        if self._missing is not None:
-            flag = parts[2]
-            weight = weight * flag[:, :1]
-            states = torch.stack([(weight * masses).sum(dim=1), flag[:, 1] * (share @ self._missing)], dim=1)
-        observed = (weight * masses).sum(dim=1)
-        return (weight * moments).sum(dim=1) / observed.clamp(min=_TINY), observed.clamp(max=1.0), states
+        observed = (weight * masses).sum(dim=1, keepdim=True)
+        value = (weight * moments).sum(dim=1, keepdim=True) / observed.clamp(min=_TINY)
+        return Expectation(values=value, observed=observed.clamp(max=1.0), states=masses[:, :0])
 
-    def _cells(self, value: Tensor, *, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    def _cells(self, value: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """Mass and first moment in each cell of the posterior of a standard normal value, N(x/(1+σ²), σ²/(1+σ²))."""
         variance = sigma.square()
         mean = (value / (1 + variance)).unsqueeze(1)
@@ -132,6 +116,32 @@ class _Values:
         return masses, mean * masses - spread * (heights[:, 1:] - heights[:, :-1])
 
 
+class _ValuesOrMissing:
+    """A continuous column and the flag of its missing values, which are standard normal noise.
+
+    Args:
+        values: The column where it is observed; the components' shares of its cells leave room for the missing ones.
+        missing: [K], each component's probability that the value is missing.
+        block: Where the flag stands in a row's vector.
+    """
+
+    def __init__(self, values: _Values, *, missing: NDArray[np.float64], block: slice) -> None:
+        self._values = values
+        self._missing = torch.from_numpy(missing).float()
+        self._block = block
+
+    def likelihood(self, noisy: Tensor, sigma: Tensor) -> tuple[Tensor, _Parts]:
+        flag = _evidence(noisy[:, self._block], sigma)
+        present, (masses, moments) = self._values.likelihood(noisy, sigma)
+        present_masses, present_moments = flag[:, :1] * masses, flag[:, :1] * moments
+        return flag[:, :1] * present + flag[:, 1:] * self._missing, (present_masses, present_moments, flag)
+
+    def expect(self, parts: _Parts, *, share: Tensor) -> Expectation:
+        found = self._values.expect(parts[:2], share=share)
+        missing = parts[2][:, 1:] * (share @ self._missing).unsqueeze(1)
+        return found._replace(states=_normal(torch.cat([found.observed, missing], dim=1)))
+
+
 class MixturePosterior:
     """The expectation of clean rows under a surrogate. Safe to release.
 
@@ -141,11 +151,7 @@ class MixturePosterior:
 
     def __init__(self, surrogate: Surrogate) -> None:
         self._log_weights = torch.from_numpy(np.log(np.maximum(surrogate.mixture.weights, _TINY))).float()
-        self._columns: list[_Column] = [
-            _column(surrogate, name, part)
-            for name, part in zip(surrogate.schema.measured, surrogate.mixture.columns, strict=True)
-        ]
-        self._continuous = sum(column.values for column in self._columns)
+        self._columns = _columns(surrogate)
 
     @torch.no_grad()
     def __call__(self, noisy: Tensor, sigma: Tensor) -> Expectation:
@@ -155,50 +161,54 @@ class MixturePosterior:
             noisy: [B, D].
             sigma: [B], their noise levels.
         """
-        likelihoods, parts = [], []
-        value, state = 0, self._continuous
-        for column in self._columns:
-            likelihood, kept = column.likelihood(
-                noisy[:, value] if column.values else None,
-                states=noisy[:, state : state + column.states] if column.states else None,
-                sigma=sigma,
-            )
-            likelihoods.append(likelihood.clamp(min=_TINY))
-            parts.append(kept)
-            value, state = value + column.values, state + column.states
-        together = self._log_weights + torch.stack([each.log() for each in likelihoods]).sum(dim=0)
+        told = [column.likelihood(noisy, sigma) for column in self._columns]
+        likelihoods = [likelihood.clamp(min=_TINY) for likelihood, _ in told]
+        together = self._log_weights + torch.stack([likelihood.log() for likelihood in likelihoods]).sum(dim=0)
         responsible = together.softmax(dim=1)
-        values, observed, states = [], [], []
-        for column, likelihood, kept in zip(self._columns, likelihoods, parts, strict=True):
-            expected, present, probabilities = column.expect(kept, share=responsible / likelihood)
-            if expected is not None and present is not None:
-                values.append(expected)
-                observed.append(present)
-            if probabilities is not None:
-                states.append(probabilities / probabilities.sum(dim=1, keepdim=True).clamp(min=_TINY))
-        empty = noisy[:, :0]
-        return Expectation(
-            values=torch.stack(values, dim=1) if values else empty,
-            observed=torch.stack(observed, dim=1) if observed else empty,
-            states=torch.cat(states, dim=1) if states else empty,
-        )
+        found = [
+            column.expect(parts, share=responsible / likelihood)
+            for column, likelihood, (_, parts) in zip(self._columns, likelihoods, told, strict=True)
+        ]
+        return Expectation(*(torch.cat(parts, dim=1) for parts in zip(*found, strict=True)))
 
 
-def _evidence(states: Tensor, *, sigma: Tensor) -> Tensor:
+def _evidence(states: Tensor, sigma: Tensor) -> Tensor:
     """How likely each state makes a noisy one-hot block, up to a factor of the row: [B, states]."""
     return (states / sigma.square().unsqueeze(1)).softmax(dim=1)
 
 
-def _column(surrogate: Surrogate, name: str, shares: NDArray[np.float64]) -> _Column:
-    groups = np.array(surrogate.cells[name])
-    column = surrogate.schema.measured[name]
-    if isinstance(column, Categorical):
-        held = np.maximum(surrogate.encoder.grid_shares(name), 1e-12)
-        return _States(shares[:, groups] * (held / np.bincount(groups, weights=held)[groups]))
-    missing = shares[:, -1] if column.missing else None
-    inner = groups[:-1] if column.missing else groups
+def _normal(weights: Tensor) -> Tensor:
+    return weights / weights.sum(dim=1, keepdim=True).clamp(min=_TINY)
+
+
+def _columns(surrogate: Surrogate) -> list[_Column]:
+    """The measured columns in schema order; in a row's vector all values come first, then the blocks of states."""
+    measured = surrogate.schema.measured
+    place, state = 0, sum(not isinstance(column, Categorical) for column in measured.values())
+    columns: list[_Column] = []
+    for (name, column), shares in zip(measured.items(), surrogate.mixture.columns, strict=True):
+        groups = np.array(surrogate.cells[name])
+        if isinstance(column, Categorical):
+            held = np.maximum(surrogate.encoder.grid_shares(name), _TINY)
+            spread = shares[:, groups] * (held / np.bincount(groups, weights=held)[groups])
+            columns.append(_States(spread, block=slice(state, state + len(groups))))
+            state += len(groups)
+            continue
+        values = _values(surrogate, name, shares, inner=groups[:-1] if column.missing else groups, place=place)
+        place += 1
+        if not column.missing:
+            columns.append(values)
+            continue
+        columns.append(_ValuesOrMissing(values, missing=shares[:, -1], block=slice(state, state + 2)))
+        state += 2
+    return columns
+
+
+def _values(
+    surrogate: Surrogate, name: str, shares: NDArray[np.float64], *, inner: NDArray[np.int64], place: int
+) -> _Values:
     # The cells are runs of bins: each ends where the next one's first bin begins.
     ends = surrogate.encoder.ends(name)[np.append(np.flatnonzero(np.diff(inner, prepend=-1)), len(inner))]
     normal = ndtri(ends)
     normal[0], normal[-1] = -_BEYOND, _BEYOND
-    return _Values(shares[:, : len(ends) - 1] / np.maximum(np.diff(ends), 1e-12), ends=normal, missing=missing)
+    return _Values(shares[:, : len(ends) - 1] / np.maximum(np.diff(ends), 1e-12), ends=normal, place=place)

@@ -180,3 +180,37 @@ def test_levels_of_sampling_descend_from_the_largest_to_the_smallest():
     assert levels[-1].item() == pytest.approx(SIGMA_MIN)
     assert (levels.diff() < 0).all()
     assert karras_levels(2).tolist() == pytest.approx([SIGMA_MAX, SIGMA_MIN])
+
+
+@pytest.mark.parametrize("observed", [True, False])
+def test_the_expected_loss_of_a_row_that_is_known_is_its_loss(observed: bool):
+    table, process, model = make_table(50, observed=observed), MixedProcess(LAYOUT), filled_model()
+    sigma = stratified_levels(50, draws=1, generator=seeded())
+    noise = process.noise(sigma, generator=seeded(8))
+    known = process.loss_at(model, table, sigma=sigma, noise=noise)[:, 0]
+    clean, level = process.clean(table), sigma[:, 0]
+    estimate = model(process.corrupt(clean, sigma=level, noise=noise[:, 0]), level)
+    expected = process.expected_loss(
+        estimate, sigma=level, values=table.values, observed=table.observed.float(), states=clean[:, 2:]
+    )
+    assert torch.allclose(expected, known, rtol=1e-4)
+
+
+def test_the_gradient_by_an_expectation_is_the_mean_of_those_by_its_rows():
+    """What pre-training rests on, exactly: two clean rows, equally likely, behind one noisy row."""
+    rows, process, model = make_table(2), MixedProcess(LAYOUT), filled_model()
+    sigma = torch.full((2,), 0.7)
+    noisy = process.clean(rows)[:1].expand(2, -1) + 0.3
+
+    def gradient(values: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        model.zero_grad()
+        observed = torch.ones(len(values), 2)
+        estimate = model(noisy[: len(values)], sigma[: len(values)])
+        process.expected_loss(
+            estimate, sigma=sigma[: len(values)], values=values, observed=observed, states=states
+        ).mean().backward()
+        return torch.cat([parameter.grad.reshape(-1) for parameter in model.parameters()])
+
+    states = process.clean(rows)[:, 2:]
+    together = gradient(rows.values.mean(dim=0, keepdim=True), states.mean(dim=0, keepdim=True))
+    assert torch.allclose(together, gradient(rows.values, states), rtol=1e-3, atol=1e-6)
