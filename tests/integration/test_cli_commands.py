@@ -151,6 +151,15 @@ def test_a_plan_is_varied_in_one_thing_at_a_time(capsys: pytest.CaptureFixture[s
     assert "nodes=8" in capsys.readouterr().out
 
 
+def test_a_plan_says_where_there_is_no_training_and_how_to_ask_for_it(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["plan", "--records", "2000", "--nodes", "2", "--epsilon", "3", "--what-if", "records=500"]
+    for asked, is_told in (([], True), (["--epochs", "1"], False)):
+        assert main([*arguments, *asked]) == 0
+        told = capsys.readouterr().out
+        assert ("There is no private training" in told) is is_told
+        assert ("–" in told) is is_told
+
+
 @pytest.mark.parametrize(
     "change", ["epsilon", "epsilon=much", "epsilon=-1", "nodes=0", "nodes=1,", "records=1e3", "trust=blind", "delta=1"]
 )

@@ -37,8 +37,9 @@ _PHASES = {
     "statistics": "Statistics: noisy histograms from {nodes}, then the encoder",
     "associations": "Associations: noisy two-way tables from {nodes}",
     "surrogate": "Surrogate: a density fitted to all noisy tables",
-    "pre-training": "Pre-training: the model learns from rows of the surrogate",
+    "pre-training": "Pre-training: the model learns from the surrogate",
     "training": "Training: {nodes}",
+    "no training": "No private training: at this size and ε its budget buys more as tables (--epochs asks for it)",
     "report": "Writing statement, budget and report",
     "validate": "Comparing synthetic with real rows",
 }

@@ -241,6 +241,7 @@ class StudyConductor:
             steps = self._settings.pretraining_steps
             warm.pretrain(model, plan=pretraining(columns=plan.columns, signal=self._budget.signal, steps=steps))
         if not self._budget.rounds:
+            self._report(PhaseStarted("no training"))
             self._journal.write_model(to_vector(model))
             return
         self._report(PhaseStarted("training", nodes=len(self._names)))

@@ -96,6 +96,10 @@ def plan(
         f"Together: ε = {number(study.epsilon)} at δ = {study.delta:g} for every node, {records:,} records in {nodes} "
         f"node{'' if nodes == 1 else 's'}. Phases compose to less than the sum of their lines."
     )
+    if not any(cost.phase.startswith("training") for cost in costs):
+        console.say(
+            "There is no private training: at this size and ε its budget buys more as tables. --epochs asks for it."
+        )
     views = plan_views(study, size=study.declared_size or records / nodes)
     if study.noise_shares is not None:
         seen = [(view.viewer, number(view.epsilon), view.reason) for view in views]
@@ -161,9 +165,11 @@ def _show(variations: Sequence[Variation], *, console: Console) -> None:
             f"{row.records:,}",
             f"{100 * row.cell_noise:.1f} %",
             str(row.pairs),
-            f"{row.noise_multiplier:.3g}",
-            f"{row.sampling_rate:.3g}",
-            f"{row.steps:,}",
+            *(
+                (f"{row.noise_multiplier:.3g}", f"{row.sampling_rate:.3g}", f"{row.steps:,}")
+                if row.steps
+                else ("–", "–", "–")
+            ),
         )
         for row in variations
     ]
