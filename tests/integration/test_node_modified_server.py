@@ -306,7 +306,9 @@ def test_no_record_is_trained_on_where_the_plan_holds_no_training(tmp_path: Path
     """Without training in the plan a round would have no noise of its own, and nothing to be charged for."""
     node = Node(tmp_path, trains=False)
     node.go_on("fine")
-    node.refuses(lambda: node.ask(TRAIN, node.training_request(1), node.vector), OUTSIDE)
+    request, vector = node.training_request(1), node.vector
+    node.refuses(lambda: node.ask(TRAIN, request, vector), OUTSIDE)
+    assert "Its plan holds no training." in str(node.chain.entries()[-1].detail["reason"])
     gradient = GradientRequest(
         **node.run, round=1, step=1, encoder=node.encoder, model=node.training_request(1).model,
         settings=TrainingSettings(draws=1),
