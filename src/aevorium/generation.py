@@ -74,7 +74,7 @@ def generate_table(
         output: Where the table goes: .csv or .parquet.
         rows: How many rows; None makes as many as the noisy total says.
         where: A condition that each row is to meet, in the language of constraints. Rows are drawn until so many meet
-            it: they are a sample of the model's rows given the condition, and no longer of the population.
+            it: they are a sample of the plain table given the condition, and no longer of the population.
         balance: A categorical column; equal numbers of rows have each of its categories (the first take one more where
             the number does not divide), and none has it missing. No sample of the population either.
         seed: Fixes the rows.

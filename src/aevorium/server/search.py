@@ -1,8 +1,9 @@
 """Which drawn rows a table takes: those that meet a condition, in equal numbers for each category of a column.
 
-Rows are drawn from the model and kept or dropped (rejection sampling). The rows kept of one category are therefore
-independent draws of the model's distribution given that category and the condition; nothing bends the sampler towards
-them, and how many there are is the only thing that is decided here. All of it is post-processing: safe to release.
+Rows are drawn as for any other table and kept or dropped (rejection sampling). The rows kept of one category are
+therefore distributed as those of a plain table that are of that category and meet the condition; nothing bends the
+sampler towards them, and how many there are is the only thing that is decided here. All of it is post-processing: safe
+to release.
 """
 
 from __future__ import annotations
@@ -96,6 +97,11 @@ class Search:
     def is_complete(self) -> bool:
         """Whether there are enough rows."""
         return self.taken == self.rows
+
+    @property
+    def is_choosy(self) -> bool:
+        """Whether rows may be dropped."""
+        return self.condition is not None or self.balance is not None
 
     @property
     def draws(self) -> int:

@@ -93,9 +93,7 @@ class Synthesis:
         """
         generator = torch.Generator().manual_seed(self.seed)
         search = Search(rows, condition=condition, balance=balance)
-        parts = _regrouped(
-            self._taken(search, advance=advance, generator=generator, reconciled=condition is None and balance is None)
-        )
+        parts = _regrouped(self._taken(search, advance=advance, generator=generator))
         if balance is None:
             yield from parts
         else:
@@ -104,14 +102,14 @@ class Synthesis:
             yield from _regrouped(iter([table.iloc[order]]))
 
     def _taken(
-        self, search: Search, *, advance: Callable[[int], None], generator: torch.Generator, reconciled: bool
+        self, search: Search, *, advance: Callable[[int], None], generator: torch.Generator
     ) -> Iterator[pd.DataFrame]:
         while not search.is_complete:
-            size = min(_FRAME if reconciled else _BATCH, search.draws)
-            if not reconciled or self.schema.constraints:
+            size = min(_FRAME, search.draws)
+            if search.is_choosy or self.schema.constraints:
                 # A little more than is missing, so that rejections seldom need another round.
                 size = max(_FEWEST, int(size * 1.05))
-            frame = self._accepted(self._draw(size, generator, reconciled=reconciled))
+            frame = self._accepted(self._draw(size, generator))
             self.drawn += size
             self.rejected += size - len(frame)
             self._check_constraints(size, generator)
@@ -130,13 +128,12 @@ class Synthesis:
                 f"{self._hardest(size, generator)}",
             )
 
-    def _draw(self, size: int, generator: torch.Generator, *, reconciled: bool = False) -> pd.DataFrame:
-        made = self._sample(math.ceil(size * SURPLUS), generator) if reconciled else self._sample(size, generator)
-        if reconciled:
-            members, shares = memberships(made, layout=self.model.layout, priors=self.encoder.priors(self.schema))
-            kept = choose_rows(members, shares=shares, keep=size, generator=generator)
-            made = Generated(values=made.values[kept], codes=made.codes[kept])
-        frame = self.encoder.decode(made.values.numpy(), made.codes.numpy(), self.schema)
+    def _draw(self, size: int, generator: torch.Generator) -> pd.DataFrame:
+        """Rows of the model that hold the released shares together, before constraints and conditions."""
+        made = self._sample(math.ceil(size * SURPLUS), generator)
+        members, shares = memberships(made, layout=self.model.layout, priors=self.encoder.priors(self.schema))
+        kept = choose_rows(members, shares=shares, keep=size, generator=generator)
+        frame = self.encoder.decode(made.values[kept].numpy(), made.codes[kept].numpy(), self.schema)
         # Rounded as it will be written, so that what is derived from and checked is what the file holds.
         return round_frame(derive(round_frame(frame, self.schema), self.schema), self.schema)
 
