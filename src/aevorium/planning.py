@@ -115,7 +115,7 @@ class Variation:
         records: Records of all nodes.
         cell_noise: Standard deviation of the noise in a cell of the merged one-way histograms, as a share of the
             records in a typical cell: those of all nodes over the median number of cells of a column.
-        pairs: Pairs of columns with a two-way table.
+        tables: Tables of two or three columns.
         noise_multiplier: Noise of a step of DP-SGD over the clipping norm.
         sampling_rate: Probability with which a record enters a step.
         steps: Steps of all rounds.
@@ -125,7 +125,7 @@ class Variation:
     plan: StudyPlan
     records: int
     cell_noise: float
-    pairs: int
+    tables: int
     noise_multiplier: float
     sampling_rate: float
     steps: int
@@ -154,6 +154,7 @@ def plan_study(schema: TableSchema, node_names: Sequence[str], options: RunOptio
             study=schema.name,
             schema_hash=schema.content_hash,
             columns=len(schema.measured),
+            has_target=schema.target in schema.measured,
             purpose=options.purpose,
             recipe=options.recipe,
             trust=options.trust,
@@ -199,7 +200,9 @@ def plan_cost(plan: StudyPlan, *, size: float) -> list[PhaseCost]:
     ]
     tables = budget.associations
     phases += [(f"associations, {tables.candidates} coarse tables", (event,)) for event in tables.coarse_events()]
-    phases += [(f"associations, {tables.pairs} tables", (event,)) for event in tables.fine_events()]
+    phases += [
+        (f"associations, {tables.pairs} pairs and {tables.triples} triples", (event,)) for event in tables.fine_events()
+    ]
     phases += [(f"training, {budget.rounds} rounds", (event,) * budget.rounds) for event in schedule.round_events()]
     held, evaluation = ", patients held out" if plan.has_holdout else "", budget.evaluation
     phases += [(f"evaluation, {evaluation.columns + evaluation.pairs} tables{held}", evaluation.events())]
@@ -269,7 +272,7 @@ def _variation(schema: TableSchema, options: RunOptions, *, change: str, records
         plan=plan,
         records=records,
         cell_noise=budget.histograms.noise_of(nodes=nodes) / (records / cells),
-        pairs=budget.associations.pairs,
+        tables=budget.associations.pairs + budget.associations.triples,
         noise_multiplier=schedule.noise_multiplier * math.sqrt(plan.noise_shares or 1),
         sampling_rate=schedule.sampling_rate,
         steps=schedule.steps * budget.rounds,

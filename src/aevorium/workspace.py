@@ -96,7 +96,7 @@ class Workspace:
 
     @property
     def associations(self) -> Path:
-        """The merged noisy two-way tables of recipe `warm-start`."""
+        """The merged noisy two-way and three-way tables of recipe `warm-start`."""
         return self.root / "associations.json"
 
     @property

@@ -151,7 +151,7 @@ def test_the_report_tells_what_each_phase_costs_and_what_the_claim_rests_on(
         assert [(name, phase["releases"]) for name, phase in phases.items()] == [
             ("count", 1),
             ("one-way histograms", 1),
-            ("two-way tables of selected pairs", 1),
+            ("tables of selected columns", 1),
             ("training", 2),
             ("training loss", 2),
         ]

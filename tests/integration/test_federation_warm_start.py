@@ -32,9 +32,9 @@ from aevorium.workspace import Workspace
 OPTIONS = RunOptions(epsilon=4.0, rounds=2, pretraining_steps=20)
 
 
-def _schema(columns: int) -> str:
+def _schema(columns: int, *, target: str | None = None) -> str:
     """A number, a category, a number, and so on; the numbers may be missing."""
-    parts = ['name = "clinic"\n']
+    parts = ['name = "clinic"\n', f'target = "{target}"\n' if target else ""]
     for place in range(columns):
         kind = 'kind = "continuous"\nmin = 0\nmax = 10\nmissing = true' if place % 2 == 0 else (
             'kind = "categorical"\ncategories = ["a", "b", "c"]'
@@ -59,8 +59,16 @@ def _table(path: Path, columns: int, *, rows: int = 200, seed: int = 0) -> Path:
     return path
 
 
-def _run(folder: Path, *, columns: int, nodes: int = 2, rows: int = 200, options: RunOptions = OPTIONS) -> RunResult:
-    text = _schema(columns)
+def _run(
+    folder: Path,
+    *,
+    columns: int,
+    nodes: int = 2,
+    rows: int = 200,
+    options: RunOptions = OPTIONS,
+    target: str | None = None,
+) -> RunResult:
+    text = _schema(columns, target=target)
     schema = TableSchema.from_toml(text, source="test")
     sources = [
         NodeSource(f"n{place}", _table(folder / f"{place}.csv", columns, rows=rows, seed=place))
@@ -87,7 +95,7 @@ def test_what_is_charged_is_what_the_public_rules_say_and_no_node_spends_more(
     tmp_path: Path, epochs: int | None
 ) -> None:
     """So few records are not worth training on, unless passes are asked for."""
-    result = _run(tmp_path, columns=8, options=replace(OPTIONS, epochs=epochs))
+    result = _run(tmp_path, columns=8, options=replace(OPTIONS, epochs=epochs), target="c1")
     record = result.record
     trained = [] if epochs is None else [("training", 1), ("training", 2)]
     assert len(result.rounds) == len(trained)
@@ -110,9 +118,12 @@ def test_what_is_charged_is_what_the_public_rules_say_and_no_node_spends_more(
     statement = workspace.privacy_statement.read_text(encoding="utf-8")
     tables = plan_budget(record.plan, records=record.records).associations
     assert f"σ = {tables.coarse.sigma:.4g}, sensitivity 1, 28 ×" in statement
-    assert f"σ = {tables.fine.sigma:.4g}, sensitivity 1, {tables.pairs} ×" in statement
+    fine_tables = tables.pairs + tables.triples
+    assert tables.triples > 0
+    assert f"σ = {tables.fine.sigma:.4g}, sensitivity 1, {fine_tables} ×" in statement
     coarse, fine = json.loads(workspace.associations.read_text(encoding="utf-8"))["tables"]
-    assert (len(coarse["counts"]), len(fine["counts"])) == (28, tables.pairs)
+    assert (len(coarse["counts"]), len(fine["counts"])) == (28, fine_tables)
+    assert {third for *_, third in fine["design"]["triples"]} == {"c1"}
     assert fine["noise"] == pytest.approx(tables.fine.sigma * 2**0.5)
 
 

@@ -297,6 +297,11 @@ def test_other_tables_than_planned_and_tables_that_cannot_be_counted_are_refused
     ):
         request = node.tables_request("coarse", broken)
         node.refuses(lambda request=request: node.ask(ASSOCIATIONS, request), INVALID)
+    # A triple is a table as every other: none comes for free beside the pairs, or in the place of one.
+    triple = {"triples": (("c0", "c1", "c2"),), "thirds": {"c2": good.cells["c2"]}}
+    for stage, pairs in (("coarse", good.pairs), ("coarse", good.pairs[1:]), ("fine", good.pairs[:fine])):
+        request = node.tables_request(stage, good.model_copy(update={**triple, "pairs": pairs}))
+        node.refuses(lambda request=request: node.ask(ASSOCIATIONS, request), OUTSIDE)
     node.go_on("fine")
     other = node.tables_request("fine", node.design(fine, first=1))
     node.refuses(lambda: node.ask(ASSOCIATIONS, other), OUTSIDE)
@@ -387,6 +392,7 @@ def test_other_evaluation_tables_than_planned_are_refused(tmp_path: Path) -> Non
         node.design(0),
         good.model_copy(update={"cells": fewer, "pairs": left}),
         good.model_copy(update={"cells": {**good.cells, "id": (0, 1, 2)}}),
+        good.model_copy(update={"triples": (("c0", "c1", "c2"),), "thirds": {"c2": good.cells["c2"]}}),
     ):
         node.refuses(lambda design=design: node.ask(EVALUATION, node.evaluation_request(design=design)), OUTSIDE)
     for broken in (

@@ -35,7 +35,7 @@ _PHASES = {
     "plan": "Plan: asking {nodes} to agree, before any record is read",
     "count": "Count: noisy numbers of records from {nodes}",
     "statistics": "Statistics: noisy histograms from {nodes}, then the encoder",
-    "associations": "Associations: noisy two-way tables from {nodes}",
+    "associations": "Associations: noisy tables of several columns from {nodes}",
     "surrogate": "Surrogate: a density fitted to all noisy tables",
     "pre-training": "Pre-training: the model learns from the surrogate",
     "training": "Training: {nodes}",

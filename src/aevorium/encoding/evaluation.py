@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from aevorium.encoding.associations import Associations, TableDesign, count_pairs
+from aevorium.encoding.associations import Associations, TableDesign, count_tables
 from aevorium.encoding.grid import table_grids
 from aevorium.encoding.statistics import locate_cells
 from aevorium.schema.table import TableSchema
@@ -40,7 +40,7 @@ def count_evaluation(frame: pd.DataFrame, schema: TableSchema, *, bins: int, des
         np.bincount(np.asarray(cells)[locate_cells(frame[name], grids[name])], minlength=design.cells_of(name))
         for name, cells in design.cells.items()
     ]
-    return np.concatenate([*parts, count_pairs(frame, schema, bins=bins, design=design)]).astype(np.int64, copy=False)
+    return np.concatenate([*parts, count_tables(frame, schema, bins=bins, design=design)]).astype(np.int64, copy=False)
 
 
 @dataclass(frozen=True)

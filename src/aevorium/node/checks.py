@@ -163,13 +163,14 @@ def require_trust(run: NodeRun, *, is_summed: bool) -> TrainingSchedule:
 
 
 def check_design(request: AssociationsRequest, *, schema: TableSchema, bins: int, tables: AssociationSchedule) -> None:
-    """Passes if a request for two-way tables is for as many as the plan holds, and they can be counted."""
-    design, planned = request.design, tables.candidates if request.stage == "coarse" else tables.pairs
-    if not 0 < len(design.pairs) == planned:
+    """Passes if a request for tables is for as many as the plan holds, and they can be counted."""
+    planned = (tables.candidates, 0) if request.stage == "coarse" else (tables.pairs, tables.triples)
+    design = request.design
+    if not design.tables or (len(design.pairs), len(design.triples)) != planned:
         raise _outside_plan(request.run_id, f"Its plan holds another number of {request.stage} tables.")
     problem = design.problem(schema, bins=bins)
     if problem is not None:
-        raise FederationError("MESSAGE_INVALID", f"A request for two-way tables cannot be served: {problem}.")
+        raise FederationError("MESSAGE_INVALID", f"A request for tables cannot be served: {problem}.")
 
 
 def check_evaluation(
@@ -189,7 +190,7 @@ def check_evaluation(
         raise _outside_plan(request.run_id, "Its plan holds no evaluation.")
     if run.budget.rounds and not run.has_trained:
         raise _outside_plan(request.run_id, _ANOTHER_ORDER)
-    if design.cells.keys() != schema.measured.keys() or len(design.pairs) != schedule.pairs:
+    if design.cells.keys() != schema.measured.keys() or (len(design.pairs), len(design.triples)) != (schedule.pairs, 0):
         raise _outside_plan(request.run_id, "Its plan holds other evaluation tables.")
     problem = design.problem(schema, bins=bins)
     if problem is not None:

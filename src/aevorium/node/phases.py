@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from aevorium.data.simulated import looks_simulated
-from aevorium.encoding.associations import count_pairs
+from aevorium.encoding.associations import count_tables
 from aevorium.encoding.evaluation import count_evaluation
 from aevorium.encoding.statistics import count_cells
 from aevorium.errors import AevoriumError, FederationError
@@ -141,9 +141,9 @@ class ReleasingPhases:
         return StatisticsReply(), values.astype(np.int64, copy=False)
 
     def associations(self, request: AssociationsRequest) -> tuple[AssociationsReply, NDArray[np.int64]]:
-        """Phase "associations": noisy two-way tables. Reads patient records. The reply is safe to release.
+        """Phase "associations": noisy tables of several columns. Reads patient records. The reply is safe to release.
 
-        Which pairs and cells the server asks for is its own affair; how many tables, and with how much noise, was
+        Which columns and cells the server asks for is its own affair; how many tables, and with how much noise, was
         fixed before the first histogram.
         """
         is_coarse = request.stage == "coarse"
@@ -157,7 +157,7 @@ class ReleasingPhases:
         cells = tables.coarse if is_coarse else tables.fine
 
         def produce() -> Numbers:
-            exact = count_pairs(records, schema, bins=bins, design=design)
+            exact = count_tables(records, schema, bins=bins, design=design)
             return (cells.protect(exact, noise=self._noise),)
 
         (values,) = self._gate.release(

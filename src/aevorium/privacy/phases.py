@@ -3,9 +3,9 @@
 `PhaseBudget` follows from the agreed plan by fixed, public rules, so node and server compute the same one:
 
 1. a noisy count takes a small pure ε₀ (`count_epsilon`); what it says fixes the sampling rate, the grid, and in recipe
-   `warm-start` how many pairs of columns get a table and how the rest is divided;
-2. the rest, (ε - ε₀, δ), is divided by ρ = Σ Δ²/2σ² (`shares`): a share each for the one-way histograms and the two
-   kinds of two-way tables, a little for the charged losses, and private training gets what is left, its noise
+   `warm-start` how many pairs and triples of columns get a table and how the rest is divided;
+2. the rest, (ε - ε₀, δ), is divided by ρ = Σ Δ²/2σ² (`shares`): a share each for the one-way histograms, the coarse
+   and the fine tables, a little for the charged losses, and private training gets what is left, its noise
    calibrated by exact composition of all of them. Recipe `warm-start` has no training and no losses where they would
    not pay (`shares.pays_to_train`), unless they are asked for (`plan.asks_for_training`);
 3. with an evaluation share, a part of the patients is held out (`plan.divides_patients`): they pay for the evaluation's
@@ -25,7 +25,7 @@ from aevorium.privacy.evaluation import EvaluationSchedule, holdout_schedule, nu
 from aevorium.privacy.events import DiscreteLaplace, NonPrivate, PrivacyEvent
 from aevorium.privacy.plan import StudyPlan
 from aevorium.privacy.schedule import AssociationSchedule, CellNoise, TrainingSchedule
-from aevorium.privacy.shares import MOST_CANDIDATES, RecipeName, number_of_pairs, pays_to_train, shares_of, signal_of
+from aevorium.privacy.shares import RecipeName, number_of_tables, pays_to_train, shares_of, signal_of
 
 __all__ = ["LOSS_BOUND", "LOSS_LEVELS", "PhaseBudget", "cost_of", "estimated_events", "plan_budget"]
 
@@ -50,7 +50,7 @@ class PhaseBudget:
         plan: The plan.
         count: The event of the count, which every node's own number costs.
         histograms: Noise of the one-way histograms.
-        associations: The two-way tables.
+        associations: The two-way and three-way tables.
         loss: Noise of a round's charged loss, in levels, if there is any.
         evaluation: The tables that the result is compared with.
         rounds: Rounds of private training; 0 if there is none.
@@ -131,9 +131,10 @@ def plan_budget(plan: StudyPlan, *, records: float | None = None) -> PhaseBudget
     """
     known = plan.declared_records or records or _GUESSED_SIZE * len(plan.nodes)
     signal = signal_of(records=known, epsilon=plan.reference_epsilon, nodes=plan.noise_piles)
-    pairs = number_of_pairs(columns=plan.columns, signal=signal) if plan.recipe == "warm-start" else 0
-    everything = min(plan.columns * (plan.columns - 1) // 2, MOST_CANDIDATES)
-    candidates = everything if 0 < pairs < everything else 0
+    pairs, triples, candidates = 0, 0, 0
+    if plan.recipe == "warm-start":
+        tables = number_of_tables(columns=plan.columns, signal=signal, has_target=plan.has_target)
+        pairs, triples, candidates = tables.pairs, tables.triples, tables.candidates
     trains = plan.asks_for_training or pays_to_train(signal=signal)
     rounds = plan.rounds if trains else 0
     if not plan.is_private:
@@ -142,7 +143,7 @@ def plan_budget(plan: StudyPlan, *, records: float | None = None) -> PhaseBudget
             plan=plan,
             count=NonPrivate(purpose="count", units=plan.units),
             histograms=none,
-            associations=AssociationSchedule(none, none, candidates=candidates, pairs=pairs),
+            associations=AssociationSchedule(none, none, candidates, pairs, triples),
             loss=none,
             evaluation=_evaluation(plan),
             rounds=rounds,
@@ -158,9 +159,10 @@ def plan_budget(plan: StudyPlan, *, records: float | None = None) -> PhaseBudget
         histograms=_noise(plan, plan.columns, share=rest * shares.histograms),
         associations=AssociationSchedule(
             coarse=_noise(plan, candidates, share=rest * shares.coarse),
-            fine=_noise(plan, pairs, share=rest * shares.fine),
+            fine=_noise(plan, pairs + triples, share=rest * shares.fine),
             candidates=candidates,
             pairs=pairs,
+            triples=triples,
         ),
         loss=_noise(plan, rounds, share=rest * shares.losses, sensitivity=LOSS_LEVELS),
         evaluation=_evaluation(plan),

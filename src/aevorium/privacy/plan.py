@@ -44,6 +44,11 @@ class StudyPlan(BaseModel):
     study: str = Field(min_length=1, description="Name of the schema.")
     schema_hash: str = Field(description="Content hash of the schema.")
     columns: int = Field(ge=1, description="Number of measured columns: one histogram each.")
+    has_target: bool = Field(
+        default=False,
+        exclude_if=lambda named: not named,
+        description="Whether the schema names a measured column that people will want to predict.",
+    )
     purpose: str = Field(default="synthetic data", description="What the result is for.")
     recipe: RecipeName = Field(default="warm-start", description="How the model is trained.")
     trust: Trust = Field(

@@ -162,24 +162,27 @@ class TrainingSchedule:
 
 @dataclass(frozen=True)
 class AssociationSchedule:
-    """The two-way tables of a run: how many, and with how much noise.
+    """The two-way and three-way tables of a run: how many, and with how much noise.
 
     Attributes:
         coarse: Noise in each cell of a coarse table.
         fine: Noise in each cell of a fine table.
         candidates: Pairs of columns with a coarse table, by which some are selected; 0 if there is no selection.
-        pairs: Pairs with a fine table; 0 if there are no two-way tables.
+        pairs: Pairs with a fine table; 0 if there are no such tables at all.
+        triples: Triples with a fine table.
     """
 
     coarse: CellNoise
     fine: CellNoise
     candidates: int = 0
     pairs: int = 0
+    triples: int = 0
 
     def coarse_events(self) -> tuple[PrivacyEvent, ...]:
         """What the coarse tables cost."""
         return (self.coarse.event("coarse two-way tables", count=self.candidates),) if self.candidates else ()
 
     def fine_events(self) -> tuple[PrivacyEvent, ...]:
-        """What the tables of the selected pairs cost."""
-        return (self.fine.event("two-way tables of selected pairs", count=self.pairs),) if self.pairs else ()
+        """What the tables of the selected pairs and triples cost: each record is in one cell of every table."""
+        count = self.pairs + self.triples
+        return (self.fine.event("tables of selected columns", count=count),) if count else ()

@@ -253,8 +253,8 @@ def _sensitivity(budget: PhaseBudget) -> tuple[str, ...]:
     ]
     if budget.associations.pairs:
         lines.append(
-            "Two-way tables: the same. Their number and noise were fixed before the first histogram; which pairs and"
-            " cells they count follows from released numbers."
+            "Tables of two and three columns: the same. Their number and noise were fixed before the first histogram;"
+            " which columns and cells they count follows from released numbers."
         )
     if budget.rounds:
         lines += _sensitivity_of_training(budget)

@@ -188,7 +188,7 @@ class StudyConductor:
         return counted * len(self._plan.nodes) / len(self._counts) if self._plan.has_equal_schedules else counted
 
     def _warm_start(self, encoder: TableEncoder, statistics: TableStatistics) -> WarmStart:
-        """Asks for two-way tables, as the plan has them, and fits the surrogate to all that was released."""
+        """Asks for tables of several columns, as the plan has them, and fits the surrogate to all that was released."""
         schema, schedule = self._schema, self._budget.associations
         released = []
         if schedule.candidates:
@@ -229,7 +229,7 @@ class StudyConductor:
         replies = self._ask_all(request, message_type=ASSOCIATIONS, phase="associations")
         vectors = [np.asarray(read_array(message, np.int64), dtype=np.int64) for message in replies.valid.values()]
         if any(len(vector) != design.size for vector in vectors):
-            raise FederationError("MESSAGE_INVALID", "A node's two-way tables have another length than was asked for.")
+            raise FederationError("MESSAGE_INVALID", "A node's tables have another length than was asked for.")
         return Associations.from_sum(cells.open(vectors), design, noise=cells.noise_of(nodes=len(vectors)))
 
     def _train(self, encoder: TableEncoder, warm: WarmStart | None) -> None:

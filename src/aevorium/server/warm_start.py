@@ -16,9 +16,16 @@ from aevorium.privacy.schedule import AssociationSchedule
 from aevorium.privacy.shares import RecipeName
 from aevorium.progress import Report, StepProgress
 from aevorium.schema.table import TableSchema
-from aevorium.surrogate.cells import COARSE_CELLS, MANY_CATEGORIES, cut_columns, number_of_cells
+from aevorium.surrogate.cells import (
+    COARSE_CELLS,
+    MANY_CATEGORIES,
+    THIRD_CELLS,
+    THIRD_STATES,
+    cut_columns,
+    number_of_cells,
+)
 from aevorium.surrogate.density import Surrogate, fit_surrogate
-from aevorium.surrogate.pairs import candidate_pairs, select_pairs
+from aevorium.surrogate.pairs import candidate_pairs, select_pairs, select_triples
 from aevorium.surrogate.posterior import MixturePosterior
 
 __all__ = ["WarmStart", "coarse_design", "fine_design", "learning_rate", "pretraining"]
@@ -75,7 +82,7 @@ def fine_design(
         encoder: What is known of single columns.
         schema: The study's schema.
         schedule: How many tables, with how much noise.
-        coarse: The tables by which pairs are selected; None where every pair gets a table.
+        coarse: The tables by which the others are selected; None where there is nothing to select.
         total: The estimated number of records.
         nodes: Nodes that add noise.
     """
@@ -85,12 +92,18 @@ def fine_design(
         if coarse is None
         else select_pairs(coarse, count=schedule.pairs, target=schema.target)
     )
+    triples = select_triples(list(schema.measured), target=schema.target, count=schedule.triples, coarse=coarse)
+    few = cut_columns(encoder, schema, cells=THIRD_CELLS, most=THIRD_STATES)
+    thirds = {third: few[third] for *_, third in triples}
+
+    def design(cells: int, most: int) -> TableDesign:
+        cut = cut_columns(encoder, schema, cells=cells, most=most)
+        return TableDesign(cells=cut, pairs=pairs, triples=triples, thirds=thirds)
+
     most = MANY_CATEGORIES
-    design = TableDesign(cells=cut_columns(encoder, schema, cells=cells, most=most), pairs=pairs)
-    while design.size > MOST_CELLS:
+    while (found := design(cells, most)).size > MOST_CELLS:
         cells, most = cells * 3 // 4, most * 3 // 4
-        design = TableDesign(cells=cut_columns(encoder, schema, cells=cells, most=most), pairs=pairs)
-    return design
+    return found
 
 
 class WarmStart:
@@ -99,7 +112,7 @@ class WarmStart:
     Args:
         encoder: The one-way shares.
         schema: The study's schema.
-        tables: All two-way tables that were released; the last ones give the cells.
+        tables: All tables of several columns that were released; the last ones give the cells.
         total: The estimated number of records.
         noise: Standard deviation of the noise in each cell of the one-way histograms.
         seed: Fixes fit and rows.

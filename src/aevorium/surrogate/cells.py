@@ -1,4 +1,4 @@
-"""How columns are cut into the cells of two-way tables, from the released one-way shares alone."""
+"""How columns are cut into the cells of tables, from the released one-way shares alone."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 from aevorium.encoding.encoder import TableEncoder
 from aevorium.schema.table import Categorical, TableSchema
 
-__all__ = ["COARSE_CELLS", "MANY_CATEGORIES", "cut_columns", "number_of_cells"]
+__all__ = ["COARSE_CELLS", "MANY_CATEGORIES", "THIRD_CELLS", "THIRD_STATES", "cut_columns", "number_of_cells"]
 
 COARSE_CELLS = 3
 """Cells of a column in the tables by which pairs are selected, 'missing' not counted."""
+
+THIRD_CELLS, THIRD_STATES = 4, 8
+"""Cells of a continuous column, and most states of a categorical one, where it is the third of a triple."""
 
 _FEWEST, _MOST = 4, 24
 

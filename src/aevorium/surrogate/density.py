@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from aevorium.encoding.associations import Associations
+from aevorium.encoding.associations import Associations, TableDesign
 from aevorium.encoding.encoder import EncodedArrays, TableEncoder
 from aevorium.schema.table import TableSchema
-from aevorium.surrogate.mixture import FitSettings, Mixture, NoisyTable, TableSet, fit_mixture
+from aevorium.surrogate.mixture import FitSettings, Mixture, NoisyTable, Slice, TableSet, fit_mixture
 
 __all__ = ["Surrogate", "fit_surrogate"]
 
@@ -62,13 +62,13 @@ def fit_surrogate(
     advance: Callable[[int, int], None],
     settings: FitSettings | None = None,
 ) -> Surrogate:
-    """Fits a surrogate to released one-way shares and two-way tables.
+    """Fits a surrogate to released one-way shares and tables of several columns.
 
     Args:
         encoder: The one-way shares.
         schema: The study's schema.
         cells: The cells over which the density is made: for each measured column the cell of each cell of its grid.
-        tables: All two-way tables that were released, whatever their cells.
+        tables: All tables of several columns that were released, whatever their cells.
         total: The estimated number of records.
         noise: Standard deviation of the noise in each cell of the one-way histograms.
         seed: Fixes the fit.
@@ -78,7 +78,7 @@ def fit_surrogate(
     names = list(schema.measured)
     shares = [_sums(encoder.grid_shares(name), np.array(cells[name])) for name in names]
     chosen = settings or FitSettings.for_tables(
-        sum(len(released.design.pairs) for released in tables), cells=sum(len(part) for part in shares)
+        sum(_slices(released.design) for released in tables), cells=sum(len(part) for part in shares)
     )
     deviation = [np.sqrt(noise**2 + np.maximum(total * part, 1.0)) / total for part in shares]
     mixture = fit_mixture(
@@ -96,26 +96,47 @@ def fit_surrogate(
     return Surrogate(mixture=mixture, cells=cells, encoder=encoder.with_shares(agreed), schema=schema)
 
 
+def _slices(design: TableDesign) -> int:
+    """The number of two-way tables: each pair's own, and of a triple one for each cell of the third."""
+    return sum(shape[0] if len(shape) == 3 else 1 for shape in design.shapes)
+
+
 def _table_set(
     released: Associations, encoder: TableEncoder, cells: Mapping[str, tuple[int, ...]], *, total: float
 ) -> TableSet:
-    names = list(cells)
-    groups = {name: np.array(released.design.cells[name]) for name in names}
-    expected = {name: _sums(encoder.grid_shares(name), groups[name]) for name in names}
-    tables = []
-    for (first, second), counts in zip(released.design.pairs, released.counts, strict=True):
+    design, place = released.design, {name: number for number, name in enumerate(cells)}
+    groups, thirds = ({name: np.array(part) for name, part in cut.items()} for cut in (design.cells, design.thirds))
+    expected = {name: _sums(encoder.grid_shares(name), groups[name]) for name in groups}
+
+    def table(first: str, second: str, counts: NDArray[np.int64], *, share: float, given: Slice | None) -> NoisyTable:
         # Rows are a sample of a population: a cell's share is off by its own chance error beside the noise.
-        chance = np.maximum(total * np.outer(expected[first], expected[second]), 1.0)
-        tables.append(
-            NoisyTable(
-                first=names.index(first),
-                second=names.index(second),
-                shares=counts / total,
-                deviation=np.sqrt(released.noise**2 + _CHANCE * chance) / total,
-            )
+        chance = np.maximum(total * share * np.outer(expected[first], expected[second]), 1.0)
+        return NoisyTable(
+            first=place[first],
+            second=place[second],
+            shares=counts / total,
+            deviation=np.sqrt(released.noise**2 + _CHANCE * chance) / total,
+            given=given,
         )
-    maps = [_overlap(np.array(cells[name]), groups[name], encoder.grid_shares(name)) for name in names]
-    return TableSet(maps=maps, tables=tables)
+
+    tables = []
+    for (first, second, *third), counts in zip(design.tables, released.counts, strict=True):
+        for name in third:
+            shares = _sums(encoder.grid_shares(name), thirds[name])
+            tables += [
+                table(first, second, part, share=float(shares[cell]), given=Slice(place[name], cell))
+                for cell, part in enumerate(counts)
+            ]
+        if not third:
+            tables.append(table(first, second, counts, share=1.0, given=None))
+    return TableSet(
+        maps=[_overlap(np.array(cells[name]), groups[name], encoder.grid_shares(name)) for name in cells],
+        thirds={
+            place[name]: _overlap(np.array(cells[name]), part, encoder.grid_shares(name))
+            for name, part in thirds.items()
+        },
+        tables=tables,
+    )
 
 
 def _spread(shares: NDArray[np.float64], groups: NDArray[np.int64], within: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,14 +1,16 @@
 """A mixture of products fitted to all noisy tables at once.
 
 Every component is a product of independent columns, so one- and two-way tables of the mixture are sums of K outer
-products, and all of them together are one matrix product.
+products, and all of them together are one matrix product. The table of a triple is a two-way table for each cell of its
+third column, in which components weigh as much as they have of that cell.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.linalg import block_diag
 from torch import Tensor
 
-__all__ = ["FitSettings", "Mixture", "NoisyTable", "TableSet", "fit_mixture"]
+__all__ = ["FitSettings", "Mixture", "NoisyTable", "Slice", "TableSet", "fit_mixture"]
 
 _LEARNING_RATE = 0.05
 _SPREAD = 0.7
@@ -44,46 +46,62 @@ class FitSettings:
     steps: int
 
     @classmethod
-    def for_tables(cls, pairs: int, *, cells: int) -> FitSettings:
+    def for_tables(cls, tables: int, *, cells: int) -> FitSettings:
         """The size by a public rule: four components a table; fewer steps where one step is long.
 
         Args:
-            pairs: Number of tables.
+            tables: Number of two-way tables, those of a triple each counted.
             cells: Number of cells of all columns together.
         """
-        components = int(np.clip(4 * pairs, 60, 300)) if pairs else 1
+        components = int(np.clip(4 * tables, 60, 300)) if tables else 1
         work = components * cells**2
-        return cls(components=components, steps=int(np.clip(1200 * (3e7 / max(work, 1)), 400, 1200)) if pairs else 0)
+        return cls(components=components, steps=int(np.clip(1200 * (3e7 / max(work, 1)), 400, 1200)) if tables else 0)
+
+
+class Slice(NamedTuple):
+    """Records that have a column in a cell.
+
+    Attributes:
+        column: Number of the column.
+        cell: The cell, of those that it is cut into as a third.
+    """
+
+    column: int
+    cell: int
 
 
 @dataclass(frozen=True)
 class NoisyTable:
-    """A two-way table that the mixture should agree with, in shares.
+    """A two-way table that the mixture should agree with, in shares of all records.
 
     Attributes:
         first: Number of its first column.
         second: Number of its second column.
         shares: float64 [rows, columns].
         deviation: float64 [rows, columns], how far off each share is expected to be.
+        given: Which records it counts; None for all of them.
     """
 
     first: int
     second: int
     shares: NDArray[np.float64]
     deviation: NDArray[np.float64]
+    given: Slice | None = None
 
 
 @dataclass(frozen=True)
 class TableSet:
-    """Tables that cut every column in one way, no pair twice.
+    """Tables that cut every column in one way, no pair twice for the same records.
 
     Attributes:
         maps: For each column float64 [cells, table cells], the part of each cell that lies in each table cell.
         tables: The tables.
+        thirds: The same for the columns by which tables are counted apart, as those are cut there.
     """
 
     maps: Sequence[NDArray[np.float64]]
     tables: Sequence[NoisyTable]
+    thirds: Mapping[int, NDArray[np.float64]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -207,8 +225,10 @@ class _Fit:
         total = columns.new_zeros(())
         for blocks in self._blocks:
             grouped = columns @ blocks.map
-            modelled = (grouped * weights[:, None]).T @ grouped
-            total = total + (blocks.weight * (modelled - blocks.shares).square()).sum()
+            for part in blocks.slices:
+                held = weights if part.given is None else weights * (columns @ part.given)
+                modelled = (grouped * held[:, None]).T @ grouped
+                total = total + (part.weight * (modelled - part.shares).square()).sum()
         return total
 
     def _one_way_misfit(self, columns: Tensor, weights: Tensor) -> Tensor:
@@ -225,28 +245,53 @@ class _Fit:
 
 
 @dataclass(frozen=True)
-class _Blocks:
-    """A set of tables, as blocks of one matrix over all cells.
+class _Slice:
+    """The tables of some records, as blocks of one matrix over all table cells.
 
     Attributes:
-        map: [cells, table cells], the part of each cell that lies in each table cell.
+        given: [cells], the part of each cell by which these records are told; None if they are all.
         shares: [table cells, table cells], 0 where no table is.
         weight: The same shape, deviation⁻², 0 where no table is.
     """
 
-    map: Tensor
+    given: Tensor | None
     shares: Tensor
     weight: Tensor
 
 
+@dataclass(frozen=True)
+class _Blocks:
+    """A set of tables.
+
+    Attributes:
+        map: [cells, table cells], the part of each cell that lies in each table cell.
+        slices: The tables, by the records that they count.
+    """
+
+    map: Tensor
+    slices: tuple[_Slice, ...]
+
+
 def _assemble(tables: TableSet) -> _Blocks:
+    apart: dict[Slice | None, list[NoisyTable]] = {}
+    for table in tables.tables:
+        apart.setdefault(table.given, []).append(table)
+    whole = torch.from_numpy(block_diag(*tables.maps)).float()
+    return _Blocks(whole, tuple(_slice(tables, given, held) for given, held in apart.items()))
+
+
+def _slice(tables: TableSet, given: Slice | None, held: Sequence[NoisyTable]) -> _Slice:
     ends = np.cumsum([part.shape[1] for part in tables.maps])
     shares, weight = np.zeros((ends[-1], ends[-1])), np.zeros((ends[-1], ends[-1]))
-    for table in tables.tables:
+    for table in held:
         rows, columns = (slice(ends[place] - size, ends[place]) for place, size in _sides(table))
         shares[rows, columns], weight[rows, columns] = table.shares, table.deviation**-2
-    whole = block_diag(*tables.maps)
-    return _Blocks(*(torch.from_numpy(part).float() for part in (whole, shares, weight)))
+    told = None
+    if given is not None:
+        parts = [np.zeros(len(part)) for part in tables.maps]
+        parts[given.column] = tables.thirds[given.column][:, given.cell]
+        told = torch.from_numpy(np.concatenate(parts)).float()
+    return _Slice(told, *(torch.from_numpy(part).float() for part in (shares, weight)))
 
 
 def _sides(table: NoisyTable) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Which pairs of columns are worth a table: what noisy coarse tables show beyond independence and noise."""
+"""Which pairs and triples of columns are worth a table: what noisy coarse tables show beyond independence and noise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from aevorium.encoding.associations import Associations
 
-__all__ = ["candidate_pairs", "excess_of", "select_pairs"]
+__all__ = ["candidate_pairs", "excess_of", "select_pairs", "select_triples"]
 
 _TARGET_SHARE = 0.25
 """Share of the selected pairs that are with the target, if the schema names one."""
@@ -65,12 +65,42 @@ def select_pairs(coarse: Associations, *, count: int, target: str | None) -> tup
         count: How many pairs: fixed by the plan, whatever the tables show.
         target: The column that people will want to predict, if it is measured.
     """
-    scores: Mapping[tuple[str, str], float] = {
-        pair: excess_of(table, noise=coarse.noise)
-        for pair, table in zip(coarse.design.pairs, coarse.counts, strict=True)
-    }
+    scores = _excesses(coarse)
     ranked = sorted(scores, key=lambda pair: -scores[pair])
     favoured = [pair for pair in ranked if target in pair][: round(_TARGET_SHARE * count)]
     others = [pair for pair in ranked if pair not in favoured]
     chosen = {*favoured, *others[: count - len(favoured)]}
     return tuple(pair for pair in coarse.design.pairs if pair in chosen)
+
+
+def select_triples(
+    columns: Sequence[str], *, target: str | None, count: int, coarse: Associations | None
+) -> tuple[tuple[str, str, str], ...]:
+    """Pairs of columns that are counted for each state of the target: those that both tell the most of it.
+
+    What two columns say together of a third is in no table of two. The rank of a pair is that of the column that tells
+    less, so columns that tell nothing are in none.
+
+    Args:
+        columns: The measured columns in schema order.
+        target: The column that people will want to predict; with None there are no triples.
+        count: How many: fixed by the plan, whatever the tables show.
+        coarse: Noisy tables of candidate pairs; None where there are as many triples as there can be.
+    """
+    if target is None or not count:
+        return ()
+    scores = {} if coarse is None else _excesses(coarse)
+    told = {next(name for name in pair if name != target): score for pair, score in scores.items() if target in pair}
+
+    def rank(pair: tuple[str, str]) -> float:
+        return -min(told.get(name, -np.inf) for name in pair)
+
+    pairs = sorted(combinations([name for name in columns if name != target], 2), key=rank)
+    return tuple((first, second, target) for first, second in pairs[:count])
+
+
+def _excesses(coarse: Associations) -> Mapping[tuple[str, str], float]:
+    return {
+        pair: excess_of(table, noise=coarse.noise)
+        for pair, table in zip(coarse.design.pairs, coarse.counts, strict=True)
+    }

@@ -1,4 +1,4 @@
-"""Two-way tables: what is counted, what a request may ask, and what comes of adding noisy ones up."""
+"""Tables of several columns: what is counted, what a request may ask, and what comes of adding noisy ones up."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aevorium.encoding.associations import Associations, TableDesign, count_pairs
+from aevorium.encoding.associations import Associations, TableDesign, count_tables
 from aevorium.encoding.grid import table_grids
 from aevorium.encoding.statistics import count_cells
 from aevorium.schema.table import TableSchema
@@ -61,7 +61,7 @@ def make_design(**changes: object) -> TableDesign:
 def test_tables_are_the_crosstabs_of_the_groups():
     frame, design = make_frame(), make_design()
     assert design.problem(SCHEMA, bins=BINS) is None
-    counts = count_pairs(frame, SCHEMA, bins=BINS, design=design)
+    counts = count_tables(frame, SCHEMA, bins=BINS, design=design)
     assert len(counts) == design.size == 9 + 9
     age = np.searchsorted([2.5, 6.5], frame["age"])
     cost = np.where(frame["cost"].isna(), 2, frame["cost"] >= 5)
@@ -72,14 +72,30 @@ def test_tables_are_the_crosstabs_of_the_groups():
                 assert part.reshape(3, 3)[row, column] == ((first == row) & (second == column)).sum()
 
 
+TRIPLE = {"triples": (("age", "cost", "ill"),), "thirds": {"ill": (0, 0, 1, 1)}}
+
+
+def test_the_table_of_a_triple_is_that_of_its_pair_for_each_cell_of_the_third():
+    frame, design = make_frame(), make_design(**TRIPLE)
+    assert design.problem(SCHEMA, bins=BINS) is None
+    assert design.shapes == ((3, 3), (3, 3), (2, 3, 3))
+    assert (len(design.tables), design.size) == (3, 36)
+    counts = count_tables(frame, SCHEMA, bins=BINS, design=design)
+    *_, table = Associations.from_sum(counts, design, noise=0.0).counts
+    pair = make_design(pairs=(("age", "cost"),))
+    is_late = (frame["ill"].isna() | (frame["ill"] == "unknown")).to_numpy()
+    for cell, part in enumerate((frame[~is_late], frame[is_late])):
+        assert np.array_equal(table[cell].ravel(), count_tables(part, SCHEMA, bins=BINS, design=pair))
+
+
 def test_a_record_more_adds_one_to_one_cell_of_each_table():
     """The sensitivity that the event of the tables states."""
-    frame, design = make_frame(60), make_design()
+    frame, design = make_frame(60), make_design(**TRIPLE)
     for place in range(len(frame)):
-        without = count_pairs(frame.drop(index=place), SCHEMA, bins=BINS, design=design)
-        change = count_pairs(frame, SCHEMA, bins=BINS, design=design) - without
-        for part in (change[:9], change[9:]):
-            assert sorted(part) == [0] * 8 + [1]
+        without = count_tables(frame.drop(index=place), SCHEMA, bins=BINS, design=design)
+        change = count_tables(frame, SCHEMA, bins=BINS, design=design) - without
+        for part in (change[:9], change[9:18], change[18:]):
+            assert sorted(part) == [0] * (len(part) - 1) + [1]
 
 
 def test_the_margins_of_tables_in_the_grid_s_own_cells_are_the_one_way_counts():
@@ -87,7 +103,7 @@ def test_the_margins_of_tables_in_the_grid_s_own_cells_are_the_one_way_counts():
     design = make_design(
         cells={name: tuple(range(grid.cells)) for name, grid in grids.items()}, pairs=(("age", "cost"), ("cost", "ill"))
     )
-    tables = Associations.from_sum(count_pairs(frame, SCHEMA, bins=BINS, design=design), design, noise=0.0).counts
+    tables = Associations.from_sum(count_tables(frame, SCHEMA, bins=BINS, design=design), design, noise=0.0).counts
     one_way = np.split(count_cells(frame, SCHEMA, bins=BINS), np.cumsum([grid.cells for grid in grids.values()])[:-1])
     assert np.array_equal(tables[0].sum(axis=1), one_way[0])
     assert np.array_equal(tables[0].sum(axis=0), one_way[1])
@@ -104,6 +120,13 @@ def test_the_margins_of_tables_in_the_grid_s_own_cells_are_the_one_way_counts():
         ({"pairs": (("age", "age"),)}, "itself"),
         ({"pairs": (("age", "height"),)}, "without cells"),
         ({"pairs": (("age", "cost"), ("cost", "age"))}, "twice"),
+        ({"triples": (("age", "cost", "ill"),)}, "without cells"),
+        ({"triples": (("age", "ill", "ill"),), "thirds": {"ill": (0, 0, 1, 1)}}, "itself"),
+        ({"triples": (("age", "height", "ill"),), "thirds": {"ill": (0, 0, 1, 1)}}, "without cells"),
+        ({"triples": (("age", "cost", "ill"), ("cost", "age", "ill")), "thirds": {"ill": (0, 0, 1, 1)}}, "twice"),
+        ({**TRIPLE, "thirds": {"ill": (0, 1, 1)}}, "grid"),
+        ({**TRIPLE, "thirds": {"ill": (0, 0, 2, 2)}}, "gap"),
+        ({**TRIPLE, "thirds": {"ill": (0, 0, 1, 1), "height": (0,)}}, "grid"),
     ],
 )
 def test_what_a_node_cannot_count_is_said(changes: dict[str, object], reason: str):
@@ -120,6 +143,9 @@ def test_a_request_for_too_many_cells_is_a_problem():
     pairs = tuple((first, second) for place, first in enumerate(names) for second in names[place + 1 :])
     assert TableDesign(cells=cells, pairs=pairs[:60]).problem(schema, bins=1001) is None
     assert "too many" in (TableDesign(cells=cells, pairs=pairs).problem(schema, bins=1001) or "")
+    thirds = {"c12": tuple(np.minimum(np.arange(1001), 127).tolist())}
+    triple = TableDesign(cells=cells, pairs=(), triples=(("c0", "c1", "c12"),), thirds=thirds)
+    assert "too many" in (triple.problem(schema, bins=1001) or "")
     cells["c0"] = tuple(range(1001))
     assert "too many" in (TableDesign(cells=cells, pairs=()).problem(schema, bins=1001) or "")
 

@@ -60,7 +60,7 @@ OUTSIDE = (
     "len(records)",
     "count_cells(",
     "count_evaluation(",
-    "count_pairs(",
+    "count_tables(",
     "train_round(",
     "noisy_gradient(",
     "noisy_loss(",

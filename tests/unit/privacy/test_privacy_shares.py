@@ -11,7 +11,7 @@ from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.events import DiscreteGaussian, NonPrivate, SampledGaussian, is_within
 from aevorium.privacy.phases import cost_of, plan_budget
 from aevorium.privacy.plan import StudyPlan
-from aevorium.privacy.shares import MOST_CANDIDATES, number_of_pairs, shares_of, signal_of
+from aevorium.privacy.shares import MOST_CANDIDATES, NumberOfTables, number_of_tables, shares_of, signal_of
 
 
 def make_plan(**changes) -> StudyPlan:
@@ -77,12 +77,36 @@ def test_a_run_without_training_spends_all_of_its_budget_on_tables_and_no_more(c
     assert 0.995 * target < spent <= target
 
 
-def test_pairs_grow_with_the_signal_up_to_all_there_are():
-    assert [number_of_pairs(columns=columns, signal=1e12) for columns in (1, 2, 14, 60)] == [0, 1, 91, 1770]
-    assert number_of_pairs(columns=200, signal=1e12) == MOST_CANDIDATES
-    found = [number_of_pairs(columns=14, signal=10.0**power) for power in range(9)]
-    assert found == sorted(found)
-    assert found[0] == 14
+def _tables(columns: int, signal: float, *, has_target: bool = True) -> NumberOfTables:
+    return number_of_tables(columns=columns, signal=signal, has_target=has_target)
+
+
+def test_tables_grow_with_the_signal_up_to_all_there_are():
+    everything = [_tables(columns, 1e12) for columns in (1, 2, 14, 60)]
+    assert [(tables.pairs, tables.triples) for tables in everything] == [(0, 0), (1, 0), (91, 78), (1700, 300)]
+    assert [tables.candidates for tables in everything] == [0, 0, 0, 1770]
+    widest = _tables(200, 1e12, has_target=False)
+    assert (widest.pairs, widest.triples) == (MOST_CANDIDATES, 0)
+    for has_target in (True, False):
+        found = [_tables(14, 10.0**power, has_target=has_target) for power in range(9)]
+        together = [tables.pairs + tables.triples for tables in found]
+        assert together == sorted(together)
+        assert together[0] == 14
+        assert [tables.triples > 0 for tables in found] == [has_target] * 9
+        # Pairs are never given up for triples alone.
+        assert all(tables.triples <= 0.2 * together for tables, together in zip(found[:6], together[:6], strict=True))
+
+
+def test_only_a_schema_s_target_makes_triples_and_none_that_is_not_measured_does():
+    plan = make_plan(records=5_000)
+    with_target = make_plan(records=5_000, has_target=True)
+    assert plan_budget(plan).associations.triples == 0
+    tables = plan_budget(with_target).associations
+    assert tables.triples > 0
+    assert tables.pairs + tables.triples == plan_budget(plan).associations.pairs
+    # As many tables with as much noise cost as much, whatever they are of.
+    assert plan_budget(with_target).events(2_500) == plan_budget(plan).events(2_500)
+    assert "has_target" not in plan.canonical_json
 
 
 @pytest.mark.parametrize(("columns", "candidates", "pairs"), [(1, 0, 0), (2, 0, 1), (3, 0, 3), (14, 91, 20)])
@@ -107,12 +131,13 @@ def test_node_and_server_compute_the_same_tables_from_what_is_public():
 
 
 def test_the_events_of_a_run_hold_every_table_once():
-    budget = plan_budget(make_plan(), records=1500.0)
+    budget = plan_budget(make_plan(has_target=True), records=1500.0)
     tables, events = budget.associations, budget.events(700)
     assert [(e.sigma, e.sensitivity, e.count) for e in events[2:4] if isinstance(e, DiscreteGaussian)] == [
         (tables.coarse.sigma, 1, tables.candidates),
-        (tables.fine.sigma, 1, tables.pairs),
+        (tables.fine.sigma, 1, tables.pairs + tables.triples),
     ]
+    assert tables.triples > 0
     assert not is_within((*events, *tables.fine_events()), events)
     assert not is_within((*events, *tables.coarse_events()), events)
 

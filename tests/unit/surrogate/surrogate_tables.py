@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from aevorium.encoding.associations import Associations, TableDesign, count_pairs
+from aevorium.encoding.associations import Associations, TableDesign, count_tables
 from aevorium.encoding.encoder import TableEncoder
 from aevorium.encoding.statistics import TableStatistics, count_cells
 from aevorium.schema.table import TableSchema
@@ -81,6 +81,6 @@ def make_tables(
     rng: np.random.Generator,
 ) -> Associations:
     design = TableDesign(cells=cells, pairs=tuple(pairs))
-    exact = count_pairs(frame, SCHEMA, bins=BINS, design=design)
+    exact = count_tables(frame, SCHEMA, bins=BINS, design=design)
     noisy = np.round(exact + rng.normal(0, sigma, len(exact))).astype(np.int64)
     return Associations.from_sum(noisy, design, noise=sigma)

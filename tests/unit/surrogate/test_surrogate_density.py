@@ -5,12 +5,14 @@ from __future__ import annotations
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 import pytest
 from surrogate_tables import BINS, SCHEMA, make_encoder, make_frame, make_tables
 
-from aevorium.encoding.associations import TableDesign, count_pairs
+from aevorium.encoding.associations import Associations, TableDesign, count_tables
 from aevorium.encoding.encoder import ColumnCode, TableEncoder
 from aevorium.encoding.grid import table_grids
+from aevorium.encoding.statistics import TableStatistics, count_cells
 from aevorium.schema.table import TableSchema
 from aevorium.surrogate.cells import cut_columns, number_of_cells
 from aevorium.surrogate.density import Surrogate, fit_surrogate
@@ -76,7 +78,7 @@ def test_less_noise_or_more_records_make_finer_cells():
 def test_the_mixture_recovers_every_table_it_was_given(surrogate: Surrogate):
     frame, names = make_frame(20_000, seed=3), list(SCHEMA.measured)
     design = TableDesign(cells=dict(surrogate.cells), pairs=PAIRS)
-    counts = count_pairs(frame, SCHEMA, bins=BINS, design=design) / len(frame)
+    counts = count_tables(frame, SCHEMA, bins=BINS, design=design) / len(frame)
     start = 0
     for (first, second), (rows, columns) in zip(PAIRS, design.shapes, strict=True):
         true = counts[start : start + rows * columns].reshape(rows, columns)
@@ -120,3 +122,40 @@ def test_without_two_way_tables_columns_are_independent_and_as_released():
         frame["age"].quantile([0.25, 0.5, 0.75]).to_numpy(), abs=4
     )
     assert abs(np.corrcoef(rows["age"], rows["ill"] == "yes")[0, 1]) < 0.03
+
+
+_PARITY = TableSchema.from_toml(
+    'name = "p"\ntarget = "t"\n'
+    + "".join(f'[columns.{name}]\nkind = "categorical"\ncategories = ["0", "1"]\n' for name in "abt"),
+    source="test",
+)
+
+
+@pytest.mark.parametrize("has_triple", [True, False])
+def test_what_two_columns_say_together_of_a_third_comes_from_their_triple_alone(has_triple: bool):
+    """t is whether a and b differ: every pair of columns is independent."""
+    rng = np.random.default_rng(5)
+    bits = rng.integers(0, 2, (20_000, 2))
+    codes = np.column_stack([bits, bits[:, 0] ^ bits[:, 1]])
+    frame = pd.DataFrame(
+        {name: pd.Categorical.from_codes(codes[:, place], ["0", "1"]) for place, name in enumerate("abt")}
+    )
+    cells = dict.fromkeys("abt", (0, 1))
+    triple = {"triples": (("a", "b", "t"),), "thirds": {"t": (0, 1)}} if has_triple else {}
+    design = TableDesign(cells=cells, pairs=tuple(combinations("abt", 2)), **triple)
+    counts = count_tables(frame, _PARITY, bins=BINS, design=design)
+    statistics = TableStatistics.from_sum(count_cells(frame, _PARITY, bins=BINS), _PARITY, bins=BINS, noise=0.0)
+    fitted = fit_surrogate(
+        TableEncoder.fit(statistics, _PARITY, total=20_000),
+        _PARITY,
+        cells=cells,
+        tables=[Associations.from_sum(counts, design, noise=0.0)],
+        total=20_000,
+        noise=0.0,
+        seed=0,
+        advance=lambda done, steps: None,
+    )
+    rows = fitted.rows(10_000, generator=np.random.default_rng(1)).codes
+    agrees = (rows[:, 2] == (rows[:, 0] ^ rows[:, 1])).mean()
+    # One half by chance, with a standard error of .005.
+    assert agrees > 0.95 if has_triple else agrees == pytest.approx(0.5, abs=0.05)

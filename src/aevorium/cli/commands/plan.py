@@ -134,7 +134,7 @@ def plan(
                 "nodes": len(row.plan.nodes),
                 "records": row.records,
                 "cell_noise": row.cell_noise,
-                "pairs": row.pairs,
+                "tables": row.tables,
                 "noise_multiplier": row.noise_multiplier,
                 "sampling_rate": row.sampling_rate,
                 "steps": row.steps,
@@ -156,7 +156,7 @@ def _changes(texts: list[str]) -> list[tuple[str, str]]:
 def _show(variations: Sequence[Variation], *, console: Console) -> None:
     if not variations:
         return
-    headings = ("what if", "ε", "nodes", "records", "cell noise*", "pairs", "DP-SGD noise", "q", "steps")
+    headings = ("what if", "ε", "nodes", "records", "cell noise*", "tables", "DP-SGD noise", "q", "steps")
     rows = [
         (
             row.change or "as asked",
@@ -164,7 +164,7 @@ def _show(variations: Sequence[Variation], *, console: Console) -> None:
             str(len(row.plan.nodes)),
             f"{row.records:,}",
             f"{100 * row.cell_noise:.1f} %",
-            str(row.pairs),
+            str(row.tables),
             *(
                 (f"{row.noise_multiplier:.3g}", f"{row.sampling_rate:.3g}", f"{row.steps:,}")
                 if row.steps
