@@ -2,8 +2,9 @@
 
 A continuous value x becomes z = Φ⁻¹(u), with u = F(x) for the denoised distribution F. A bin that holds a spike (a
 point, a whole number) covers an interval of u, in which u is drawn uniformly, so z is close to N(0, 1) whatever the
-column looks like; the way back is exact for points and whole numbers. A missing value is a state of its own: a
-two-state column says so, and z is noise. A categorical column becomes the number of its state; missing is one more.
+column looks like; the way back is exact for points, whole numbers, and round numbers inside a bin that many records
+share (`spikes`). A missing value is a state of its own: a two-state column says so, and z is noise. A categorical
+column becomes the number of its state; missing is one more.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from scipy.special import ndtr, ndtri
 
 from aevorium.encoding.denoise import denoise_histogram, project_to_total
 from aevorium.encoding.grid import ColumnGrid, column_grid
+from aevorium.encoding.spikes import Spike, find_spikes, in_bin, spike_problem, within_bin
 from aevorium.encoding.statistics import TableStatistics
 from aevorium.errors import ArtefactError
 from aevorium.schema.table import Categorical, TableSchema
@@ -53,6 +55,7 @@ class ColumnCode(BaseModel):
 
     shares: tuple[float, ...] = Field(description="Share of each bin or category among present values; sums to 1.")
     missing: float | None = Field(description="Share of missing values; null if the schema allows none.")
+    spikes: tuple[Spike, ...] = Field(default=(), description="Values inside bins that many records share.")
 
 
 class TableEncoder(BaseModel):
@@ -120,6 +123,9 @@ class TableEncoder(BaseModel):
                 return f"its shares of {name!r} are not one for each state"
             if not np.isfinite(shares).all() or (shares < 0).any() or not 0.999 < shares.sum() < 1.001:
                 return f"its shares of {name!r} are no distribution"
+            wrong = spike_problem(code.spikes, grid)
+            if wrong is not None:
+                return f"its spikes of {name!r} {wrong}"
             if (code.missing is None) == column.missing or not 0 <= (code.missing or 0.0) <= 1:
                 return f"its share of missing values of {name!r} does not fit the schema"
         return None
@@ -256,13 +262,15 @@ class TableEncoder(BaseModel):
         self, present: NDArray[np.float64], name: str, grid: ColumnGrid, *, generator: np.random.Generator
     ) -> NDArray[np.float64]:
         index = grid.locate(present)
-        within = generator.random(len(present))
+        drawn = generator.random(len(present))
+        within = drawn.copy()
         low, width = grid.low[index], grid.high[index] - grid.low[index]
         if not grid.integer:
             inside = width > 0
             within[inside] = (present[inside] - low[inside]) / width[inside]
         else:
             within = (present + within - 0.5 - low) / width
+        within = within_bin(present, within, index, spikes=self.columns[name].spikes, grid=grid, drawn=drawn)
         ends = self.ends(name)
         u = ends[index] + within * (ends[index + 1] - ends[index])
         return np.asarray(ndtri(np.clip(u, _EDGE, 1 - _EDGE)))
@@ -273,13 +281,15 @@ class TableEncoder(BaseModel):
         index = np.clip(np.searchsorted(ends, u, side="right") - 1, 0, grid.states - 1)
         share = ends[index + 1] - ends[index]
         within = np.divide(u - ends[index], share, out=np.zeros_like(u), where=share > 0)
-        value = grid.low[index] + np.clip(within, 0.0, 1.0) * (grid.high[index] - grid.low[index])
+        value = in_bin(np.clip(within, 0.0, 1.0), index, spikes=self.columns[name].spikes, grid=grid)
         return np.asarray(np.round(value) if grid.integer else value, dtype=np.float64)
 
 
 def _code(shares: NDArray[np.float64], before: ColumnCode) -> ColumnCode:
     present, missing = (shares, None) if before.missing is None else (shares[:-1], float(shares[-1]))
-    return ColumnCode(shares=tuple(float(share) for share in present / present.sum()), missing=missing)
+    return before.model_copy(
+        update={"shares": tuple(float(share) for share in present / present.sum()), "missing": missing}
+    )
 
 
 def _stack(
@@ -294,6 +304,7 @@ def _stack(
 
 def _fit_column(grid: ColumnGrid, counts: NDArray[np.int64], *, noise: float, total: float) -> ColumnCode:
     missing: float | None = None
+    spikes: tuple[Spike, ...] = ()
     present = total
     if grid.missing:
         missing = float(np.clip(counts[grid.states] / total, 0.0, 1.0 - 1.0 / max(total, 2.0)))
@@ -305,4 +316,5 @@ def _fit_column(grid: ColumnGrid, counts: NDArray[np.int64], *, noise: float, to
         shares = denoise_histogram(cells, noise=noise)
         shares = shares / shares.sum() if shares.sum() > 0 else np.full(len(cells), 1 / len(cells))
         shares = (1 - _FLOOR) * shares + _FLOOR / len(shares)
-    return ColumnCode(shares=tuple(float(share) for share in shares / shares.sum()), missing=missing)
+        spikes = find_spikes(counts[: grid.states], grid, noise=noise)
+    return ColumnCode(shares=tuple(float(share) for share in shares / shares.sum()), missing=missing, spikes=spikes)
