@@ -331,12 +331,12 @@ def _fit_bins(
     grid: ColumnGrid, cells: NDArray[np.float64], *, noise: float, present: float
 ) -> tuple[NDArray[np.float64], tuple[Spike, ...]]:
     only = holds_all(cells, noise=noise, total=present)
-    lattice = None if only is not None else find_lattice(cells, grid, noise=noise)
     if only is not None:
         shares, spikes = np.eye(len(cells))[only], constant_spike(grid, only)
-    elif lattice is not None:
-        shares, spikes = lattice.denoise(cells, noise=noise), lattice.spikes(grid)
     else:
         shares, spikes = denoise_histogram(cells, noise=noise), find_spikes(cells, grid, noise=noise)
+        lattice = find_lattice(cells, grid, noise=noise)
+        if lattice is not None:
+            shares, spikes = lattice.denoise(cells, noise=noise), lattice.spikes(grid, standing=spikes)
     shares = shares / shares.sum() if shares.sum() > 0 else np.full(len(cells), 1 / len(cells))
     return (1 - _FLOOR) * shares + _FLOOR / len(shares), spikes

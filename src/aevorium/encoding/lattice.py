@@ -67,14 +67,26 @@ class Lattice:
                 shares[alike] = denoise_histogram(counts[alike], noise=noise)
         return shares
 
-    def spikes(self, grid: ColumnGrid) -> tuple[Spike, ...]:
-        """A spike at each of its values."""
+    def spikes(self, grid: ColumnGrid, *, standing: tuple[Spike, ...]) -> tuple[Spike, ...]:
+        """A spike at each of its values.
+
+        Args:
+            grid: The column's grid.
+            standing: What `find_spikes` says. Of the numbers of a bin that stands out it tells which one is frequent.
+        """
         homes = grid.locate(self.values)
         share = 1.0 if self.is_everything else self.share
         on = share * self.step * self.held[homes]
         off = (1 - share) * (grid.high - grid.low)[homes]
-        parts = np.minimum(on / (on + off), MOST_SHARE) / self.held[homes]
-        return tuple(Spike(value=float(v), share=float(part)) for v, part in zip(self.values, parts, strict=True))
+        parts = on / (on + off) / self.held[homes]
+        for spike in standing:
+            shared = homes == grid.locate(np.array([spike.value]))[0]
+            if spike.value in self.values[shared]:
+                parts[shared] = (1 - spike.share) * parts[shared] + spike.share * (self.values[shared] == spike.value)
+        return tuple(
+            Spike(value=float(value), share=float(MOST_SHARE * part))
+            for value, part in zip(self.values, parts, strict=True)
+        )
 
 
 def find_lattice(counts: NDArray[np.float64], grid: ColumnGrid, *, noise: float) -> Lattice | None:

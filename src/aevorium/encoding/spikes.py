@@ -63,24 +63,21 @@ def find_spikes(counts: NDArray[np.floating], grid: ColumnGrid, *, noise: float)
 def holds_all(counts: NDArray[np.floating], *, noise: float, total: float) -> int | None:
     """The bin that holds all records as far as the noise lets see, or None.
 
-    A bin with the bulk of a peak has neighbours that show; so all of the rest has to be within the noise, and what the
-    neighbours hold as well.
+    The rest of a peak is most likely beside its bin, so the neighbours' counts are added to what the bin lacks. A
+    column that is narrower than a bin looks the same as a constant one, and is taken for one.
 
     Args:
         counts: Noisy counts of a continuous column's bins, [bins].
         noise: Standard deviation of the noise in each of them.
-        total: The number of present values, an estimate with about the same error.
+        total: The number of present values, an estimate with no more than a bin's noise.
     """
     place = int(np.argmax(counts))
-    others = np.delete(counts, place)
-    beside = counts[max(place - 2, 0) : place + 3].sum() - counts[place]
-    is_alone = (
-        counts[place] > 2 * _SURE * noise
-        and others.max(initial=0.0) <= _SURE * noise
-        and beside <= 3 * 2 * noise
-        and total - counts[place] <= 3 * math.sqrt(2) * noise
-    )
-    return place if is_alone else None
+    most = counts[place]
+    beside = counts[max(place - 1, 0) : place + 2].sum() - most
+    # The noise of the total, of the bin, and of its two neighbours.
+    rest, error = total - most + beside, noise * math.sqrt(4)
+    others = np.delete(counts, place).max(initial=0.0)
+    return place if most > 2 * _SURE * noise and others <= _SURE * noise and rest <= 3 * error else None
 
 
 def constant_spike(grid: ColumnGrid, place: int) -> tuple[Spike, ...]:
