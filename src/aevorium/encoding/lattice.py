@@ -30,7 +30,7 @@ _SURE = 6.0
 _LEAST_SHARE, _MOST_RECORDS = 0.5, 0.95
 """Of the records at least this part are on the lattice; a coarse lattice with nearly all goes before a finer one."""
 
-_LEAST_PLACES = 6.0
+_LEAST_PLACES, _LEAST_GAPS = 6.0, 4.0
 """Over so many numbers of the lattice the records are spread, at least, and in so many bins some lack: a peak or a gap
 is no lattice."""
 
@@ -146,7 +146,7 @@ def _judge(
     lacking = np.where(inner, np.maximum(if_spread - if_lattice, 0.0), 0.0)
     variance = noise**2 + np.maximum(if_spread, 1.0)
     evidence = lacking**2 / variance
-    if _effective(evidence) < _LEAST_PLACES or _effective(if_lattice * inner) < _LEAST_PLACES:
+    if _effective(evidence) < _LEAST_GAPS or _effective(if_lattice * inner) < _LEAST_PLACES:
         return None
     share = float((lacking * (if_spread - counts) / variance).sum() / evidence.sum())
     error = float(1 / np.sqrt(evidence.sum()))
