@@ -2,8 +2,9 @@
 
 A continuous value x becomes z = Φ⁻¹(u), with u = F(x) for the denoised distribution F. A bin that holds a spike (a
 point, a whole number) covers an interval of u, in which u is drawn uniformly, so z is close to N(0, 1) whatever the
-column looks like; the way back is exact for points and whole numbers. A missing value is a state of its own: a
-two-state column says so, and z is noise. A categorical column becomes the number of its state; missing is one more.
+column looks like; the way back is exact for points, whole numbers, and round numbers inside a bin that many records
+share (`spikes`). A missing value is a state of its own: a two-state column says so, and z is noise. A categorical
+column becomes the number of its state; missing is one more.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from scipy.special import ndtr, ndtri
 
 from aevorium.encoding.denoise import denoise_histogram, project_to_total
 from aevorium.encoding.grid import ColumnGrid, column_grid
+from aevorium.encoding.lattice import find_lattice
+from aevorium.encoding.spikes import Spike, constant_spike, cut_at_spikes, find_spikes, holds_all, spike_problem
 from aevorium.encoding.statistics import TableStatistics
 from aevorium.errors import ArtefactError
 from aevorium.schema.table import Categorical, TableSchema
@@ -53,6 +56,7 @@ class ColumnCode(BaseModel):
 
     shares: tuple[float, ...] = Field(description="Share of each bin or category among present values; sums to 1.")
     missing: float | None = Field(description="Share of missing values; null if the schema allows none.")
+    spikes: tuple[Spike, ...] = Field(default=(), description="Values inside bins that many records share, ascending.")
 
 
 class TableEncoder(BaseModel):
@@ -60,7 +64,7 @@ class TableEncoder(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: int = Field(default=1, description="Version of this file's format.")
+    schema_version: int = Field(default=2, ge=1, le=2, description="Version of this file's format; 1 has no spikes.")
     schema_hash: str = Field(description="Content hash of the table's schema.")
     bins: int = Field(ge=1, description="The number of bins that the grids were made with.")
     columns: dict[str, ColumnCode] = Field(description="The measured columns, in schema order.")
@@ -120,6 +124,9 @@ class TableEncoder(BaseModel):
                 return f"its shares of {name!r} are not one for each state"
             if not np.isfinite(shares).all() or (shares < 0).any() or not 0.999 < shares.sum() < 1.001:
                 return f"its shares of {name!r} are no distribution"
+            wrong = spike_problem(code.spikes, grid)
+            if wrong is not None:
+                return f"its spikes of {name!r} {wrong}"
             if (code.missing is None) == column.missing or not 0 <= (code.missing or 0.0) <= 1:
                 return f"its share of missing values of {name!r} does not fit the schema"
         return None
@@ -249,12 +256,12 @@ class TableEncoder(BaseModel):
 
     def ends(self, name: str) -> NDArray[np.float64]:
         """F at the bins' ends, from 0 to 1; [bins + 1]."""
-        ends = np.concatenate([[0.0], np.cumsum(self.columns[name].shares)])
-        return np.asarray(ends / ends[-1], dtype=np.float64)
+        return _distribution(np.array(self.columns[name].shares))
 
     def _to_normal(
         self, present: NDArray[np.float64], name: str, grid: ColumnGrid, *, generator: np.random.Generator
     ) -> NDArray[np.float64]:
+        grid, ends = self._finest(name, grid)
         index = grid.locate(present)
         within = generator.random(len(present))
         low, width = grid.low[index], grid.high[index] - grid.low[index]
@@ -263,23 +270,36 @@ class TableEncoder(BaseModel):
             within[inside] = (present[inside] - low[inside]) / width[inside]
         else:
             within = (present + within - 0.5 - low) / width
-        ends = self.ends(name)
         u = ends[index] + within * (ends[index + 1] - ends[index])
         return np.asarray(ndtri(np.clip(u, _EDGE, 1 - _EDGE)))
 
     def _from_normal(self, z: NDArray[np.floating], name: str, grid: ColumnGrid) -> NDArray[np.float64]:
+        grid, ends = self._finest(name, grid)
         u = ndtr(np.asarray(z, dtype=np.float64))
-        ends = self.ends(name)
         index = np.clip(np.searchsorted(ends, u, side="right") - 1, 0, grid.states - 1)
         share = ends[index + 1] - ends[index]
         within = np.divide(u - ends[index], share, out=np.zeros_like(u), where=share > 0)
         value = grid.low[index] + np.clip(within, 0.0, 1.0) * (grid.high[index] - grid.low[index])
         return np.asarray(np.round(value) if grid.integer else value, dtype=np.float64)
 
+    def _finest(self, name: str, grid: ColumnGrid) -> tuple[ColumnGrid, NDArray[np.float64]]:
+        """The grid with a bin of its own for each spike, and F at the bins' ends."""
+        code = self.columns[name]
+        finest, shares = cut_at_spikes(grid, np.array(code.shares), code.spikes)
+        return finest, _distribution(shares)
+
+
+def _distribution(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """F at the bins' ends, from 0 to 1; [bins + 1]."""
+    ends = np.concatenate([[0.0], np.cumsum(shares)])
+    return np.asarray(ends / ends[-1], dtype=np.float64)
+
 
 def _code(shares: NDArray[np.float64], before: ColumnCode) -> ColumnCode:
     present, missing = (shares, None) if before.missing is None else (shares[:-1], float(shares[-1]))
-    return ColumnCode(shares=tuple(float(share) for share in present / present.sum()), missing=missing)
+    return before.model_copy(
+        update={"shares": tuple(float(share) for share in present / present.sum()), "missing": missing}
+    )
 
 
 def _stack(
@@ -294,6 +314,7 @@ def _stack(
 
 def _fit_column(grid: ColumnGrid, counts: NDArray[np.int64], *, noise: float, total: float) -> ColumnCode:
     missing: float | None = None
+    spikes: tuple[Spike, ...] = ()
     present = total
     if grid.missing:
         missing = float(np.clip(counts[grid.states] / total, 0.0, 1.0 - 1.0 / max(total, 2.0)))
@@ -302,7 +323,20 @@ def _fit_column(grid: ColumnGrid, counts: NDArray[np.int64], *, noise: float, to
     if grid.categories:
         shares = project_to_total(cells, total=present) / present
     else:
-        shares = denoise_histogram(cells, noise=noise)
-        shares = shares / shares.sum() if shares.sum() > 0 else np.full(len(cells), 1 / len(cells))
-        shares = (1 - _FLOOR) * shares + _FLOOR / len(shares)
-    return ColumnCode(shares=tuple(float(share) for share in shares / shares.sum()), missing=missing)
+        shares, spikes = _fit_bins(grid, cells, noise=noise, present=present)
+    return ColumnCode(shares=tuple(float(share) for share in shares / shares.sum()), missing=missing, spikes=spikes)
+
+
+def _fit_bins(
+    grid: ColumnGrid, cells: NDArray[np.float64], *, noise: float, present: float
+) -> tuple[NDArray[np.float64], tuple[Spike, ...]]:
+    only = holds_all(cells, noise=noise, total=present)
+    if only is not None:
+        shares, spikes = np.eye(len(cells))[only], constant_spike(grid, only)
+    else:
+        shares, spikes = denoise_histogram(cells, noise=noise), find_spikes(cells, grid, noise=noise)
+        lattice = find_lattice(cells, grid, noise=noise)
+        if lattice is not None:
+            shares, spikes = lattice.denoise(cells, noise=noise), lattice.spikes(grid, standing=spikes)
+    shares = shares / shares.sum() if shares.sum() > 0 else np.full(len(cells), 1 / len(cells))
+    return (1 - _FLOOR) * shares + _FLOOR / len(shares), spikes

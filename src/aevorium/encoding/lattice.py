@@ -1,0 +1,161 @@
+"""Columns whose values nearly all lie on a lattice of round numbers: weights in whole kilograms, doses in steps of 2.5.
+
+Bins of a width near the lattice's step hold one number of it, or none, or two. If those that hold fewer than their
+width lets expect also have fewer records, all along the column, then its values are those of the lattice. Where the
+bins are several steps wide, or each of them holds equally many numbers, a histogram cannot tell. What is found is
+post-processing of noisy counts: free of charge.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aevorium.encoding.denoise import denoise_histogram
+from aevorium.encoding.grid import ColumnGrid
+from aevorium.encoding.spikes import MOST_SHARE, Spike
+
+__all__ = ["Lattice", "find_lattice"]
+
+_STEPS = (10, 20, 25, 50)
+"""Tenths of a power of ten that people round to."""
+
+_SURE = 6.0
+"""Standard deviations, of privacy noise and chance together, by which records must lack where the lattice has none."""
+
+_LEAST_SHARE, _MOST_RECORDS = 0.5, 0.95
+"""Of the records at least this part are on the lattice; a coarse lattice with nearly all goes before a finer one."""
+
+_LEAST_PLACES, _LEAST_GAPS = 6.0, 4.0
+"""Over so many numbers of the lattice the records are spread, at least, and in so many bins some lack: a peak or a gap
+is no lattice."""
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Multiples of a round number, on which a part of the records lies. Safe to release.
+
+    Attributes:
+        values: Those within the column's inner bins, ascending.
+        step: How far apart they are.
+        held: How many of them each bin holds, int64 [bins].
+        share: Share of the records on them.
+        error: Its standard error.
+    """
+
+    values: NDArray[np.float64]
+    step: float
+    held: NDArray[np.int64]
+    share: float
+    error: float
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether all records may be on it."""
+        return self.share + 2 * self.error >= 1
+
+    def denoise(self, counts: NDArray[np.float64], *, noise: float) -> NDArray[np.float64]:
+        """Denoised counts: smooth among the bins that hold equally many numbers, and not from these to others."""
+        shares = np.zeros(len(counts))
+        for held in np.unique(self.held):
+            alike = self.held == held
+            if held > 0 or not self.is_everything:
+                shares[alike] = denoise_histogram(counts[alike], noise=noise)
+        return shares
+
+    def spikes(self, grid: ColumnGrid, *, standing: tuple[Spike, ...]) -> tuple[Spike, ...]:
+        """A spike at each of its values.
+
+        Args:
+            grid: The column's grid.
+            standing: What `find_spikes` says. Of the numbers of a bin that stands out it tells which one is frequent.
+        """
+        homes = grid.locate(self.values)
+        share = 1.0 if self.is_everything else self.share
+        on = share * self.step * self.held[homes]
+        off = (1 - share) * (grid.high - grid.low)[homes]
+        parts = on / (on + off) / self.held[homes]
+        for spike in standing:
+            shared = homes == grid.locate(np.array([spike.value]))[0]
+            if spike.value in self.values[shared]:
+                parts[shared] = (1 - spike.share) * parts[shared] + spike.share * (self.values[shared] == spike.value)
+        return tuple(
+            Spike(value=float(value), share=float(MOST_SHARE * part))
+            for value, part in zip(self.values, parts, strict=True)
+        )
+
+
+def find_lattice(counts: NDArray[np.float64], grid: ColumnGrid, *, noise: float) -> Lattice | None:
+    """Looks for a lattice among bins of even width.
+
+    Args:
+        counts: Noisy counts of a continuous column's bins, [bins].
+        grid: The column's grid.
+        noise: Standard deviation of the noise in each of them.
+    """
+    width = grid.high - grid.low
+    usual = float(np.median(width))
+    inner = (width > usual / 2) & (width < 2 * usual)
+    if usual <= (1 if grid.integer else 0) or inner.mean() < 0.9:
+        return None
+    found = [
+        (certainty, lattice)
+        for values, step in _round_numbers(grid, width=usual)
+        if (judged := _judge(counts, grid, values, step=step, inner=inner, noise=noise)) is not None
+        for certainty, lattice in [judged]
+    ]
+    complete = [pair for pair in found if pair[1].share >= _MOST_RECORDS]
+    return max(complete or found, key=lambda pair: pair[0], default=(0.0, None))[1]
+
+
+def _round_numbers(grid: ColumnGrid, *, width: float) -> Iterator[tuple[NDArray[np.float64], float]]:
+    """Lattices with no more than two numbers to a bin, and no fewer than six in all."""
+    low, high = float(grid.low[0]), float(grid.high[-1])
+    for exponent in range(math.floor(math.log10(width)) - 1, math.ceil(math.log10(high - low)) + 1):
+        for leading in _STEPS:
+            step = float(f"{leading}e{exponent - 1}")
+            if step < width / 2 or step * _LEAST_PLACES > high - low or (grid.integer and step % 1):
+                continue
+            multiples = range(math.ceil(low / step), math.floor(high / step) + 1)
+            # Decimals are read, not computed: a value must be the very number that a file holds.
+            yield np.array([float(f"{multiple * leading}e{exponent - 1}") for multiple in multiples]), step
+
+
+def _judge(
+    counts: NDArray[np.float64],
+    grid: ColumnGrid,
+    values: NDArray[np.float64],
+    *,
+    step: float,
+    inner: NDArray[np.bool_],
+    noise: float,
+) -> tuple[float, Lattice] | None:
+    """How certain it is that records lack where the lattice has no numbers, and the lattice; None if it is not."""
+    width = grid.high - grid.low
+    middle = (grid.low + grid.high) / 2
+    homes = grid.locate(values)
+    held = np.bincount(homes, minlength=len(width)) * inner
+    kernel = np.exp(-0.5 * ((middle[:, None] - middle[inner]) / max(step, 2 * float(np.median(width)))) ** 2)
+    smooth = np.maximum(kernel @ counts[inner], 0.0)
+    if_spread = smooth * width / (kernel @ width[inner])
+    if_lattice = smooth * step * held / np.maximum(step * (kernel @ held[inner]), 1e-12)
+    lacking = np.where(inner, np.maximum(if_spread - if_lattice, 0.0), 0.0)
+    variance = noise**2 + np.maximum(if_spread, 1.0)
+    evidence = lacking**2 / variance
+    if _effective(evidence) < _LEAST_GAPS or _effective(if_lattice * inner) < _LEAST_PLACES:
+        return None
+    share = float((lacking * (if_spread - counts) / variance).sum() / evidence.sum())
+    error = float(1 / np.sqrt(evidence.sum()))
+    if share < max(_LEAST_SHARE, _SURE * error):
+        return None
+    kept = inner[homes]
+    return share / error, Lattice(values=values[kept], step=step, held=held, share=min(share, 1.0), error=error)
+
+
+def _effective(weights: NDArray[np.float64]) -> float:
+    """How many even weights are as uneven as these: (Σw)² / Σw² (Kish 1965)."""
+    return float(weights.sum() ** 2 / max((weights**2).sum(), 1e-300))

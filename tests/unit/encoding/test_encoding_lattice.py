@@ -1,0 +1,106 @@
+"""Columns on a lattice of round numbers: found where bins can show it, kept, and not seen where there is none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from aevorium.encoding.encoder import TableEncoder
+from aevorium.encoding.grid import column_grid
+from aevorium.encoding.lattice import find_lattice
+from aevorium.encoding.statistics import TableStatistics, count_cells
+from aevorium.schema.table import TableSchema
+
+
+def _schema(low: float, high: float, *, integer: bool = False) -> TableSchema:
+    column = {"kind": "continuous", "min": low, "max": high, "integer": integer}
+    return TableSchema.model_validate({"name": "t", "columns": {"x": column}})
+
+
+def _made(values: np.ndarray, schema: TableSchema, *, bins: int, noise: float, rows: int = 20_000) -> np.ndarray:
+    counts = count_cells(pd.DataFrame({"x": values}), schema, bins=bins)
+    noisy = counts + np.round(np.random.default_rng(0).normal(0, noise, len(counts))).astype(np.int64)
+    statistics = TableStatistics.from_sum(noisy, schema, bins=bins, noise=noise)
+    encoder = TableEncoder.fit(statistics, schema, total=len(values))
+    assert encoder.problem(schema, bins=bins) is None
+    z = np.random.default_rng(1).standard_normal((rows, 1)).astype(np.float32)
+    return encoder.decode(z, np.empty((rows, 0), np.int64), schema)["x"].to_numpy()
+
+
+def _is_multiple(values: np.ndarray, step: float) -> np.ndarray:
+    return np.isclose(values / step, np.round(values / step), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("step", "bins"), [(1, 331), (1, 240 * 4 // 5), (2, 331), (2.5, 150), (5, 61), (10, 61), (20, 150), (0.5, 331)]
+)
+@pytest.mark.parametrize("noise", [0.0, 35.0])
+def test_values_on_a_lattice_stay_on_it(step: float, bins: int, noise: float) -> None:
+    """Bins wider than a step, narrower, and much narrower; one of a hundred records lies elsewhere."""
+    rng = np.random.default_rng(3)
+    spread = np.clip(rng.normal(90, 30, 60_000), 10, 250)
+    values = np.where(rng.random(len(spread)) < 0.01, spread, np.round(spread / step) * step)
+    schema = _schema(10, 250)
+    made = _made(np.clip(values, 10, 250), schema, bins=bins, noise=noise)
+    assert _is_multiple(made, step).mean() > 0.97
+    assert len(np.unique(made)) > 120 / step
+    levels = np.arange(0, 260, max(10, 2 * step)) + 0.1
+    difference = np.searchsorted(np.sort(made), levels) / len(made) - np.searchsorted(np.sort(values), levels) / len(
+        values
+    )
+    assert np.abs(difference).max() < 0.02
+
+
+def test_frequent_numbers_of_a_lattice_stay_frequent() -> None:
+    """Two tenths share some of the bins: the one that stands out is that with the rounder number."""
+    rng = np.random.default_rng(5)
+    values = np.where(rng.random(9_000) < 0.4, np.round(rng.gamma(2, 1, 9_000)), np.round(rng.gamma(2, 1, 9_000), 1))
+    values = np.clip(values, -5, 10)
+    made = _made(values, _schema(-5, 10), bins=120, noise=5.0)
+    assert _is_multiple(made, 0.1).mean() > 0.98
+    for number in (1, 2, 3):
+        assert (np.isclose(made, number)).mean() == pytest.approx((values == number).mean(), abs=0.02)
+
+
+def test_whole_numbers_in_wide_bins_stay_on_a_lattice() -> None:
+    rng = np.random.default_rng(6)
+    values = np.clip(np.round(rng.normal(2_500, 600, 20_000) / 50) * 50, 100, 5_000)
+    made = _made(values, _schema(100, 5_000, integer=True), bins=130, noise=5.0)
+    assert _is_multiple(made, 50).mean() > 0.98
+
+
+def test_half_of_the_records_on_a_lattice_are_enough() -> None:
+    rng = np.random.default_rng(7)
+    spread = np.clip(rng.normal(120, 20, 40_000), 60, 260)
+    values = np.where(rng.random(len(spread)) < 0.3, spread, np.round(spread, -1))
+    made = _made(values, _schema(60, 260), bins=120, noise=10.0)
+    assert _is_multiple(made, 10).mean() == pytest.approx(0.7, abs=0.04)
+
+
+def test_nothing_is_guessed_where_bins_cannot_tell() -> None:
+    """Each bin holds two multiples, or one: values spread evenly would look the same."""
+    rng = np.random.default_rng(8)
+    values = np.clip(np.round(rng.normal(50, 12, 50_000)), 0, 100)
+    for bins in (50, 100):
+        made = _made(values, _schema(0, 100), bins=bins, noise=0.0)
+        assert _is_multiple(made, 1).mean() < 0.1
+
+
+@pytest.mark.parametrize("noise", [0.0, 20.0])
+def test_peaks_and_gaps_are_no_lattice(noise: float) -> None:
+    """A peak at a round number, two peaks, and a range without records."""
+    schema = _schema(0, 100)
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        for values in (
+            rng.normal(50, 10 ** rng.uniform(-1, 1), 20_000),
+            np.concatenate([rng.normal(40, 2, 9_000), rng.normal(60, 2, 9_000)]),
+            np.concatenate([rng.uniform(10, 42, 9_000), rng.uniform(47, 80, 9_000)]),
+            rng.choice([20.0, 50.0, 70.0], 9_000) + rng.normal(0, 0.3, 9_000),
+        ):
+            for bins in (24, 61, 140, 400):
+                grid = column_grid(schema.measured["x"], bins=bins)
+                counts = np.bincount(grid.locate(np.clip(values, 0, 100)), minlength=grid.states)
+                noisy = counts + np.round(rng.normal(0, noise, grid.states))
+                assert find_lattice(noisy, grid, noise=noise) is None, bins
