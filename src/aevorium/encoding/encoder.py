@@ -57,6 +57,9 @@ class ColumnCode(BaseModel):
     shares: tuple[float, ...] = Field(description="Share of each bin or category among present values; sums to 1.")
     missing: float | None = Field(description="Share of missing values; null if the schema allows none.")
     spikes: tuple[Spike, ...] = Field(default=(), description="Values inside bins that many records share, ascending.")
+    is_constant: bool = Field(
+        default=False, description="Whether one bin has every number; those of others are encoded as if in it."
+    )
 
 
 class TableEncoder(BaseModel):
@@ -246,7 +249,9 @@ class TableEncoder(BaseModel):
             ends = self.ends(name)
             absent = index == len(ends) - 1
             z, inside = generator.standard_normal(rows), index[~absent]
-            u = ends[inside] + generator.random(len(inside)) * (ends[inside + 1] - ends[inside])
+            u, share = generator.random(len(inside)), ends[inside + 1] - ends[inside]
+            # In a constant column, rows of the other cells are rows of the only one.
+            u = np.where(share > 0, ends[inside] + u * share, u)
             z[~absent] = ndtri(np.clip(u, _EDGE, 1 - _EDGE))
             values.append(z)
             observed.append(~absent)
@@ -297,9 +302,9 @@ def _distribution(shares: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _code(shares: NDArray[np.float64], before: ColumnCode) -> ColumnCode:
     present, missing = (shares, None) if before.missing is None else (shares[:-1], float(shares[-1]))
-    return before.model_copy(
-        update={"shares": tuple(float(share) for share in present / present.sum()), "missing": missing}
-    )
+    # A constant stays one: what a fit to noisy tables puts elsewhere is noise.
+    changed = before.shares if before.is_constant else tuple(float(share) for share in present / present.sum())
+    return before.model_copy(update={"shares": changed, "missing": missing})
 
 
 def _stack(
@@ -314,29 +319,31 @@ def _stack(
 
 def _fit_column(grid: ColumnGrid, counts: NDArray[np.int64], *, noise: float, total: float) -> ColumnCode:
     missing: float | None = None
-    spikes: tuple[Spike, ...] = ()
     present = total
     if grid.missing:
         missing = float(np.clip(counts[grid.states] / total, 0.0, 1.0 - 1.0 / max(total, 2.0)))
         present = total * (1.0 - missing)
     cells = counts[: grid.states].astype(np.float64)
     if grid.categories:
-        shares = project_to_total(cells, total=present) / present
-    else:
-        shares, spikes = _fit_bins(grid, cells, noise=noise, present=present)
+        return _column_code(project_to_total(cells, total=present), missing=missing)
+    only = holds_all(cells, noise=noise, total=present)
+    if only is not None:
+        code = _column_code(np.eye(len(cells))[only], missing=missing, spikes=constant_spike(grid, only))
+        return code.model_copy(update={"is_constant": True})
+    shares, spikes = _fit_bins(grid, cells, noise=noise)
+    return _column_code(shares, missing=missing, spikes=spikes)
+
+
+def _column_code(shares: NDArray[np.float64], *, missing: float | None, spikes: tuple[Spike, ...] = ()) -> ColumnCode:
     return ColumnCode(shares=tuple(float(share) for share in shares / shares.sum()), missing=missing, spikes=spikes)
 
 
 def _fit_bins(
-    grid: ColumnGrid, cells: NDArray[np.float64], *, noise: float, present: float
+    grid: ColumnGrid, cells: NDArray[np.float64], *, noise: float
 ) -> tuple[NDArray[np.float64], tuple[Spike, ...]]:
-    only = holds_all(cells, noise=noise, total=present)
-    if only is not None:
-        shares, spikes = np.eye(len(cells))[only], constant_spike(grid, only)
-    else:
-        shares, spikes = denoise_histogram(cells, noise=noise), find_spikes(cells, grid, noise=noise)
-        lattice = find_lattice(cells, grid, noise=noise)
-        if lattice is not None:
-            shares, spikes = lattice.denoise(cells, noise=noise), lattice.spikes(grid, standing=spikes)
+    shares, spikes = denoise_histogram(cells, noise=noise), find_spikes(cells, grid, noise=noise)
+    lattice = find_lattice(cells, grid, noise=noise)
+    if lattice is not None:
+        shares, spikes = lattice.denoise(cells, noise=noise), lattice.spikes(grid, standing=spikes)
     shares = shares / shares.sum() if shares.sum() > 0 else np.full(len(cells), 1 / len(cells))
     return (1 - _FLOOR) * shares + _FLOOR / len(shares), spikes

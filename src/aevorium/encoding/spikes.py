@@ -21,7 +21,8 @@ from aevorium.encoding.grid import ColumnGrid
 __all__ = ["MOST_SHARE", "Spike", "constant_spike", "cut_at_spikes", "find_spikes", "holds_all", "spike_problem"]
 
 MOST_SHARE = 1 - 1e-5
-"""Of a bin's records at most so many are at its spikes: every value of the bin must have a place in F."""
+"""Of a bin's records at most so many are at spikes that are found, as F must increase wherever a value may lie; all of
+them are only where a column is constant."""
 
 _SURE = 5.0
 """Standard deviations, of privacy noise and chance together, by which a spike stands out."""
@@ -39,6 +40,8 @@ _ROUND = 2.0
 _MOST_IN_BIN = 4
 """Spikes for a bin, on average, that are not too many."""
 
+_ROUNDING = 1e-9
+
 
 class Spike(BaseModel):
     """One value that many records of its bin share. Safe to release."""
@@ -46,7 +49,7 @@ class Spike(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     value: float = Field(allow_inf_nan=False, description="The value: a round number.")
-    share: float = Field(gt=0, le=MOST_SHARE, description="Share of its bin's records that have it by a spike.")
+    share: float = Field(gt=0, le=1, description="Share of its bin's records that have it by a spike.")
 
 
 def find_spikes(counts: NDArray[np.floating], grid: ColumnGrid, *, noise: float) -> tuple[Spike, ...]:
@@ -88,7 +91,7 @@ def constant_spike(grid: ColumnGrid, place: int) -> tuple[Spike, ...]:
     value = _round_number(low, high, grid=grid, place=place, least=_ROUND * (high - low))
     if value is None:
         value = _round_number(low, high, grid=grid, place=place, least=0.0)
-    return () if value is None else (Spike(value=value, share=MOST_SHARE),)
+    return () if value is None else (Spike(value=value, share=1.0),)
 
 
 def _standing_out(held: NDArray[np.float64], grid: ColumnGrid, *, noise: float) -> Iterator[Spike]:
@@ -145,8 +148,7 @@ def spike_problem(spikes: tuple[Spike, ...], grid: ColumnGrid) -> str | None:
     homes = grid.locate(values)
     if any(_is_one_value(grid, place) for place in homes):
         return "lie in bins of one value"
-    # As in `Spike`; what sums of many add to it is rounding.
-    if np.bincount(homes, weights=[spike.share for spike in spikes]).max() > MOST_SHARE + 1e-9:
+    if np.bincount(homes, weights=[spike.share for spike in spikes]).max() > 1 + _ROUNDING:
         return "hold more than their bins do"
     return None
 
@@ -171,7 +173,7 @@ def cut_at_spikes(
         if not inside:
             parts.append((low, high, share))
             continue
-        rest = 1 - sum(spike.share for spike in inside)
+        rest = max(0.0, 1 - sum(spike.share for spike in inside))
         cuts = [(spike.value - half, spike.value + half, spike.share) for spike in inside]
         starts, ends = [low, *(end for _, end, _ in cuts)], [*(start for start, _, _ in cuts), high]
         between = [(start, end, 0.0) for start, end in zip(starts, ends, strict=True) if end > start]

@@ -226,7 +226,7 @@ def _with_spikes(encoder: TableEncoder, spikes: tuple[Spike, ...]) -> TableEncod
 
 
 @pytest.mark.parametrize(
-    "field", [{"share": 1.0}, {"share": 0.0}, {"share": float("nan")}, {"value": float("nan")}, {"value": float("inf")}]
+    "field", [{"share": 1.1}, {"share": 0.0}, {"share": float("nan")}, {"value": float("nan")}, {"value": float("inf")}]
 )
 def test_no_spike_is_of_impossible_numbers(field: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="validation error"):
@@ -260,3 +260,20 @@ def test_rows_of_cells_have_a_spike_s_share_of_its_bin() -> None:
     made = changed.decode(encoded.values, encoded.codes, schema)["x"]
     assert (made == 120).mean() == pytest.approx(spike.share, abs=0.01)
     assert spike.share < MOST_SHARE
+
+
+def test_a_constant_column_stays_constant_whatever_a_fit_to_noisy_tables_says() -> None:
+    schema = _schema(0, 100)
+    encoder = _fitted(np.full(500, 42.5), schema, bins=31, noise=18.6)
+    grid = column_grid(schema.measured["x"], bins=31)
+    changed = encoder.with_shares({"x": np.full(grid.states, 1 / grid.states)})
+    assert changed == encoder
+    cells = np.arange(grid.states).repeat(50)[:, None]
+    encoded = changed.encode_cells(cells, schema, generator=np.random.default_rng(0))
+    assert abs(encoded.values.std() - 1) < 0.1
+    assert changed.decode(encoded.values, encoded.codes, schema)["x"].nunique() == 1
+    # A node may hold another value all the same: its record is encoded, and nothing shows that it was there.
+    frame = pd.DataFrame({"x": [0.0, 3.0, 42.5, 43.0, 100.0]})
+    encoded = changed.encode(frame, schema, generator=np.random.default_rng(0))
+    assert np.isfinite(encoded.values).all()
+    assert changed.decode(encoded.values, encoded.codes, schema)["x"].nunique() == 1
