@@ -15,6 +15,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from aevorium.diffusion import process as diffusion_process
 from aevorium.diffusion.denoiser import DenoiserConfig, TabularDiffusion, load_vector, to_vector
 from aevorium.diffusion.layout import EncodedTable, Layout
 from aevorium.diffusion.process import MixedProcess
@@ -152,7 +153,7 @@ def test_one_more_record_changes_the_sum_by_no_more_than_the_clip(clip_norm, mon
     levels = torch.exp(torch.randn(16, 4, generator=torch.Generator().manual_seed(3)))
     noise = torch.randn(16, 4, LAYOUT.dimension, generator=torch.Generator().manual_seed(4))
 
-    monkeypatch.setattr(training, "stratified_levels", lambda records, *, draws, generator: levels[:records])
+    monkeypatch.setattr(diffusion_process, "stratified_levels", lambda records, *, draws, generator: levels[:records])
     monkeypatch.setattr(MixedProcess, "noise", lambda self, sigma, *, generator: noise[: len(sigma)])
     plan = make_plan(clip_norm=clip_norm, expected_batch=1.0)
     steps = [step_of(table.select(torch.arange(records)), plan) for records in range(17)]

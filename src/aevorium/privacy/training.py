@@ -1,4 +1,4 @@
-"""DP-SGD at a node (Abadi et al. 2016), with Opacus: what is accounted is exactly what runs.
+"""DP-SGD at a node (Abadi et al. 2016): what is accounted is exactly what runs. Opacus adds the noise.
 
 Each record enters a step independently with probability q (Poisson sampling). Its gradient is that of its loss averaged
 over K draws of noise level and noise (noise multiplicity, Dockhorn et al. 2023), so the draws share one clip. The sum
@@ -13,16 +13,15 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from opacus.grad_sample import GradSampleModuleFastGradientClipping
 from opacus.optimizers import DPOptimizerFastGradientClipping
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from aevorium.diffusion.average import RunningAverage
-from aevorium.diffusion.denoiser import Estimate, TabularDiffusion
+from aevorium.diffusion.denoiser import TabularDiffusion
 from aevorium.diffusion.layout import EncodedTable
 from aevorium.diffusion.process import MixedProcess
-from aevorium.diffusion.schedule import stratified_levels
+from aevorium.privacy.clipping import store_clipped_sum
 
 __all__ = ["TrainingPlan", "clipped_gradient_sum", "record_losses", "train_privately"]
 
@@ -72,7 +71,6 @@ def train_privately(
     if plan.noise_multiplier == 0:
         _train_plainly(model, data, process=process, plan=plan, average=average, batches=batches, draws=draws)
         return
-    wrapped = GradSampleModuleFastGradientClipping(model, loss_reduction="sum", max_grad_norm=plan.clip_norm)
     optimizer = DPOptimizerFastGradientClipping(
         torch.optim.Adam(model.parameters(), lr=plan.learning_rate, foreach=True),
         noise_multiplier=plan.noise_multiplier,
@@ -88,12 +86,18 @@ def train_privately(
             parts = index.split(_CHUNK) if len(index) else (index,)
             for number, part in enumerate(parts, start=1):
                 optimizer.signal_skip_step(do_skip=number < len(parts))
-                _clipped_sum(wrapped, data.select(part), process=process, draws=plan.draws, generator=draws)
+                _clipped_sum(
+                    model,
+                    data.select(part),
+                    process=process,
+                    clip_norm=plan.clip_norm,
+                    draws=plan.draws,
+                    generator=draws,
+                )
                 optimizer.step()
                 optimizer.zero_grad()
             average.update(step)
     finally:
-        wrapped.remove_hooks()
         _forget_gradients(model)
     average.store()
 
@@ -123,61 +127,32 @@ def clipped_gradient_sum(
     process = MixedProcess(model.layout)
     batches, noise = generator(), generator()
     model.train()
-    wrapped = GradSampleModuleFastGradientClipping(model, loss_reduction="sum", max_grad_norm=clip_norm)
     total = np.zeros(sum(parameter.numel() for parameter in model.parameters()))
     try:
         for part in _draw_batch(len(data), rate=sampling_rate, generator=batches).split(_CHUNK):
-            _clipped_sum(wrapped, data.select(part), process=process, draws=draws, generator=noise)
+            _clipped_sum(model, data.select(part), process=process, clip_norm=clip_norm, draws=draws, generator=noise)
             grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
             total += torch.cat([grad.reshape(-1) for grad in grads]).double().numpy()
-            wrapped.zero_grad()
     finally:
-        wrapped.remove_hooks()
         _forget_gradients(model)
     return total
 
 
 def _clipped_sum(
-    wrapped: GradSampleModuleFastGradientClipping,
+    model: TabularDiffusion,
     batch: EncodedTable,
     *,
     process: MixedProcess,
+    clip_norm: float,
     draws: int,
     generator: torch.Generator,
 ) -> None:
-    """Leaves the sum of the records' clipped gradients in `grad`. Reads patient records.
-
-    Ghost clipping (Li et al. 2022): a first backward pass yields each record's norm without its gradient, a second one
-    the sum of gradients weighted by their clips.
-    """
-    inputs: list[Tensor] = []
-
-    def tracked(noisy: Tensor, sigma: Tensor) -> Estimate:
-        inputs.extend((noisy.requires_grad_(), sigma.requires_grad_()))
-        estimate: Estimate = wrapped(noisy, sigma)
-        return estimate
-
-    # Once for each record: were they drawn anew, whether one record is usable would move what the others contribute.
-    sigma = stratified_levels(len(batch), draws=draws, generator=generator)
-    noise = process.noise(sigma, generator=generator)
-    while len(batch):
-        losses = process.loss_at(tracked, batch, sigma=sigma, noise=noise).mean(dim=1)
-        # Gradients of the inputs alone: the layers' hooks need no more, and those of the weights come below.
-        torch.autograd.grad(losses.sum(), inputs, retain_graph=True)
-        clip = wrapped.get_clipping_coef()
-        sound = torch.isfinite(clip) & torch.isfinite(wrapped.per_sample_gradient_norms) & torch.isfinite(losses)
-        if sound.all():
-            wrapped.disable_hooks()
-            (clip.detach() * losses).sum().backward()
-            wrapped.enable_hooks()
-            return
-        # A record whose gradient overflows contributes zero, which is within the clip, and the others what they would
-        # without it: the same draws again, without its row.
-        kept = torch.nonzero(sound).flatten()
-        batch, sigma, noise = batch.select(kept), sigma[kept], noise[kept]
-        inputs.clear()
-    for parameter in wrapped.parameters():
-        parameter.grad = torch.zeros_like(parameter)
+    """Leaves the sum of the records' clipped gradients in `grad`. Reads patient records."""
+    store_clipped_sum(
+        model,
+        lambda: process.loss(model, batch, draws=draws, generator=generator).mean(dim=1),
+        clip_norm=clip_norm,
+    )
 
 
 def _train_plainly(
@@ -241,9 +216,8 @@ def _set_rate(optimizer: torch.optim.Optimizer, plan: TrainingPlan, step: int) -
 
 
 def _forget_gradients(model: TabularDiffusion) -> None:
-    """Removes gradients and what Opacus left on the parameters: nothing of single records outlives the training."""
+    """Removes gradients, and the sums that Opacus left on the parameters: nothing of records outlives the training."""
     for parameter in model.parameters():
         parameter.grad = None
-        for name in ("grad_sample", "_norm_sample", "summed_grad", "_forward_counter"):
-            if hasattr(parameter, name):
-                delattr(parameter, name)
+        if hasattr(parameter, "summed_grad"):
+            del parameter.summed_grad
