@@ -25,8 +25,8 @@ from aevorium.privacy.clipping import store_clipped_sum
 
 __all__ = ["TrainingPlan", "clipped_gradient_sum", "record_losses", "train_privately"]
 
-_CHUNK = 1024
-"""Records of one backward pass; larger batches are taken in chunks and get their noise once."""
+_CHUNK = 512
+"""Records of one backward pass; larger batches are taken in chunks, which cost no memory, and get their noise once."""
 
 _FINAL_RATE = 0.1
 """The step size falls linearly to this share of itself over a round."""
