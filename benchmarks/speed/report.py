@@ -71,7 +71,7 @@ def _runs(result: dict[str, Any]) -> str:
 def _generation(result: dict[str, Any]) -> str:
     lines = [
         f"## Rows a second, model of {result['table']}, {result['rows']:,} rows\n",
-        "| cores | wall clock | the fastest of three | CPU second, start included | CPU second of one core, without start |",
+        "| cores | wall clock | the fastest of three | CPU second, start included | CPU second, without start |",
         "|---|---|---|---|---|",
     ]
     for cores, told in result["by_cores"].items():
