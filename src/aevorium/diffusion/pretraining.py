@@ -69,7 +69,7 @@ def pretrain(
     for step in range(plan.steps):
         for group in optimizer.param_groups:
             group["lr"] = plan.learning_rate * _share(step, steps=plan.steps)
-        batch = rows.select(torch.randint(len(rows), (plan.batch,), generator=generator))
+        batch = rows.select(torch.randint(len(rows), (plan.batch,), generator=generator, device=generator.device))
         # One level a row, spread evenly over the batch: the rows come in no order.
         sigma = stratified_levels(1, draws=plan.batch, generator=generator)[0]
         noisy = process.corrupt(process.clean(batch), sigma=sigma, noise=process.noise(sigma, generator=generator))

@@ -8,6 +8,7 @@ declared numbers; the number of records that happened to be drawn appears nowher
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -19,8 +20,10 @@ from torch import Tensor
 
 from aevorium.diffusion.average import RunningAverage
 from aevorium.diffusion.denoiser import TabularDiffusion
+from aevorium.diffusion.device import CPU
 from aevorium.diffusion.layout import EncodedTable
 from aevorium.diffusion.process import MixedProcess
+from aevorium.diffusion.schedule import stratified_levels
 from aevorium.privacy.clipping import store_clipped_sum
 
 __all__ = ["TrainingPlan", "clipped_gradient_sum", "record_losses", "train_privately"]
@@ -55,6 +58,7 @@ def train_privately(
     *,
     plan: TrainingPlan,
     generator: Callable[[], torch.Generator],
+    device: torch.device = CPU,
 ) -> None:
     """Trains a model in place. Reads patient records; with noise, the model is safe to release at the plan's cost.
 
@@ -62,14 +66,15 @@ def train_privately(
         model: The model; ends as the running average of its weights (post-processing).
         data: The node's records.
         plan: Rate, steps and noise.
-        generator: Makes the generators of batches, of privacy noise and of the diffusion's own draws.
+        generator: Makes the generators of batches, of privacy noise and of the diffusion's own draws, on the CPU.
+        device: Where gradients are computed. All that is drawn at random, the privacy noise first, is drawn on the CPU.
     """
-    process = MixedProcess(model.layout)
+    losses = _Losses(model, device=device)
     batches, noise, draws = generator(), generator(), generator()
     average = RunningAverage(model, decay=plan.ema_decay)
     model.train()
     if plan.noise_multiplier == 0:
-        _train_plainly(model, data, process=process, plan=plan, average=average, batches=batches, draws=draws)
+        _train_plainly(model, data, losses=losses, plan=plan, average=average, batches=batches, draws=draws)
         return
     optimizer = DPOptimizerFastGradientClipping(
         torch.optim.Adam(model.parameters(), lr=plan.learning_rate, foreach=True),
@@ -86,14 +91,7 @@ def train_privately(
             parts = index.split(_CHUNK) if len(index) else (index,)
             for number, part in enumerate(parts, start=1):
                 optimizer.signal_skip_step(do_skip=number < len(parts))
-                _clipped_sum(
-                    model,
-                    data.select(part),
-                    process=process,
-                    clip_norm=plan.clip_norm,
-                    draws=plan.draws,
-                    generator=draws,
-                )
+                _clipped_sum(losses, data.select(part), clip_norm=plan.clip_norm, draws=plan.draws, generator=draws)
                 optimizer.step()
                 optimizer.zero_grad()
             average.update(step)
@@ -110,6 +108,7 @@ def clipped_gradient_sum(
     clip_norm: float,
     draws: int,
     generator: Callable[[], torch.Generator],
+    device: torch.device = CPU,
 ) -> NDArray[np.float64]:
     """The exact sum of the clipped gradients of a Poisson sample. Reads patient records; it must get noise.
 
@@ -119,18 +118,19 @@ def clipped_gradient_sum(
         sampling_rate: Probability q with which a record is drawn.
         clip_norm: Largest norm of a record's gradient.
         draws: Draws of noise per record, averaged before the clip.
-        generator: Makes the generators of the batch and of the diffusion's own draws.
+        generator: Makes the generators of the batch and of the diffusion's own draws, on the CPU.
+        device: Where gradients are computed.
 
     Returns:
         float64 [parameters]; zeros if no record is drawn.
     """
-    process = MixedProcess(model.layout)
+    losses = _Losses(model, device=device)
     batches, noise = generator(), generator()
     model.train()
     total = np.zeros(sum(parameter.numel() for parameter in model.parameters()))
     try:
         for part in _draw_batch(len(data), rate=sampling_rate, generator=batches).split(_CHUNK):
-            _clipped_sum(model, data.select(part), process=process, clip_norm=clip_norm, draws=draws, generator=noise)
+            _clipped_sum(losses, data.select(part), clip_norm=clip_norm, draws=draws, generator=noise)
             grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
             total += torch.cat([grad.reshape(-1) for grad in grads]).double().numpy()
     finally:
@@ -138,28 +138,55 @@ def clipped_gradient_sum(
     return total
 
 
+class _Losses:
+    """Losses of records by a model, computed on a device: elsewhere than on the CPU, by a copy of the model.
+
+    What is drawn at random comes from CPU generators, and the weights and their steps stay on the CPU too, so that the
+    device changes nothing of what is accounted.
+
+    Args:
+        model: The model, on the CPU.
+        device: Where to compute.
+    """
+
+    def __init__(self, model: TabularDiffusion, *, device: torch.device) -> None:
+        self._model = model
+        self._device = device
+        self._process = MixedProcess(model.layout)
+        self.computing = model if device == CPU else copy.deepcopy(model).to(device)
+
+    def of(self, batch: EncodedTable, *, draws: int, generator: torch.Generator) -> Tensor:
+        """Each record's loss, averaged over draws, [B], on the device. Reads patient records."""
+        sigma = stratified_levels(len(batch), draws=draws, generator=generator)
+        noise = self._process.noise(sigma, generator=generator)
+        if self.computing is not self._model:
+            self.computing.train(self._model.training).load_state_dict(self._model.state_dict())
+        losses = self._process.loss_at(
+            self.computing, batch.to(self._device), sigma=sigma.to(self._device), noise=noise.to(self._device)
+        )
+        return losses.mean(dim=1)
+
+    def hand_over_gradients(self) -> None:
+        """Moves the gradients of the copy, if there is one, to the model."""
+        if self.computing is not self._model:
+            for own, copied in zip(self._model.parameters(), self.computing.parameters(), strict=True):
+                own.grad = None if copied.grad is None else copied.grad.to(own.device)
+                copied.grad = None
+
+
 def _clipped_sum(
-    model: TabularDiffusion,
-    batch: EncodedTable,
-    *,
-    process: MixedProcess,
-    clip_norm: float,
-    draws: int,
-    generator: torch.Generator,
+    losses: _Losses, batch: EncodedTable, *, clip_norm: float, draws: int, generator: torch.Generator
 ) -> None:
-    """Leaves the sum of the records' clipped gradients in `grad`. Reads patient records."""
-    store_clipped_sum(
-        model,
-        lambda: process.loss(model, batch, draws=draws, generator=generator).mean(dim=1),
-        clip_norm=clip_norm,
-    )
+    """Leaves the sum of the records' clipped gradients in `grad` of the model. Reads patient records."""
+    store_clipped_sum(losses.computing, lambda: losses.of(batch, draws=draws, generator=generator), clip_norm=clip_norm)
+    losses.hand_over_gradients()
 
 
 def _train_plainly(
     model: TabularDiffusion,
     data: EncodedTable,
     *,
-    process: MixedProcess,
+    losses: _Losses,
     plan: TrainingPlan,
     average: RunningAverage,
     batches: torch.Generator,
@@ -172,8 +199,9 @@ def _train_plainly(
         index = _draw_batch(len(data), rate=plan.sampling_rate, generator=batches)
         optimizer.zero_grad()
         if len(index):
-            loss = process.loss(model, data.select(index), draws=plan.draws, generator=draws)
-            (loss.mean(dim=1).sum() / plan.expected_batch).backward()
+            each = losses.of(data.select(index), draws=plan.draws, generator=draws)
+            (each.sum() / plan.expected_batch).backward()
+            losses.hand_over_gradients()
             optimizer.step()
         average.update(step)
     _forget_gradients(model)
@@ -182,23 +210,24 @@ def _train_plainly(
 
 @torch.no_grad()
 def record_losses(
-    model: TabularDiffusion, data: EncodedTable, *, generator: torch.Generator, draws: int
+    model: TabularDiffusion, data: EncodedTable, *, generator: torch.Generator, draws: int, device: torch.device = CPU
 ) -> NDArray[np.float32]:
     """Each record's loss, averaged over draws. Reads patient records; the losses are exact, bound and noise them.
 
     Args:
         model: The model.
         data: The records.
-        generator: Source of noise levels and noise.
+        generator: Source of noise levels and noise, on the CPU.
         draws: Draws per record, spread evenly over the noise levels.
+        device: Where losses are computed.
 
     Returns:
         float32 [n].
     """
-    process = MixedProcess(model.layout)
     model.eval()
+    losses = _Losses(model, device=device)
     parts = [
-        process.loss(model, data.select(part), draws=draws, generator=generator).mean(dim=1)
+        losses.of(data.select(part), draws=draws, generator=generator)
         for part in torch.arange(len(data)).split(_LOSS_CHUNK)
     ]
     return np.asarray(torch.cat(parts).cpu().numpy() if parts else np.empty(0), dtype=np.float32)
