@@ -31,9 +31,11 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, default=_HERE.parent / "fidelity" / ".cache")
     given = parser.parse_args()
     bench = Bench(data=given.data, cache=given.cache, table=given.table, epsilon=given.epsilon)
-    interpreter("dpmm", cache=given.cache)
+    if "runs" in given.only:
+        interpreter("dpmm", cache=given.cache)
     for name in given.only:
-        path = given.results / (f"{name}_{given.table}_eps{given.epsilon:g}.json" if name == "runs" else f"{name}.json")
+        of_table = f"_{given.table}_eps{given.epsilon:g}" if name in ("runs", "generation") else ""
+        path = given.results / f"{name}{of_table}.json"
         if path.is_file() and not given.again:
             continue
         sys.stderr.write(f"{time.strftime('%H:%M:%S')} {path.stem} ...\n")

@@ -21,7 +21,7 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
     Args:
         results: What the measurements found.
     """
-    parts = {"steps": _steps, "memory": _memory, "runs": _runs}
+    parts = {"steps": _steps, "memory": _memory, "runs": _runs, "generation": _generation}
     sections = [parts[result["measure"]](result) for name in parts for result in results if result["measure"] == name]
     return "\n".join([_OPENING, *sections])
 
@@ -54,7 +54,6 @@ def _memory(result: dict[str, Any]) -> str:
 
 
 def _runs(result: dict[str, Any]) -> str:
-    generation = result["generation"]
     lines = [
         f"## {result['table']}, ε = {result['epsilon']:g}, {result['rows']:,} rows\n",
         "| | seconds |",
@@ -65,11 +64,20 @@ def _runs(result: dict[str, Any]) -> str:
         f"| its rows | {result['generate_seconds']:,.1f} |",
         f"| **AIM : surrogate fit** | **{result['aim_to_surrogate_fit']:,.0f}** |",
         f"| **AIM : whole run and its rows** | **{result['aim_to_whole_run']:.1f}** |",
-        "",
-        f"Generation with the default sampler on {generation['cores']} cores: "
-        f"{generation['rows_per_second']:,.0f} rows a second by the wall clock, "
-        f"{generation['rows_per_cpu_second']:,.0f} by CPU seconds, start included ({generation['rows']:,} rows).",
     ]
+    return "\n".join([*lines, "", _software(result)])
+
+
+def _generation(result: dict[str, Any]) -> str:
+    lines = [
+        f"## Rows a second, model of {result['table']}, {result['rows']:,} rows\n",
+        "| cores | wall clock | the fastest of three | CPU second, start included | CPU second, without start |",
+        "|---|---|---|---|---|",
+    ]
+    for cores, told in result["by_cores"].items():
+        times = ("rows_per_second", "fastest_rows_per_second")
+        names = (*times, "rows_per_cpu_second", "rows_per_cpu_second_without_start")
+        lines.append(f"| {cores} | {' | '.join(f'{told[name]:,.0f}' for name in names)} |")
     return "\n".join([*lines, "", _software(result)])
 
 

@@ -77,6 +77,9 @@ CATALOGUE: dict[str, CatalogueEntry] = {
     "FEATURE_UNAVAILABLE": CatalogueEntry(
         "This version cannot do that.", "Use one of the forms that the help lists.", _USAGE, 501
     ),
+    "DEVICE_NOT_FOUND": CatalogueEntry(
+        "This machine has no such device, or PyTorch cannot use it.", "Use --device cpu, or auto.", _USAGE, 501
+    ),
     "DEPENDENCY_MISSING": CatalogueEntry(
         "A library that this command needs is not installed.", "Install the extra named.", _USAGE, 501
     ),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from aevorium.diffusion.device import DeviceName, find_device
 from aevorium.errors import ConfigError
 from aevorium.governance.chain import AuditChain
 from aevorium.governance.keys import load_key
@@ -64,6 +65,7 @@ def generate_table(
     seed: int = 0,
     sampler: Literal["ddim", "ddpm"] = SAMPLER,
     steps: int = STEPS,
+    device: DeviceName = "auto",
     report: Report = ignore,
 ) -> GenerationResult:
     """Generates a table from the newest checkpoint of a workspace.
@@ -77,9 +79,10 @@ def generate_table(
             it: they are a sample of the plain table given the condition, and no longer of the population.
         balance: A categorical column; equal numbers of rows have each of its categories (the first take one more where
             the number does not divide), and none has it missing. No sample of the population either.
-        seed: Fixes the rows.
+        seed: Fixes the rows, on one kind of device.
         sampler: "ddpm" (ancestral) or "ddim" (deterministic).
         steps: Noise levels of the sampler.
+        device: Where the rows are drawn; "auto" takes a CUDA device if there is one.
         report: Takes the progress.
 
     Raises:
@@ -87,10 +90,11 @@ def generate_table(
         SchemaError: EXPRESSION_INVALID, if the condition cannot be parsed or no row of the schema can meet it.
         UserError: CONSTRAINT_UNSATISFIABLE or CONDITION_UNSATISFIABLE, if the model makes next to no such row. No file
             is left then, and one that was there stays as it was.
-        ConfigError: The output cannot be written, or the column cannot be balanced.
+        ConfigError: The output cannot be written, the column cannot be balanced, or DEVICE_NOT_FOUND.
     """
     started = time.monotonic()
     check_output_path(output)
+    place = find_device(device)
     record, schema = load_study(workspace)
     count = max(1, round(record.total or 1)) if rows is None else rows
     if count < 1:
@@ -98,7 +102,7 @@ def generate_table(
     condition = None if where is None else parse_condition(where, schema)
     kinds = None if balance is None else balance_of(balance, schema, condition=condition)
     synthesis = open_synthesis(
-        workspace, schema=schema, cipher=load_key(key_file), seed=seed, sampler=sampler, steps=steps
+        workspace, schema=schema, cipher=load_key(key_file), seed=seed, sampler=sampler, steps=steps, device=place
     )
 
     def advance(done: int) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from flwr.clientapp import ClientApp
 
+from aevorium.diffusion.device import DeviceName, find_device
 from aevorium.errors import ConfigError, FederationError
 from aevorium.federation.identity import fingerprint, load_or_create_node_key, public_pem
 from aevorium.federation.relay import NodeRelay, ServerDoor
@@ -40,6 +41,7 @@ class JoinOptions:
         enrol_in: Folder where a server on this machine looks for keys of nodes; None for a server elsewhere.
         patience: Seconds after which a server that was there and no longer answers is given up.
         stay: Whether to go on after a run, for the next one.
+        device: Where gradients and losses are computed; "auto" takes a CUDA device if there is one.
     """
 
     address: str
@@ -47,6 +49,7 @@ class JoinOptions:
     enrol_in: Path | None
     patience: float = 60.0
     stay: bool = False
+    device: DeviceName = "auto"
 
 
 def join_federation(
@@ -81,13 +84,23 @@ def join_federation(
         DataError: The table cannot be used; nothing was sent to anyone.
         PolicyRefused: The plan was refused. BudgetExceeded: it does not fit.
         FederationError: SERVER_UNREACHABLE, RUN_MISSED.
+        ConfigError: DEVICE_NOT_FOUND.
     """
+    device = find_device(options.device)
     key = load_or_create_node_key(home.key_file)
     if options.enrol_in is not None:
         # The server and other nodes want the same cores.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
         _enrol(public_pem(key), name=name, folder=options.enrol_in)
-    config = NodeConfig(name=name, data=data, schema=schema, home=home.folder, policy=policy, policy_file=policy_file)
+    config = NodeConfig(
+        name=name,
+        data=data,
+        schema=schema,
+        home=home.folder,
+        policy=policy,
+        policy_file=policy_file,
+        device=device,
+    )
     session = open_session(config, report)
     session.open_table()
     app = create_client_app({name: session})

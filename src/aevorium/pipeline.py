@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from flwr.serverapp import Grid, ServerApp
 
+from aevorium.diffusion.device import find_device
 from aevorium.errors import AevoriumError, InternalError
 from aevorium.evaluation.comparison import Comparison
 from aevorium.federation.local import run_in_process
@@ -141,6 +142,7 @@ def conduct_run(
             report=note,
             timeout=options.timeout,
             should_stop=should_stop,
+            device=find_device(options.device),
         ).conduct()
 
     # Flower tells a round's story in its own log; here it is told by `progress`.
@@ -194,8 +196,10 @@ def run_federation(
     """
     options.require_available()
     workspace.create()
+    device = find_device(options.device)
     sessions = {
-        node.name: open_session(_config(node, schema=schema, plan=plan, workspace=workspace), report) for node in nodes
+        node.name: open_session(_config(node, schema=schema, plan=plan, workspace=workspace, device=device), report)
+        for node in nodes
     }
     workers = min(len(nodes), os.cpu_count() or 1)
 
@@ -226,7 +230,9 @@ def run_federation(
         raise _reason(error, sessions) from error
 
 
-def _config(node: NodeSource, *, schema: TableSchema, plan: StudyPlan, workspace: Workspace) -> NodeConfig:
+def _config(
+    node: NodeSource, *, schema: TableSchema, plan: StudyPlan, workspace: Workspace, device: torch.device
+) -> NodeConfig:
     policy = node.policy or simulated_policy(epsilon=plan.epsilon, delta=plan.delta)
     return NodeConfig(
         name=node.name,
@@ -235,6 +241,7 @@ def _config(node: NodeSource, *, schema: TableSchema, plan: StudyPlan, workspace
         home=workspace.node_home(node.name),
         policy=policy,
         is_simulated=True,
+        device=device,
     )
 
 

@@ -45,7 +45,7 @@ class RunOptions:
         noise_multiplier: DP-SGD's noise, as it is; None calibrates it from ε.
         records: Declared number of records of all nodes; None plans from a noisy count.
         seed: Fixes initialisation and generated rows; never the privacy noise.
-        device: Where models are trained; this version knows the CPU alone.
+        device: Where models are trained; "auto" takes a CUDA device if there is one.
         min_nodes: Valid replies without which the run fails; None asks for all.
         purpose: What the result is for.
         timeout: Seconds after which a node that has not answered a request counts as lost.
@@ -75,17 +75,14 @@ class RunOptions:
     evaluation_share: float = 0.0
 
     def require_available(self) -> None:
-        """Passes if this version can do what was chosen.
+        """Passes if this machine can do what was chosen.
 
         Raises:
-            ConfigError: FEATURE_UNAVAILABLE.
+            ConfigError: DEVICE_NOT_FOUND.
         """
-        if self.device == "cuda":
-            raise ConfigError(
-                "FEATURE_UNAVAILABLE",
-                "device = 'cuda' is not possible. This version trains on the CPU.",
-                hint="Use --device cpu, or leave the option out.",
-            )
+        from aevorium.diffusion.device import find_device
+
+        find_device(self.device)
 
 
 @dataclass(frozen=True)

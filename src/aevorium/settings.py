@@ -88,6 +88,11 @@ class Settings(BaseSettings):
         validation_alias=_named("SEED"),
         description="Fixes initialisation and generated rows; never the privacy noise.",
     )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto",
+        validation_alias=_named("DEVICE"),
+        description="Where models are trained and rows drawn: auto (a CUDA device if there is one), cpu or cuda.",
+    )
     num_rounds: int = Field(
         default=5,
         ge=1,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2_contingency, ks_2samp
@@ -121,6 +122,20 @@ def test_every_row_meets_the_condition_and_there_are_as_many_as_asked_for(
     assert rows(5).equals(table)
     assert not rows(6).equals(table)
     assert not list(tmp_path.glob(".*"))
+
+
+def test_rows_are_the_same_however_many_cores_draw_them_and_no_batch_repeats_another(trained: Path) -> None:
+    before, tables = torch.get_num_threads(), []
+    try:
+        for cores in (1, 3):
+            torch.set_num_threads(cores)
+            tables.append(_joined(_open(trained, seed=4).frames(1500, advance=lambda done: None)))
+            assert torch.get_num_threads() == cores
+    finally:
+        torch.set_num_threads(before)
+    assert tables[0].equals(tables[1])
+    # Ages and glucose together are next to never equal by chance.
+    assert tables[0].dropna()[["age", "glucose"]].duplicated().mean() < 0.01
 
 
 def test_a_comparison_with_a_missing_cell_is_not_true(trained: Path, tmp_path: Path) -> None:

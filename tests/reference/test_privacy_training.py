@@ -282,6 +282,53 @@ def test_training_is_a_function_of_its_generators():
         assert not np.array_equal(first, step_of(data, plan, seeds=seeds))
 
 
+@pytest.fixture
+def elsewhere(monkeypatch) -> torch.device:
+    """A device that is not the CPU by its name, and is where no other is."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    monkeypatch.setattr(training, "CPU", torch.device("meta"))
+    return torch.device("cpu")
+
+
+@pytest.mark.parametrize("noise_multiplier", [0.0, 1.0])
+def test_training_on_another_device_takes_the_same_steps_and_the_same_noise(elsewhere, noise_multiplier):
+    data = spoilt(make_table(30), row=4, value=math.nan)
+    plan = make_plan(sampling_rate=0.5, steps=3, noise_multiplier=noise_multiplier, learning_rate=0.1)
+    if noise_multiplier == 0:
+        data = make_table(30)
+    models = make_model(), make_model()
+    for model, device in zip(models, (torch.device("cpu"), elsewhere), strict=True):
+        before = to_vector(model)
+        train_privately(model, data, plan=plan, generator=seeded(), device=device)
+        assert not np.array_equal(to_vector(model), before)
+        assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
+        assert tensors_held(model) == []
+    np.testing.assert_allclose(*map(to_vector, models), rtol=1e-3, atol=1e-5)
+
+
+def test_sums_and_losses_of_another_device_are_those_of_the_cpu(elsewhere):
+    model, data = make_model(), make_table(40)
+    sums = [
+        clipped_gradient_sum(
+            model,
+            data,
+            sampling_rate=0.7,
+            clip_norm=1.0,
+            draws=4,
+            generator=seeded((BATCHES, NOISE)),
+            device=device,
+        )
+        for device in (torch.device("cpu"), elsewhere)
+    ]
+    np.testing.assert_allclose(*sums, rtol=1e-3, atol=1e-4 * np.abs(sums[0]).max())
+    losses = [
+        record_losses(model, data, generator=torch.Generator().manual_seed(5), draws=2, device=device)
+        for device in (torch.device("cpu"), elsewhere)
+    ]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
 def test_global_randomness_is_neither_used_nor_disturbed():
     before = torch.get_rng_state()
     step_of(make_table(10), make_plan(noise_multiplier=1.0, steps=2, sampling_rate=0.5))

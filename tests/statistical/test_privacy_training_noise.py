@@ -139,8 +139,8 @@ def test_batches_are_poisson_samples_of_the_rate(monkeypatch):
     assert (sizes == 0).any()
 
 
-def _no_gradient(wrapped, batch, *, process, draws, generator):
-    for parameter in wrapped.parameters():
+def _no_gradient(losses, batch, *, clip_norm, draws, generator):
+    for parameter in losses.computing.parameters():
         parameter.grad = torch.zeros_like(parameter)
 
 

@@ -107,6 +107,15 @@ NoiseMultiplier = Annotated[
         show_default=False,
     ),
 ]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        help="Where models compute: auto (a CUDA device if there is one), cpu or cuda (env AEVORIUM_DEVICE, default "
+        "auto).",
+        show_default=False,
+    ),
+]
 Seed = Annotated[
     int | None,
     typer.Option(

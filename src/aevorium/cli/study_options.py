@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from aevorium.planning import RunOptions
 from aevorium.settings import Settings
 
@@ -14,7 +12,6 @@ def run_options(
     settings: Settings,
     *,
     records: int | None,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
     min_nodes: int | None = None,
     purpose: str = "synthetic data",
     dropouts: int = 0,
@@ -37,7 +34,7 @@ def run_options(
         noise_multiplier=settings.dp_noise_multiplier,
         records=records,
         seed=settings.seed,
-        device=device,
+        device=settings.device,
         min_nodes=min_nodes,
         purpose=purpose,
         timeout=settings.timeout,

@@ -90,7 +90,7 @@ def expectation_loss(
         generator: Draws rows, noise levels and noise.
     """
     process = MixedProcess(model.layout)
-    drawn = rows.select(torch.randint(len(rows), (batch,), generator=generator))
+    drawn = rows.select(torch.randint(len(rows), (batch,), generator=generator, device=generator.device))
     # One level a row, spread evenly over the batch: the rows come in no order.
     sigma = stratified_levels(1, draws=batch, generator=generator)[0]
     noisy = process.corrupt(process.clean(drawn), sigma=sigma, noise=process.noise(sigma, generator=generator))

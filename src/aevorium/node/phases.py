@@ -62,6 +62,7 @@ class ReleasingPhases:
         gate: What lets numbers out.
         noise: Source of the noise of counts and tables.
         generator: Makes generators for gradient noise and batches.
+        device: Where gradients and losses are computed.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class ReleasingPhases:
         gate: ReleaseGate,
         noise: NoiseSource,
         generator: Callable[[], torch.Generator],
+        device: torch.device,
     ) -> None:
         self._schema = schema
         self._records = records
@@ -80,6 +82,7 @@ class ReleasingPhases:
         self._gate = gate
         self._noise = noise
         self._generator = generator
+        self._device = device
         self._server: str | None = None
 
     def count(self, request: CountRequest) -> CountReply:
@@ -202,6 +205,7 @@ class ReleasingPhases:
                 learning_rate=learning_rate,
                 noise=self._noise,
                 generator=self._generator,
+                device=self._device,
                 size=size,
             )
 

@@ -10,6 +10,7 @@ from typing import NoReturn
 import torch
 
 from aevorium import __version__
+from aevorium.diffusion.device import CPU
 from aevorium.errors import AevoriumError, FederationError
 from aevorium.federation.protocol import (
     DismissReply,
@@ -55,6 +56,7 @@ class NodeConfig:
         policy: What its steward allows.
         is_simulated: Whether server and nodes are one process, where secure aggregation needs no masks.
         policy_file: Where the policy is read anew at each plan; None if it is on no file.
+        device: Where gradients and losses are computed.
     """
 
     name: str
@@ -64,6 +66,7 @@ class NodeConfig:
     policy: NodePolicy
     is_simulated: bool = False
     policy_file: Path | None = None
+    device: torch.device = CPU
 
 
 class NodeSession(SummedPhases):
@@ -108,6 +111,7 @@ class NodeSession(SummedPhases):
             gate=ReleaseGate(node=config.name, policy=config.policy, ledger=ledger, chain=chain),
             noise=noise,
             generator=generator,
+            device=config.device,
         )
 
     def notice(self, text: str) -> None:

@@ -51,7 +51,12 @@ class SummedPhases(ReleasingPhases):
         def produce() -> Numbers:
             encoded = self._records.encode(records, steps.encoder)
             return noisy_gradient(
-                model, encoded, schedule=steps.schedule, settings=request.settings, generator=self._generator
+                model,
+                encoded,
+                schedule=steps.schedule,
+                settings=request.settings,
+                generator=self._generator,
+                device=self._device,
             )
 
         with self._refusing("training", run_id=request.run_id):
@@ -75,7 +80,14 @@ class SummedPhases(ReleasingPhases):
 
         def produce() -> Numbers:
             encoded = self._records.encode(records, request.encoder)
-            return noisy_loss(model, encoded, schedule=schedule, noise=self._noise, generator=self._generator)
+            return noisy_loss(
+                model,
+                encoded,
+                schedule=schedule,
+                noise=self._noise,
+                generator=self._generator,
+                device=self._device,
+            )
 
         (values,) = self._gate.release(
             request.run_id,

@@ -31,6 +31,7 @@ def train_round(
     learning_rate: float,
     noise: NoiseSource,
     generator: Callable[[], torch.Generator],
+    device: torch.device,
     size: float,
 ) -> Numbers:
     """Trains the model in place. Reads patient records; what it returns is safe to release at the schedule's cost.
@@ -43,6 +44,7 @@ def train_round(
         learning_rate: Step size of Adam at the start.
         noise: Source of the loss's noise.
         generator: Makes generators for noise and batches.
+        device: Where gradients and losses are computed.
         size: The node's declared or noisy number of records.
 
     Returns:
@@ -58,8 +60,8 @@ def train_round(
         learning_rate=learning_rate,
         ema_decay=settings.ema_decay,
     )
-    train_privately(model, encoded, plan=plan, generator=generator)
-    (total,) = noisy_loss(model, encoded, schedule=schedule, noise=noise, generator=generator)
+    train_privately(model, encoded, plan=plan, generator=generator, device=device)
+    (total,) = noisy_loss(model, encoded, schedule=schedule, noise=noise, generator=generator, device=device)
     return to_vector(model), np.array([float(total[0]) * _loss_unit(size)])
 
 
@@ -70,6 +72,7 @@ def noisy_gradient(
     schedule: TrainingSchedule,
     settings: TrainingSettings,
     generator: Callable[[], torch.Generator],
+    device: torch.device,
 ) -> Numbers:
     """One step under secure aggregation: the node's part of the sum, with its share of the noise.
 
@@ -82,6 +85,7 @@ def noisy_gradient(
         schedule: Sampling rate and noise.
         settings: What does not touch the accounting.
         generator: Makes generators for batches and noise.
+        device: Where gradients are computed.
 
     Returns:
         int64 [parameters], modulo 2^64.
@@ -93,6 +97,7 @@ def noisy_gradient(
         clip_norm=settings.clip_norm,
         draws=settings.draws,
         generator=generator,
+        device=device,
     )
     part = encode_vector(exact, unit=settings.clip_norm, levels=CLIP_LEVELS, generator=generator())
     if schedule.noise_multiplier > 0:
@@ -107,6 +112,7 @@ def noisy_loss(
     schedule: TrainingSchedule,
     noise: NoiseSource,
     generator: Callable[[], torch.Generator],
+    device: torch.device,
 ) -> Numbers:
     """The sum of the records' bounded losses in levels, with noise: int64 [1]. Reads patient records.
 
@@ -116,8 +122,9 @@ def noisy_loss(
         schedule: How much noise.
         noise: Source of noise.
         generator: Makes the generator of the diffusion's own draws.
+        device: Where losses are computed.
     """
-    losses = record_losses(model, encoded, generator=generator(), draws=_LOSS_DRAWS)
+    losses = record_losses(model, encoded, generator=generator(), draws=_LOSS_DRAWS, device=device)
     bounded = np.clip(np.nan_to_num(losses, nan=LOSS_BOUND), 0.0, LOSS_BOUND)
     levels = np.round(bounded * (LOSS_LEVELS / LOSS_BOUND)).astype(np.int64)
     return (schedule.loss.protect(levels.sum(keepdims=True), noise=noise),)

@@ -1,4 +1,4 @@
-"""DP-SGD at a node (Abadi et al. 2016), with Opacus: what is accounted is exactly what runs.
+"""DP-SGD at a node (Abadi et al. 2016): what is accounted is exactly what runs. Opacus adds the noise.
 
 Each record enters a step independently with probability q (Poisson sampling). Its gradient is that of its loss averaged
 over K draws of noise level and noise (noise multiplicity, Dockhorn et al. 2023), so the draws share one clip. The sum
@@ -8,26 +8,28 @@ declared numbers; the number of records that happened to be drawn appears nowher
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from opacus.grad_sample import GradSampleModuleFastGradientClipping
 from opacus.optimizers import DPOptimizerFastGradientClipping
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from aevorium.diffusion.average import RunningAverage
-from aevorium.diffusion.denoiser import Estimate, TabularDiffusion
+from aevorium.diffusion.denoiser import TabularDiffusion
+from aevorium.diffusion.device import CPU
 from aevorium.diffusion.layout import EncodedTable
 from aevorium.diffusion.process import MixedProcess
 from aevorium.diffusion.schedule import stratified_levels
+from aevorium.privacy.clipping import store_clipped_sum
 
 __all__ = ["TrainingPlan", "clipped_gradient_sum", "record_losses", "train_privately"]
 
-_CHUNK = 1024
-"""Records of one backward pass; larger batches are taken in chunks and get their noise once."""
+_CHUNK = 512
+"""Records of one backward pass; larger batches are taken in chunks, which cost no memory, and get their noise once."""
 
 _FINAL_RATE = 0.1
 """The step size falls linearly to this share of itself over a round."""
@@ -56,6 +58,7 @@ def train_privately(
     *,
     plan: TrainingPlan,
     generator: Callable[[], torch.Generator],
+    device: torch.device = CPU,
 ) -> None:
     """Trains a model in place. Reads patient records; with noise, the model is safe to release at the plan's cost.
 
@@ -63,16 +66,16 @@ def train_privately(
         model: The model; ends as the running average of its weights (post-processing).
         data: The node's records.
         plan: Rate, steps and noise.
-        generator: Makes the generators of batches, of privacy noise and of the diffusion's own draws.
+        generator: Makes the generators of batches, of privacy noise and of the diffusion's own draws, on the CPU.
+        device: Where gradients are computed. All that is drawn at random, the privacy noise first, is drawn on the CPU.
     """
-    process = MixedProcess(model.layout)
+    losses = _Losses(model, device=device)
     batches, noise, draws = generator(), generator(), generator()
     average = RunningAverage(model, decay=plan.ema_decay)
     model.train()
     if plan.noise_multiplier == 0:
-        _train_plainly(model, data, process=process, plan=plan, average=average, batches=batches, draws=draws)
+        _train_plainly(model, data, losses=losses, plan=plan, average=average, batches=batches, draws=draws)
         return
-    wrapped = GradSampleModuleFastGradientClipping(model, loss_reduction="sum", max_grad_norm=plan.clip_norm)
     optimizer = DPOptimizerFastGradientClipping(
         torch.optim.Adam(model.parameters(), lr=plan.learning_rate, foreach=True),
         noise_multiplier=plan.noise_multiplier,
@@ -88,12 +91,11 @@ def train_privately(
             parts = index.split(_CHUNK) if len(index) else (index,)
             for number, part in enumerate(parts, start=1):
                 optimizer.signal_skip_step(do_skip=number < len(parts))
-                _clipped_sum(wrapped, data.select(part), process=process, draws=plan.draws, generator=draws)
+                _clipped_sum(losses, data.select(part), clip_norm=plan.clip_norm, draws=plan.draws, generator=draws)
                 optimizer.step()
                 optimizer.zero_grad()
             average.update(step)
     finally:
-        wrapped.remove_hooks()
         _forget_gradients(model)
     average.store()
 
@@ -106,6 +108,7 @@ def clipped_gradient_sum(
     clip_norm: float,
     draws: int,
     generator: Callable[[], torch.Generator],
+    device: torch.device = CPU,
 ) -> NDArray[np.float64]:
     """The exact sum of the clipped gradients of a Poisson sample. Reads patient records; it must get noise.
 
@@ -115,76 +118,75 @@ def clipped_gradient_sum(
         sampling_rate: Probability q with which a record is drawn.
         clip_norm: Largest norm of a record's gradient.
         draws: Draws of noise per record, averaged before the clip.
-        generator: Makes the generators of the batch and of the diffusion's own draws.
+        generator: Makes the generators of the batch and of the diffusion's own draws, on the CPU.
+        device: Where gradients are computed.
 
     Returns:
         float64 [parameters]; zeros if no record is drawn.
     """
-    process = MixedProcess(model.layout)
+    losses = _Losses(model, device=device)
     batches, noise = generator(), generator()
     model.train()
-    wrapped = GradSampleModuleFastGradientClipping(model, loss_reduction="sum", max_grad_norm=clip_norm)
     total = np.zeros(sum(parameter.numel() for parameter in model.parameters()))
     try:
         for part in _draw_batch(len(data), rate=sampling_rate, generator=batches).split(_CHUNK):
-            _clipped_sum(wrapped, data.select(part), process=process, draws=draws, generator=noise)
+            _clipped_sum(losses, data.select(part), clip_norm=clip_norm, draws=draws, generator=noise)
             grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
             total += torch.cat([grad.reshape(-1) for grad in grads]).double().numpy()
-            wrapped.zero_grad()
     finally:
-        wrapped.remove_hooks()
         _forget_gradients(model)
     return total
 
 
-def _clipped_sum(
-    wrapped: GradSampleModuleFastGradientClipping,
-    batch: EncodedTable,
-    *,
-    process: MixedProcess,
-    draws: int,
-    generator: torch.Generator,
-) -> None:
-    """Leaves the sum of the records' clipped gradients in `grad`. Reads patient records.
+class _Losses:
+    """Losses of records by a model, computed on a device: elsewhere than on the CPU, by a copy of the model.
 
-    Ghost clipping (Li et al. 2022): a first backward pass yields each record's norm without its gradient, a second one
-    the sum of gradients weighted by their clips.
+    What is drawn at random comes from CPU generators, and the weights and their steps stay on the CPU too, so that the
+    device changes nothing of what is accounted.
+
+    Args:
+        model: The model, on the CPU.
+        device: Where to compute.
     """
-    inputs: list[Tensor] = []
 
-    def tracked(noisy: Tensor, sigma: Tensor) -> Estimate:
-        inputs.extend((noisy.requires_grad_(), sigma.requires_grad_()))
-        estimate: Estimate = wrapped(noisy, sigma)
-        return estimate
+    def __init__(self, model: TabularDiffusion, *, device: torch.device) -> None:
+        self._model = model
+        self._device = device
+        self._process = MixedProcess(model.layout)
+        self.computing = model if device == CPU else copy.deepcopy(model).to(device)
 
-    # Once for each record: were they drawn anew, whether one record is usable would move what the others contribute.
-    sigma = stratified_levels(len(batch), draws=draws, generator=generator)
-    noise = process.noise(sigma, generator=generator)
-    while len(batch):
-        losses = process.loss_at(tracked, batch, sigma=sigma, noise=noise).mean(dim=1)
-        # Gradients of the inputs alone: the layers' hooks need no more, and those of the weights come below.
-        torch.autograd.grad(losses.sum(), inputs, retain_graph=True)
-        clip = wrapped.get_clipping_coef()
-        sound = torch.isfinite(clip) & torch.isfinite(wrapped.per_sample_gradient_norms) & torch.isfinite(losses)
-        if sound.all():
-            wrapped.disable_hooks()
-            (clip.detach() * losses).sum().backward()
-            wrapped.enable_hooks()
-            return
-        # A record whose gradient overflows contributes zero, which is within the clip, and the others what they would
-        # without it: the same draws again, without its row.
-        kept = torch.nonzero(sound).flatten()
-        batch, sigma, noise = batch.select(kept), sigma[kept], noise[kept]
-        inputs.clear()
-    for parameter in wrapped.parameters():
-        parameter.grad = torch.zeros_like(parameter)
+    def of(self, batch: EncodedTable, *, draws: int, generator: torch.Generator) -> Tensor:
+        """Each record's loss, averaged over draws, [B], on the device. Reads patient records."""
+        sigma = stratified_levels(len(batch), draws=draws, generator=generator)
+        noise = self._process.noise(sigma, generator=generator)
+        if self.computing is not self._model:
+            self.computing.train(self._model.training).load_state_dict(self._model.state_dict())
+        losses = self._process.loss_at(
+            self.computing, batch.to(self._device), sigma=sigma.to(self._device), noise=noise.to(self._device)
+        )
+        return losses.mean(dim=1)
+
+    def hand_over_gradients(self) -> None:
+        """Moves the gradients of the copy, if there is one, to the model."""
+        if self.computing is not self._model:
+            for own, copied in zip(self._model.parameters(), self.computing.parameters(), strict=True):
+                own.grad = None if copied.grad is None else copied.grad.to(own.device)
+                copied.grad = None
+
+
+def _clipped_sum(
+    losses: _Losses, batch: EncodedTable, *, clip_norm: float, draws: int, generator: torch.Generator
+) -> None:
+    """Leaves the sum of the records' clipped gradients in `grad` of the model. Reads patient records."""
+    store_clipped_sum(losses.computing, lambda: losses.of(batch, draws=draws, generator=generator), clip_norm=clip_norm)
+    losses.hand_over_gradients()
 
 
 def _train_plainly(
     model: TabularDiffusion,
     data: EncodedTable,
     *,
-    process: MixedProcess,
+    losses: _Losses,
     plan: TrainingPlan,
     average: RunningAverage,
     batches: torch.Generator,
@@ -197,8 +199,9 @@ def _train_plainly(
         index = _draw_batch(len(data), rate=plan.sampling_rate, generator=batches)
         optimizer.zero_grad()
         if len(index):
-            loss = process.loss(model, data.select(index), draws=plan.draws, generator=draws)
-            (loss.mean(dim=1).sum() / plan.expected_batch).backward()
+            each = losses.of(data.select(index), draws=plan.draws, generator=draws)
+            (each.sum() / plan.expected_batch).backward()
+            losses.hand_over_gradients()
             optimizer.step()
         average.update(step)
     _forget_gradients(model)
@@ -207,23 +210,24 @@ def _train_plainly(
 
 @torch.no_grad()
 def record_losses(
-    model: TabularDiffusion, data: EncodedTable, *, generator: torch.Generator, draws: int
+    model: TabularDiffusion, data: EncodedTable, *, generator: torch.Generator, draws: int, device: torch.device = CPU
 ) -> NDArray[np.float32]:
     """Each record's loss, averaged over draws. Reads patient records; the losses are exact, bound and noise them.
 
     Args:
         model: The model.
         data: The records.
-        generator: Source of noise levels and noise.
+        generator: Source of noise levels and noise, on the CPU.
         draws: Draws per record, spread evenly over the noise levels.
+        device: Where losses are computed.
 
     Returns:
         float32 [n].
     """
-    process = MixedProcess(model.layout)
     model.eval()
+    losses = _Losses(model, device=device)
     parts = [
-        process.loss(model, data.select(part), draws=draws, generator=generator).mean(dim=1)
+        losses.of(data.select(part), draws=draws, generator=generator)
         for part in torch.arange(len(data)).split(_LOSS_CHUNK)
     ]
     return np.asarray(torch.cat(parts).cpu().numpy() if parts else np.empty(0), dtype=np.float32)
@@ -241,9 +245,8 @@ def _set_rate(optimizer: torch.optim.Optimizer, plan: TrainingPlan, step: int) -
 
 
 def _forget_gradients(model: TabularDiffusion) -> None:
-    """Removes gradients and what Opacus left on the parameters: nothing of single records outlives the training."""
+    """Removes gradients, and the sums that Opacus left on the parameters: nothing of records outlives the training."""
     for parameter in model.parameters():
         parameter.grad = None
-        for name in ("grad_sample", "_norm_sample", "summed_grad", "_forward_counter"):
-            if hasattr(parameter, name):
-                delattr(parameter, name)
+        if hasattr(parameter, "summed_grad"):
+            del parameter.summed_grad

@@ -16,6 +16,7 @@ from flwr.serverapp import Grid
 from pydantic import BaseModel
 
 from aevorium.diffusion.denoiser import DenoiserConfig, TabularDiffusion, to_vector
+from aevorium.diffusion.device import CPU
 from aevorium.diffusion.layout import Layout
 from aevorium.encoding.associations import Associations, TableDesign
 from aevorium.encoding.encoder import TableEncoder
@@ -78,6 +79,7 @@ class StudyConductor:
         report: Takes the progress.
         timeout: Seconds after which a node that has not answered a request counts as lost.
         should_stop: Asked between exchanges whether the run is to end.
+        device: Where the server computes.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class StudyConductor:
         report: Report,
         timeout: float,
         should_stop: Callable[[], bool],
+        device: torch.device = CPU,
     ) -> None:
         self._grid = ResendingGrid(grid, patience=min(_PATIENCE, timeout))
         self._schema = schema
@@ -98,6 +101,7 @@ class StudyConductor:
         self._report = report
         self._timeout = timeout
         self._should_stop = should_stop
+        self._device = device
         self._plan = journal.record.plan
         self._run_id = journal.record.run_id
         self._agreed: dict[int, str] = {}
@@ -239,7 +243,8 @@ class StudyConductor:
         if warm is not None:
             self._report(PhaseStarted("pre-training"))
             steps = self._settings.pretraining_steps
-            warm.pretrain(model, plan=pretraining(columns=plan.columns, signal=self._budget.signal, steps=steps))
+            pretrained = pretraining(columns=plan.columns, signal=self._budget.signal, steps=steps)
+            warm.pretrain(model, plan=pretrained, device=self._device)
         if not self._budget.rounds:
             self._report(PhaseStarted("no training"))
             self._journal.write_model(to_vector(model))

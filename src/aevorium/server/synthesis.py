@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from typing import Literal
 
 import pandas as pd
@@ -12,6 +14,7 @@ import torch
 
 from aevorium.diffusion.checkpoint import Cipher, load_checkpoint
 from aevorium.diffusion.denoiser import TabularDiffusion, load_vector
+from aevorium.diffusion.device import CPU
 from aevorium.diffusion.sampler import Generated, ddim, ddpm
 from aevorium.diffusion.schedule import karras_levels
 from aevorium.encoding.encoder import TableEncoder
@@ -31,8 +34,9 @@ SAMPLER: Literal["ddim", "ddpm"] = "ddim"
 STEPS = 30
 """Of the second-order sampler, which `tests/statistical/test_diffusion_sampler.py` holds to exact densities."""
 
-_BATCH = 2048
-"""Rows drawn at once: hidden layers of more leave the processor's cache, which takes a third longer."""
+_BATCH = 512
+"""Rows drawn at once: a hidden layer of more leaves the processor's cache and gets fresh pages from the system each
+time, which takes twice as long; dispatch begins to show with fewer."""
 
 _FEWEST = 256
 """Rows drawn at once at least, where some of them may be turned away."""
@@ -58,6 +62,7 @@ class Synthesis:
         seed: Fixes the rows.
         sampler: "ddpm" (ancestral) or "ddim" (deterministic).
         steps: Noise levels of the sampler.
+        device: Where the rows are drawn, and where the model is.
         drawn: Rows drawn so far.
         rejected: Those of them that a constraint turned away.
     """
@@ -68,6 +73,7 @@ class Synthesis:
     seed: int
     sampler: Literal["ddim", "ddpm"] = SAMPLER
     steps: int = STEPS
+    device: torch.device = CPU
     drawn: int = 0
     rejected: int = 0
 
@@ -91,63 +97,73 @@ class Synthesis:
         Raises:
             UserError: CONSTRAINT_UNSATISFIABLE or CONDITION_UNSATISFIABLE, if next to no row is of the kind.
         """
-        generator = torch.Generator().manual_seed(self.seed)
+        seeds = _seeds(self.seed)
         search = Search(rows, condition=condition, balance=balance)
-        parts = _regrouped(self._taken(search, advance=advance, generator=generator))
+        parts = _regrouped(self._taken(search, advance=advance, seeds=seeds))
         if balance is None:
             yield from parts
         else:
             table = pd.concat(parts, ignore_index=True)
-            order = torch.randperm(rows, generator=generator).numpy()
+            order = torch.randperm(rows, generator=_generator(next(seeds))).numpy()
             yield from _regrouped(iter([table.iloc[order]]))
 
-    def _taken(
-        self, search: Search, *, advance: Callable[[int], None], generator: torch.Generator
-    ) -> Iterator[pd.DataFrame]:
+    def _taken(self, search: Search, *, advance: Callable[[int], None], seeds: Iterator[int]) -> Iterator[pd.DataFrame]:
         while not search.is_complete:
             size = min(_FRAME, search.draws)
             if search.is_choosy or self.schema.constraints:
                 # A little more than is missing, so that rejections seldom need another round.
                 size = max(_FEWEST, int(size * 1.05))
-            frame = self._accepted(self._draw(size, generator))
+            frame = self._accepted(self._draw(size, seeds))
             self.drawn += size
             self.rejected += size - len(frame)
-            self._check_constraints(size, generator)
+            self._check_constraints(size, seeds)
             taken = search.take(frame, drawn=size)
             advance(search.taken)
             yield taken
             if not search.is_complete:
                 search.check()
 
-    def _check_constraints(self, size: int, generator: torch.Generator) -> None:
+    def _check_constraints(self, size: int, seeds: Iterator[int]) -> None:
         accepted = self.drawn - self.rejected
         if self.drawn >= _PATIENCE and accepted < _MIN_ACCEPTED * self.drawn:
             raise UserError(
                 "CONSTRAINT_UNSATISFIABLE",
                 f"Only {accepted} of {self.drawn} generated rows satisfy the schema's constraints. "
-                f"{self._hardest(size, generator)}",
+                f"{self._hardest(size, seeds)}",
             )
 
-    def _draw(self, size: int, generator: torch.Generator) -> pd.DataFrame:
+    def _draw(self, size: int, seeds: Iterator[int]) -> pd.DataFrame:
         """Rows of the model that hold the released shares together, before constraints and conditions."""
-        made = self._sample(math.ceil(size * SURPLUS), generator)
+        made = self._sample(math.ceil(size * SURPLUS), seeds)
         members, shares = memberships(made, layout=self.model.layout, priors=self.encoder.priors(self.schema))
-        kept = choose_rows(members, shares=shares, keep=size, generator=generator)
+        kept = choose_rows(members, shares=shares, keep=size, generator=_generator(next(seeds)))
         frame = self.encoder.decode(made.values[kept].numpy(), made.codes[kept].numpy(), self.schema)
         # Rounded as it will be written, so that what is derived from and checked is what the file holds.
         return round_frame(derive(round_frame(frame, self.schema), self.schema), self.schema)
 
-    def _sample(self, size: int, generator: torch.Generator) -> Generated:
+    def _sample(self, size: int, seeds: Iterator[int]) -> Generated:
+        """Rows of the model. Each batch has a seed of its own: how many cores there are does not change a row."""
         sample = ddpm if self.sampler == "ddpm" else ddim
-        levels = karras_levels(self.steps)
+        levels = karras_levels(self.steps).to(self.device)
         self.model.eval()
-        with torch.inference_mode():
-            parts = [
-                sample(self.model, rows=min(_BATCH, size - start), levels=levels, generator=generator)
-                for start in range(0, size, _BATCH)
-            ]
+
+        def draw(rows: int, seed: int) -> Generated:
+            generator = _generator(seed, device=self.device)
+            with torch.inference_mode():
+                return sample(self.model, rows=rows, levels=levels, generator=generator)
+
+        most, cores = (_BATCH, torch.get_num_threads()) if self.device == CPU else (_FRAME, 1)
+        batches = [min(most, size - start) for start in range(0, size, most)]
+        before = torch.get_num_threads()
+        try:
+            # A batch a core: the layers are too small to be worth dividing among cores.
+            with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                parts = list(pool.map(draw, batches, (next(seeds) for _ in batches)))
+        finally:
+            torch.set_num_threads(before)
         return Generated(
-            values=torch.cat([part.values for part in parts]), codes=torch.cat([part.codes for part in parts])
+            values=torch.cat([part.values for part in parts]).cpu(),
+            codes=torch.cat([part.codes for part in parts]).cpu(),
         )
 
     def _accepted(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -155,14 +171,24 @@ class Synthesis:
             frame = frame[~parse_expression(constraint.check).violated(frame)]
         return frame
 
-    def _hardest(self, size: int, generator: torch.Generator) -> str:
-        frame = self._draw(size, generator)
+    def _hardest(self, size: int, seeds: Iterator[int]) -> str:
+        frame = self._draw(size, seeds)
         shares = {
             constraint.check: parse_expression(constraint.check).violated(frame).mean()
             for constraint in self.schema.constraints
         }
         worst = max(shares, key=lambda check: shares[check])
         return f"The hardest is {worst!r}, which {1 - shares[worst]:.2%} of rows satisfy."
+
+
+def _seeds(seed: int) -> Iterator[int]:
+    """Seeds without end, no two alike: PyTorch's generator takes 32 bits, too few to draw them at random."""
+    first = int(torch.randint(2**32, (), generator=_generator(seed)))
+    return (number % 2**32 for number in count(first))
+
+
+def _generator(seed: int, *, device: torch.device = CPU) -> torch.Generator:
+    return torch.Generator(device).manual_seed(seed)
 
 
 def _regrouped(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
@@ -188,6 +214,7 @@ def open_synthesis(
     seed: int,
     sampler: Literal["ddim", "ddpm"] = SAMPLER,
     steps: int = STEPS,
+    device: torch.device = CPU,
 ) -> Synthesis:
     """Opens the newest checkpoint of a workspace for generation.
 
@@ -198,6 +225,7 @@ def open_synthesis(
         seed: Fixes the rows.
         sampler: "ddpm" (ancestral) or "ddim" (deterministic).
         steps: Noise levels of the sampler.
+        device: Where the rows are drawn.
 
     Raises:
         ArtefactError: No checkpoint or encoder, or one that cannot be used.
@@ -213,4 +241,12 @@ def open_synthesis(
         )
     model = TabularDiffusion(config, priors=encoder.priors(schema), generator=torch.Generator())
     load_vector(model, checkpoint.vector)
-    return Synthesis(model=model, encoder=encoder, schema=schema, seed=seed, sampler=sampler, steps=steps)
+    return Synthesis(
+        model=model.to(device),
+        encoder=encoder,
+        schema=schema,
+        seed=seed,
+        sampler=sampler,
+        steps=steps,
+        device=device,
+    )

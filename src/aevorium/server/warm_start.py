@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from aevorium.diffusion.denoiser import TabularDiffusion
+from aevorium.diffusion.device import CPU
 from aevorium.diffusion.layout import EncodedTable
 from aevorium.diffusion.pretraining import Pretraining, expectation_loss, pretrain
 from aevorium.encoding.associations import MOST_CELLS, Associations, TableDesign
@@ -134,7 +135,8 @@ class WarmStart:
         report: Report,
     ) -> None:
         self._report = report
-        self._generator = torch.Generator().manual_seed(seed)
+        self._seed = seed
+        self._anchor_rows = torch.Generator().manual_seed(seed)
         cells = tables[-1].design.cells if tables else cut_columns(encoder, schema, cells=1)
         self.surrogate: Surrogate = fit_surrogate(
             encoder,
@@ -148,18 +150,18 @@ class WarmStart:
         )
         drawn = self.surrogate.rows(_POOL, generator=np.random.default_rng(seed))
         self._rows = EncodedTable.from_arrays(drawn.values, codes=drawn.codes, observed=drawn.observed)
-        self._posterior = MixturePosterior(self.surrogate)
 
-    def pretrain(self, model: TabularDiffusion, *, plan: Pretraining) -> None:
-        """Trains a model in place on rows of the surrogate."""
+    def pretrain(self, model: TabularDiffusion, *, plan: Pretraining, device: torch.device = CPU) -> None:
+        """Trains a model in place on rows of the surrogate; it computes on the device, and ends on the CPU."""
         pretrain(
-            model,
-            self._rows,
-            posterior=self._posterior,
+            model.to(device),
+            self._rows.to(device),
+            posterior=MixturePosterior(self.surrogate, device=device),
             plan=plan,
-            generator=self._generator,
+            generator=torch.Generator(device).manual_seed(self._seed),
             advance=lambda done: self._report(StepProgress("pre-training", done, plan.steps)),
         )
+        model.to(CPU)
 
     def anchor(self, model: TabularDiffusion) -> torch.Tensor:
         """The model's mean loss on fresh rows of the surrogate.
@@ -167,6 +169,7 @@ class WarmStart:
         Mixed into the noisy gradient of private training, its own keeps the model from losing to noise what the tables
         told. Post-processing: free of charge.
         """
+        posterior = MixturePosterior(self.surrogate)
         return expectation_loss(
-            model, self._rows, posterior=self._posterior, batch=_ANCHOR_BATCH, generator=self._generator
+            model, self._rows, posterior=posterior, batch=_ANCHOR_BATCH, generator=self._anchor_rows
         )

@@ -65,7 +65,7 @@ class _States:
     """
 
     def __init__(self, shares: NDArray[np.float64], *, block: slice) -> None:
-        self._shares = torch.from_numpy(shares).float()
+        self._shares = _tensor(shares)
         self._block = block
 
     def likelihood(self, noisy: Tensor, sigma: Tensor) -> tuple[Tensor, _Parts]:
@@ -88,8 +88,8 @@ class _Values:
     """
 
     def __init__(self, density: NDArray[np.float64], *, ends: NDArray[np.float64], place: int) -> None:
-        self._density = torch.from_numpy(density).float()
-        self._ends = torch.from_numpy(ends).float()
+        self._density = _tensor(density)
+        self._ends = _tensor(ends)
         self._place = place
 
     def likelihood(self, noisy: Tensor, sigma: Tensor) -> tuple[Tensor, _Parts]:
@@ -127,7 +127,7 @@ class _ValuesOrMissing:
 
     def __init__(self, values: _Values, *, missing: NDArray[np.float64], block: slice) -> None:
         self._values = values
-        self._missing = torch.from_numpy(missing).float()
+        self._missing = _tensor(missing)
         self._block = block
 
     def likelihood(self, noisy: Tensor, sigma: Tensor) -> tuple[Tensor, _Parts]:
@@ -149,9 +149,11 @@ class MixturePosterior:
         surrogate: The density of clean rows.
     """
 
-    def __init__(self, surrogate: Surrogate) -> None:
-        self._log_weights = torch.from_numpy(np.log(np.maximum(surrogate.mixture.weights, _TINY))).float()
-        self._columns = _columns(surrogate)
+    def __init__(self, surrogate: Surrogate, *, device: torch.device | None = None) -> None:
+        # Tensors that NumPy arrays become lie where noisy rows will.
+        with torch.device(device or "cpu"):
+            self._log_weights = _tensor(np.log(np.maximum(surrogate.mixture.weights, _TINY)))
+            self._columns = _columns(surrogate)
 
     @torch.no_grad()
     def __call__(self, noisy: Tensor, sigma: Tensor) -> Expectation:
@@ -170,6 +172,10 @@ class MixturePosterior:
             for column, likelihood, (_, parts) in zip(self._columns, likelihoods, told, strict=True)
         ]
         return Expectation(*(torch.cat(parts, dim=1) for parts in zip(*found, strict=True)))
+
+
+def _tensor(array: NDArray[np.float64]) -> Tensor:
+    return torch.tensor(array, dtype=torch.float32)
 
 
 def _evidence(states: Tensor, sigma: Tensor) -> Tensor:

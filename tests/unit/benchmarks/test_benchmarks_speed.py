@@ -36,13 +36,20 @@ def test_every_measurement_has_a_section_in_a_fixed_order():
         "measure": "runs", **FACTS, "table": "adult", "epsilon": 1.0, "rows": 100, "run_seconds": 50.0,
         "generate_seconds": 10.0, "surrogate_fit_seconds": 4.0, "surrogate": {"pairs": 7, "components": 60},
         "aim_seconds": 600.0, "aim_to_surrogate_fit": 150.0, "aim_to_whole_run": 10.0,
-        "generation": {"cores": 2, "rows": 20000, "rows_per_second": 1234.4, "rows_per_cpu_second": 900.0},
     }  # fmt: skip
-    text = markdown([run, steps(private=1.0, plain=1.0, hooks=1.0)])
+    rates = {
+        "rows_per_second": 1234.4, "fastest_rows_per_second": 1300.0, "rows_per_cpu_second": 900.0,
+        "rows_per_cpu_second_without_start": 1500.0,
+    }  # fmt: skip
+    made = {
+        "measure": "generation", **FACTS, "table": "adult", "epsilon": 1.0, "rows": 20000, "by_cores": {"2": rates}
+    }  # fmt: skip
+    text = markdown([made, run, steps(private=1.0, plain=1.0, hooks=1.0)])
     assert text.index("## A training step") < text.index("## adult, ε = 1, 100 rows")
     assert "| **AIM : surrogate fit** | **150** |" in text
-    assert "1,234 rows a second" in text
-    assert set(MEASURES) == {"steps", "memory", "runs"}
+    assert text.index("100 rows") < text.index("## Rows a second, model of adult, 20,000 rows")
+    assert "| 2 | 1,234 | 1,300 | 900 | 1,500 |" in text
+    assert set(MEASURES) == {"steps", "memory", "runs", "generation"}
     json.dumps(run)
 
 

@@ -58,7 +58,12 @@ def demo(context: typer.Context, workspace: WorkspaceFolder = None, seed: Seed =
         )
         write_node_files(folder, nodes=tables.nodes, holdout=tables.holdout)
         made = generate_table(
-            workspace=folder, key_file=settings.key_file, output=folder.synthetic, seed=settings.seed, report=view
+            workspace=folder,
+            key_file=settings.key_file,
+            output=folder.synthetic,
+            seed=settings.seed,
+            device=settings.device,
+            report=view,
         )
     scores = compare(
         folder,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from aevorium.cli.console import console_of
-from aevorium.cli.options import Seed, WorkspaceFolder
+from aevorium.cli.options import Device, Seed, WorkspaceFolder
 
 if TYPE_CHECKING:
     from aevorium.generation import GenerationResult
@@ -36,6 +36,7 @@ def generate(
         typer.Option("--balance", help="Equal numbers of rows for each category of this column.", show_default=False),
     ] = None,
     seed: Seed = None,
+    device: Device = None,
     sampler: Annotated[str, typer.Option("--sampler", help="ddim (deterministic) or ddpm (ancestral).")] = "ddim",
     steps: Annotated[int, typer.Option("--steps", min=2, max=1000, help="Noise levels of the sampler.")] = 30,
 ) -> dict[str, object]:
@@ -47,7 +48,7 @@ def generate(
     if sampler not in ("ddim", "ddpm"):
         raise ConfigError("CONFIG_INVALID", f"--sampler = {sampler!r} is not possible. It should be ddim or ddpm.")
     chosen: Literal["ddim", "ddpm"] = "ddpm" if sampler == "ddpm" else "ddim"
-    settings = load_settings({"workspace": workspace, "seed": seed}).values
+    settings = load_settings({"workspace": workspace, "seed": seed, "device": device}).values
     console = console_of(context)
     folder = existing_workspace(settings.workspace, console=console)
     from aevorium.cli.progress_view import ProgressView, duration
@@ -65,6 +66,7 @@ def generate(
             seed=settings.seed,
             sampler=chosen,
             steps=steps,
+            device=settings.device,
             report=view,
         )
     if not result.is_finished:

@@ -85,6 +85,7 @@ def node(
         authority=authority or federation / "ca.crt",
         enrol_in=federation / "nodes" if is_here and authority is None else None,
         stay=stay,
+        device=settings.device,
     )
     with _claimed(data, name=name, root=settings.node_home, console=console) as (folder, held, holdout):
         allowed, is_new = folder.policy(policy, period=str(datetime.now(UTC).year))

@@ -13,6 +13,7 @@ from aevorium.cli.options import (
     BatchSize,
     Colluding,
     Delta,
+    Device,
     Dropouts,
     Epochs,
     Epsilon,
@@ -29,7 +30,7 @@ from aevorium.cli.options import (
     Trust,
     WorkspaceFolder,
 )
-from aevorium.errors import BudgetExceeded, ConfigError
+from aevorium.errors import BudgetExceeded
 
 __all__ = ["run"]
 
@@ -47,7 +48,7 @@ def run(
     colluding: Colluding = 0,
     max_nodes_per_patient: NodesPerPatient = 1,
     evaluation_share: EvaluationShare = 0.0,
-    device: Annotated[str, typer.Option("--device", help="Where models are trained: auto or cpu.")] = "auto",
+    device: Device = None,
     seed: Seed = None,
     rounds: Rounds = None,
     epochs: Epochs = None,
@@ -67,8 +68,6 @@ def run(
     purpose: Purpose = "synthetic data",
 ) -> dict[str, object]:
     """Runs a federation of simulated nodes on this machine and leaves its results in the workspace."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise ConfigError("CONFIG_INVALID", f"--device = {device!r} is not possible. It should be auto or cpu.")
     from aevorium.inputs import parse_nodes, parse_policies, read_schema, write_node_files
     from aevorium.settings import load_settings
 
@@ -78,6 +77,7 @@ def run(
         "recipe": recipe,
         "trust": trust,
         "workspace": workspace,
+        "device": device,
         "seed": seed,
         "num_rounds": rounds,
         "training_epochs": epochs,
@@ -101,7 +101,6 @@ def run(
     options = run_options(
         settings,
         records=records,
-        device="cuda" if device == "cuda" else "auto",
         min_nodes=min_nodes,
         purpose=purpose,
         dropouts=dropouts,
