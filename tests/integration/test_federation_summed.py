@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from aevorium.cli.app import main
 from aevorium.diffusion.denoiser import DenoiserConfig, TabularDiffusion, to_vector
@@ -37,7 +38,8 @@ from aevorium.privacy.phases import plan_budget
 from aevorium.privacy.plan import StudyPlan
 from aevorium.progress import ignore
 from aevorium.schema.table import TableSchema
-from aevorium.server import study
+from aevorium.server import study, summed
+from aevorium.server.warm_start import WarmStart
 from aevorium.verification import verify_workspace
 from aevorium.workspace import Workspace
 
@@ -115,6 +117,36 @@ def test_every_node_spends_the_plan_of_the_sum_and_no_more(tmp_path: Path, recip
     statement = workspace.privacy_statement.read_text(encoding="utf-8")
     assert "imulated aggregation" in statement
     assert generate_table(workspace=workspace, key_file=tmp_path / "key", output=tmp_path / "x.csv", rows=20).rows == 20
+
+
+@pytest.mark.parametrize("is_private", [True, False])
+def test_steps_are_held_to_the_surrogate_while_there_is_noise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_private: bool
+) -> None:
+    """With the whole weight on it and a slope of one in every parameter, Adam takes all of them down by its step size.
+
+    Two passes in batches of 20 of 160 records are 16 steps of 0.001, which shrink to a tenth.
+    """
+    monkeypatch.setattr(summed, "_ANCHOR", 1.0)
+    monkeypatch.setattr(
+        WarmStart, "anchor", lambda _, model: torch.stack([part.sum() for part in model.parameters()]).sum()
+    )
+    before: list[np.ndarray] = []
+    conduct = summed.SummedTraining.conduct
+
+    def noted(training: summed.SummedTraining) -> None:
+        before.append(to_vector(training._model).copy())
+        conduct(training)
+        before.append(to_vector(training._model).copy())
+
+    monkeypatch.setattr(summed.SummedTraining, "conduct", noted)
+    _run(tmp_path, options=OPTIONS if is_private else replace(OPTIONS, epsilon=math.inf))
+    moved = before[1] - before[0]
+    if is_private:
+        assert np.ptp(moved) < 1e-5
+        assert -0.016 < moved.mean() < -0.001
+    else:
+        assert np.ptp(moved) > 1e-3
 
 
 def test_the_noise_of_a_sum_is_smaller_by_the_root_of_the_nodes() -> None:

@@ -20,7 +20,7 @@ from aevorium.diffusion.layout import EncodedTable
 from aevorium.diffusion.process import MixedProcess
 from aevorium.diffusion.schedule import stratified_levels
 
-__all__ = ["Posterior", "Pretraining", "pretrain"]
+__all__ = ["Posterior", "Pretraining", "expectation_loss", "pretrain"]
 
 Posterior = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """What is to be expected of clean rows, given noisy ones [B, D] and their levels [B]: the value of each continuous
@@ -62,26 +62,41 @@ def pretrain(
         generator: Draws batches, noise levels and noise.
         advance: Called with the number of steps made.
     """
-    process = MixedProcess(model.layout)
     optimizer = torch.optim.Adam(model.parameters(), lr=plan.learning_rate, betas=(0.9, 0.99), foreach=True)
     average = RunningAverage(model, decay=plan.ema_decay)
     model.train()
     for step in range(plan.steps):
         for group in optimizer.param_groups:
             group["lr"] = plan.learning_rate * _share(step, steps=plan.steps)
-        batch = rows.select(torch.randint(len(rows), (plan.batch,), generator=generator))
-        # One level a row, spread evenly over the batch: the rows come in no order.
-        sigma = stratified_levels(1, draws=plan.batch, generator=generator)[0]
-        noisy = process.corrupt(process.clean(batch), sigma=sigma, noise=process.noise(sigma, generator=generator))
-        values, observed, states = posterior(noisy, sigma)
-        loss = process.expected_loss(model(noisy, sigma), sigma=sigma, values=values, observed=observed, states=states)
         optimizer.zero_grad()
-        loss.mean().backward()
+        expectation_loss(model, rows, posterior=posterior, batch=plan.batch, generator=generator).backward()
         optimizer.step()
         average.update(step)
         advance(step + 1)
     optimizer.zero_grad()
     average.store()
+
+
+def expectation_loss(
+    model: TabularDiffusion, rows: EncodedTable, *, posterior: Posterior, batch: int, generator: torch.Generator
+) -> Tensor:
+    """The mean loss of a model on rows of the density, against what the density expects of them.
+
+    Args:
+        model: The model.
+        rows: Rows of the density, drawn from with replacement.
+        posterior: The density's posterior.
+        batch: How many rows.
+        generator: Draws rows, noise levels and noise.
+    """
+    process = MixedProcess(model.layout)
+    drawn = rows.select(torch.randint(len(rows), (batch,), generator=generator))
+    # One level a row, spread evenly over the batch: the rows come in no order.
+    sigma = stratified_levels(1, draws=batch, generator=generator)[0]
+    noisy = process.corrupt(process.clean(drawn), sigma=sigma, noise=process.noise(sigma, generator=generator))
+    values, observed, states = posterior(noisy, sigma)
+    losses = process.expected_loss(model(noisy, sigma), sigma=sigma, values=values, observed=observed, states=states)
+    return losses.mean()
 
 
 def _share(step: int, *, steps: int) -> float:

@@ -264,6 +264,8 @@ class StudyConductor:
                 report=self._report,
                 timeout=self._timeout,
                 should_stop=self._should_stop,
+                # Without noise there is nothing to keep the model from: records then say it better than the tables.
+                anchor=warm.anchor if warm is not None and plan.is_private else None,
             ).conduct()
             return
         strategy = PrivateAveraging(

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
+from torch import Tensor
 
 from aevorium.diffusion.average import RunningAverage
 from aevorium.diffusion.denoiser import TabularDiffusion, to_vector
@@ -37,6 +38,9 @@ __all__ = ["SummedTraining"]
 _FINAL_RATE = 0.1
 """The step size falls linearly to this share of itself over all steps."""
 
+_ANCHOR = 0.7
+"""Share of the anchor in a step."""
+
 
 class SummedTraining:
     """DP-SGD of one model by the sums of the nodes' clipped gradients.
@@ -52,6 +56,7 @@ class SummedTraining:
         report: Takes the progress.
         timeout: Seconds after which a missing reply counts as none.
         should_stop: Asked before each exchange whether the run is to end.
+        anchor: A loss that the model should not lose on the way, in which no record has a part; None for none.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class SummedTraining:
         report: Report,
         timeout: float,
         should_stop: Callable[[], bool],
+        anchor: Callable[[TabularDiffusion], Tensor] | None,
     ) -> None:
         self._grid = grid
         self._model = model
@@ -78,6 +84,7 @@ class SummedTraining:
         self._report = report
         self._timeout = timeout
         self._should_stop = should_stop
+        self._anchor = anchor
         self._rate = settings.learning_rate or 1e-3
         self._optimizer = torch.optim.Adam(model.parameters(), lr=self._rate, foreach=True)
         self._average = RunningAverage(model, decay=settings.ema_decay)
@@ -113,7 +120,12 @@ class SummedTraining:
         share = 1 - (1 - _FINAL_RATE) * done / (self._schedule.rounds * self._schedule.steps)
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate * share
-        self._set_gradient(total / (self._schedule.expected_batch * len(parts)))
+        gradient = total / (self._schedule.expected_batch * len(parts))
+        if self._anchor is None:
+            self._set_gradient(gradient)
+        else:
+            self._set_gradient((1 - _ANCHOR) * gradient)
+            (_ANCHOR * self._anchor(self._model)).backward()
         self._optimizer.step()
         self._average.update(done)
 
