@@ -131,6 +131,26 @@ CATALOGUE: dict[str, CatalogueEntry] = {
         http_status=404,
     ),
     # jobs and access
+    "UNAUTHENTICATED": CatalogueEntry(
+        "The API does not know who asks.",
+        "Send 'Authorization: Bearer KEY' with a key that a steward made, or the token that the API printed.",
+        _REFUSED,
+        401,
+    ),
+    "FORBIDDEN": CatalogueEntry(
+        "The key's role does not allow this.", "Ask a steward for a key of another role.", _REFUSED, 403
+    ),
+    "API_UNPROTECTED": CatalogueEntry(
+        "The API would be open to other machines without any key.",
+        "Make a key first, or listen on this machine alone.",
+        _USAGE,
+    ),
+    "REQUEST_INVALID": CatalogueEntry(
+        "A request's fields do not hold what they should.", "Correct the fields named.", _USAGE, 422
+    ),
+    "REQUEST_TOO_LARGE": CatalogueEntry("A request's body is too long.", "Send less, and say its length.", _USAGE, 413),
+    "ROUTE_NOT_FOUND": CatalogueEntry("There is nothing at this address.", "See /docs.", _USAGE, 404),
+    "METHOD_NOT_ALLOWED": CatalogueEntry("This address takes another method.", "See /docs.", _USAGE, 405),
     "JOB_NOT_FOUND": CatalogueEntry(
         "There is no job of this id.", "List them, and take an id from there.", http_status=404
     ),
