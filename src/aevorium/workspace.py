@@ -166,7 +166,7 @@ class Workspace:
 
     @property
     def api_database(self) -> Path:
-        """Jobs and API keys, unless another database is chosen."""
+        """The API's own state, unless another database is chosen."""
         return self.root / "api.db"
 
     def checkpoint(self, round_number: int) -> Path:

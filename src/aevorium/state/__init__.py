@@ -1,1 +1,1 @@
-"""The server's state: jobs, the keys of people, what was asked before. One SQL database, SQLite or PostgreSQL."""
+"""The server's state: the keys of people. One SQL database, SQLite or PostgreSQL."""
