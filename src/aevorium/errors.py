@@ -133,6 +133,28 @@ CATALOGUE: dict[str, CatalogueEntry] = {
         "Run the command that makes it first.",
         http_status=404,
     ),
+    # access
+    "UNAUTHENTICATED": CatalogueEntry(
+        "The API does not know who asks.",
+        "Send 'Authorization: Bearer KEY' with a key that a steward made, or the token that the API printed.",
+        _REFUSED,
+        401,
+    ),
+    "FORBIDDEN": CatalogueEntry(
+        "The key's role does not allow this.", "Ask a steward for a key of another role.", _REFUSED, 403
+    ),
+    "API_UNPROTECTED": CatalogueEntry(
+        "The API would be open to other machines without any key.",
+        "Make a key first, or listen on this machine alone.",
+        _USAGE,
+    ),
+    "REQUEST_INVALID": CatalogueEntry(
+        "A request's fields do not hold what they should.", "Correct the fields named.", _USAGE, 422
+    ),
+    "REQUEST_TOO_LARGE": CatalogueEntry("A request's body is too long.", "Send less, and say its length.", _USAGE, 413),
+    "ROUTE_NOT_FOUND": CatalogueEntry("There is nothing at this address.", "See /docs.", _USAGE, 404),
+    "METHOD_NOT_ALLOWED": CatalogueEntry("This address takes another method.", "See /docs.", _USAGE, 405),
+    "API_KEY_NOT_FOUND": CatalogueEntry("There is no API key of this id.", "List them.", _USAGE, 404),
     "CHECKPOINT_DAMAGED": CatalogueEntry("The checkpoint is damaged or incomplete.", "Use another round's checkpoint."),
     "CHECKPOINT_KEY_WRONG": CatalogueEntry(
         "The checkpoint was encrypted with another key.", "Give the key that was in use when it was written."

@@ -145,6 +145,21 @@ class Settings(BaseSettings):
         validation_alias=_named("MIN_NODES"),
         description="Nodes that the server waits for, and valid replies without which a phase fails.",
     )
+    api_host: str = Field(
+        default="127.0.0.1",
+        validation_alias=_named("API_HOST"),
+        description="Address that the API listens on; any but that of this machine takes an API key.",
+    )
+    api_port: int = Field(
+        default=8000, ge=1, le=65535, validation_alias=_named("API_PORT"), description="Port of the API."
+    )
+    database: str | None = Field(
+        default=None,
+        repr=False,
+        validation_alias=_named("DATABASE"),
+        description="URL of the server's database: sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/NAME; "
+        "unset = api.db in the workspace.",
+    )
     timeout: float = Field(
         default=3600.0,
         gt=0,

@@ -164,6 +164,11 @@ class Workspace:
         """The server's state: audit chain and study."""
         return self.root / "server.db"
 
+    @property
+    def api_database(self) -> Path:
+        """The API's own state, unless another database is chosen."""
+        return self.root / "api.db"
+
     def checkpoint(self, round_number: int) -> Path:
         """The encrypted model after a round (1 is the first; 0 is the pre-trained one of a run without rounds)."""
         return self.root / f"global_model_round_{round_number}.npz"

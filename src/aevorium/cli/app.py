@@ -14,6 +14,7 @@ import typer
 
 from aevorium import __version__
 from aevorium.cli.commands import (
+    api,
     audit,
     budget,
     config,
@@ -64,6 +65,7 @@ app.command("report")(report.report)
 app.add_typer(budget.app, name="budget")
 app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
+app.add_typer(api.app, name="api")
 
 
 def _show_version(*, value: bool) -> None:

@@ -1,0 +1,1 @@
+"""The REST API (FastAPI). It sees what has passed a gate and nothing else."""

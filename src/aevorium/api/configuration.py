@@ -1,0 +1,52 @@
+"""From settings to what an API serves, and whether it may be served at all."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+
+from aevorium.api.app import ApiOptions
+from aevorium.errors import ConfigError
+from aevorium.settings import Settings
+from aevorium.state.api_keys import ApiKeyStore
+from aevorium.state.store import Store, sqlite_url
+from aevorium.workspace import Workspace
+
+__all__ = ["configure", "database_of"]
+
+
+def database_of(settings: Settings) -> str:
+    """URL of the server's database."""
+    return settings.database or sqlite_url(Workspace(settings.workspace).api_database)
+
+
+def configure(settings: Settings) -> ApiOptions:
+    """What an API of these settings serves.
+
+    Raises:
+        ConfigError: API_UNPROTECTED, if other machines could reach it and no key exists.
+        ArtefactError: DATABASE_UNUSABLE.
+    """
+    workspace, url = Workspace(settings.workspace), database_of(settings)
+    store = Store(url)
+    has_key = any(key.revoked_at is None for key in ApiKeyStore(store).all())
+    store.close()
+    if not has_key and not _is_loopback(settings.api_host):
+        raise ConfigError(
+            "API_UNPROTECTED",
+            f"The API does not start on {settings.api_host!r}. Other machines could reach it, and no API key exists.",
+            hint="Type: aevorium api key create NAME --role steward. Or leave --host out.",
+        )
+    return ApiOptions(
+        workspace=workspace,
+        database=url,
+        homes=(workspace.root / "nodes", workspace.root / "node-home", settings.node_home),
+        start_token=None if has_key else secrets.token_urlsafe(24),
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

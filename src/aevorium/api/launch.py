@@ -1,0 +1,20 @@
+"""The API of the settings that hold in this folder, for `uvicorn api.main:app`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from aevorium.api.app import create_app
+from aevorium.api.configuration import configure
+from aevorium.settings import load_settings
+
+__all__ = ["app"]
+
+os.environ["AEVORIUM_LAUNCHER"] = "1"
+_options = configure(load_settings().values)
+if _options.start_token is not None:
+    sys.stderr.write(f"No API key exists yet. This token may do all while the process lives: {_options.start_token}\n")
+
+app = create_app(_options)
+"""What uvicorn serves."""

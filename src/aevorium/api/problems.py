@@ -1,0 +1,138 @@
+"""Every failure as a problem document (RFC 9457), with the code and the remedy of the error catalogue."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
+
+from aevorium.errors import AevoriumError, ConfigError, InternalError
+
+__all__ = ["MEDIA_TYPE", "RESPONSES", "Problem", "add_problems", "problem_response"]
+
+MEDIA_TYPE = "application/problem+json"
+
+_LOGGER = logging.getLogger(__name__)
+
+_UNAUTHENTICATED, _WRONG_METHOD = 401, 405
+
+_OF_STATUS = {404: "ROUTE_NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
+
+
+class Invalid(BaseModel):
+    """A field of a request that cannot be used. What was sent is not repeated."""
+
+    field: str = Field(description="Where it stands, such as body.rows.")
+    reason: str
+
+
+class Problem(BaseModel):
+    """A failure (RFC 9457)."""
+
+    type: str = Field(description="The documentation page of the code.")
+    title: str = Field(description="One sentence of the catalogue, the same for every failure of the code.")
+    status: int
+    detail: str = Field(description="What happened, and why.")
+    code: str = Field(description="The code of the error catalogue.")
+    hint: str = Field(description="What to do.")
+    invalid: list[Invalid] = Field(default=[], description="The fields that cannot be used.")
+
+
+RESPONSES: Mapping[int | str, dict[str, Any]] = {"default": {"model": Problem, "description": "A problem (RFC 9457)."}}
+"""What every operation may answer beside what it promises."""
+
+
+def add_problems(app: FastAPI) -> None:
+    """Turns every exception into a problem document, and says so in the OpenAPI document."""
+    app.openapi = lambda: _documented(app)  # type: ignore[method-assign]
+
+    @app.exception_handler(AevoriumError)
+    async def known(_: Request, error: AevoriumError) -> JSONResponse:
+        return problem_response(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        fields = [
+            Invalid(field=".".join(str(part) for part in found["loc"]), reason=str(found["msg"]))
+            for found in error.errors()
+        ]
+        return problem_response(
+            ConfigError("REQUEST_INVALID", "The request cannot be used. Its fields do not hold what they should."),
+            invalid=fields,
+        )
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        code = _OF_STATUS.get(error.status_code, "REQUEST_INVALID")
+        headers = (
+            {**(error.headers or {}), **_allowed(request)} if error.status_code == _WRONG_METHOD else error.headers
+        )
+        answer = problem_response(ConfigError(code, "The request cannot be served."), headers=headers)
+        answer.status_code = error.status_code
+        return answer
+
+    @app.exception_handler(Exception)
+    async def failed(_: Request, error: Exception) -> JSONResponse:
+        # The kind alone: texts may quote data, and logs are read by many.
+        _LOGGER.error("request failed: %s", type(error).__name__)
+        return problem_response(InternalError(f"Something failed inside Aevorium: {type(error).__name__}."))
+
+
+def problem_response(
+    error: AevoriumError, *, invalid: Sequence[Invalid] = (), headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """The document of an error.
+
+    Args:
+        error: The error.
+        invalid: The fields that cannot be used.
+        headers: Further headers of the answer.
+    """
+    problem = Problem(
+        type=error.docs,
+        title=error.entry.summary,
+        status=error.http_status,
+        detail=error.message,
+        code=error.code,
+        hint=error.hint,
+        invalid=list(invalid),
+    )
+    more = {"WWW-Authenticate": "Bearer"} if error.http_status == _UNAUTHENTICATED else {}
+    return JSONResponse(
+        problem.model_dump(),
+        status_code=error.http_status,
+        media_type=MEDIA_TYPE,
+        headers={**more, **(headers or {})},
+    )
+
+
+def _allowed(request: Request) -> dict[str, str]:
+    """What the address takes: Starlette names the methods of the first route there alone."""
+    methods: set[str] = set()
+    for path, found in request.app.openapi()["paths"].items():
+        if compile_path(path)[0].match(request.url.path):
+            methods.update(method.upper() for method in found)
+    return {"Allow": ", ".join(sorted(methods))} if methods else {}
+
+
+def _documented(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        made = get_openapi(
+            title=app.title, version=app.version, summary=app.summary, routes=app.routes, tags=app.openapi_tags
+        )
+        for operations in made["paths"].values():
+            for operation in operations.values():
+                content = operation["responses"]["default"]["content"]
+                content[MEDIA_TYPE] = content.pop("application/json")
+                # What FastAPI would say of a request that cannot be used is not what it answers here.
+                operation["responses"].pop("422", None)
+        app.openapi_schema = made
+    return app.openapi_schema

@@ -1,0 +1,83 @@
+"""API keys, for stewards: made, listed, revoked. A secret is shown once."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from fastapi import Path as InPath
+from pydantic import BaseModel, ConfigDict, Field
+
+from aevorium.api.access import Access, Principal
+from aevorium.governance.chain import AuditChain
+from aevorium.state.api_keys import ApiKeyStore, Role
+from aevorium.workspace import Workspace
+
+__all__ = ["router"]
+
+
+class NewKey(BaseModel):
+    """A key to be made."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(min_length=1, max_length=100, pattern=r"^[\w .,@+-]+$", description="Whose it is.")
+    role: Role
+    days: int | None = Field(default=None, ge=1, le=3650, description="How long it is accepted; absent for ever.")
+
+
+class KeyView(BaseModel):
+    """What is known of a key."""
+
+    id: str
+    name: str
+    role: Role
+    created_at: str
+    expires_at: str | None
+    revoked_at: str | None
+
+
+class MadeKey(KeyView):
+    """A key that was just made."""
+
+    secret: str = Field(description="Send it as 'Authorization: Bearer ...'. It is shown this once.")
+
+
+def router(access: Access, *, keys: ApiKeyStore, workspace: Workspace) -> APIRouter:
+    """The operations on keys.
+
+    Args:
+        access: Knows who asks.
+        keys: The keys.
+        workspace: Its audit log says who made and revoked them.
+    """
+    routes = APIRouter(prefix="/v1/keys", tags=["keys"])
+    stewards = Depends(access.require("keys"))
+
+    def note(actor: Principal, action: str, key_id: str, role: Role) -> None:
+        chain = AuditChain(workspace.database)
+        chain.append(actor=actor.name, action=action, detail={"key": key_id, "role": role})
+        chain.write_view(workspace.audit_log)
+
+    @routes.post("", status_code=201)
+    def create(wanted: NewKey, actor: Principal = stewards) -> MadeKey:
+        """Makes a key."""
+        lifetime = None if wanted.days is None else timedelta(days=wanted.days)
+        key, secret = keys.create(name=wanted.name, role=wanted.role, lifetime=lifetime)
+        note(actor, "api_key_created", key.id, key.role)
+        return MadeKey(**vars(key), secret=secret)
+
+    @routes.get("")
+    def listed(_: Principal = stewards) -> list[KeyView]:
+        """Every key, oldest first, without secrets."""
+        return [KeyView(**vars(key)) for key in keys.all()]
+
+    @routes.delete("/{key_id}")
+    def revoke(key_id: Annotated[str, InPath(pattern=r"^[0-9a-f]{12}$")], actor: Principal = stewards) -> KeyView:
+        """Refuses a key from now on."""
+        key = keys.revoke(key_id)
+        note(actor, "api_key_revoked", key.id, key.role)
+        return KeyView(**vars(key))
+
+    return routes

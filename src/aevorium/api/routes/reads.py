@@ -1,0 +1,144 @@
+"""What can be read: health, budget, audit log, statement and report. All of it has passed a gate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import FileResponse
+from pydantic import BaseModel, Field
+
+from aevorium import __version__
+from aevorium.api.access import Access, Principal
+from aevorium.errors import ArtefactError
+from aevorium.governance.chain import AuditChain, AuditEntry
+from aevorium.verification import verify_workspace
+from aevorium.workspace import Workspace
+
+__all__ = ["router"]
+
+_MOST_ENTRIES = 500
+
+
+class Health(BaseModel):
+    """Whether the API works."""
+
+    status: str = "ok"
+    version: str = __version__
+    has_run: bool = Field(description="Whether the workspace holds the results of a run.")
+
+
+class AuditPage(BaseModel):
+    """A part of the audit log."""
+
+    entries: list[AuditEntry]
+    head: str = Field(description="Hash of the last entry of the whole log; note it to be able to see a cut.")
+    next: int | None = Field(description="`after` of the next page; null at the end.")
+
+
+class CheckFinding(BaseModel):
+    """One thing that was checked."""
+
+    subject: str
+    is_sound: bool | None = Field(description="Whether it holds; null if it could not be checked here.")
+    text: str
+
+
+class Verification(BaseModel):
+    """What a verification found."""
+
+    is_sound: bool
+    checks: list[CheckFinding]
+
+
+def router(access: Access, *, workspace: Workspace, homes: Sequence[Path]) -> APIRouter:
+    """The operations that read.
+
+    Args:
+        access: Knows who asks.
+        workspace: Whose results they are.
+        homes: Folders with homes of nodes on this machine.
+    """
+    routes = APIRouter(tags=["read"])
+    reads = Depends(access.require("read"))
+    near = Depends(access.require("read", loopback=True))
+    audits = Depends(access.require("audit"))
+    audits_near = Depends(access.require("audit", loopback=True))
+
+    @routes.get("/health")
+    def health(_: Principal = near) -> Health:
+        """Whether the API works."""
+        return Health(has_run=workspace.study.is_file())
+
+    @routes.get("/privacy-budget")
+    @routes.get("/v1/budgets")
+    def privacy_budget(_: Principal = near) -> dict[str, Any]:
+        """What each node of the study has spent, against its limit: the study's view. Each node holds its own."""
+        content: dict[str, Any] = json.loads(_text(workspace.privacy_budget))
+        return content
+
+    @routes.get("/audit-log")
+    @routes.get("/v1/audit")
+    def audit_log(
+        _: Principal = audits_near,
+        after: Annotated[int, Query(ge=0, le=2**53, description="Entries after this number.")] = 0,
+        limit: Annotated[int, Query(ge=1, le=_MOST_ENTRIES, description="How many at most.")] = 100,
+        action: Annotated[str | None, Query(max_length=100, description="Only entries of this action.")] = None,
+    ) -> AuditPage:
+        """The server's audit log, oldest entry first."""
+        chain = _chain(workspace)
+        everything = chain.entries() if action is None else chain.entries_of([action])
+        found = [entry for entry in everything if entry.seq > after]
+        page = found[:limit]
+        return AuditPage(entries=page, head=chain.head, next=page[-1].seq if len(found) > limit else None)
+
+    @routes.get("/v1/audit/verification")
+    def verification(_: Principal = audits) -> Verification:
+        """Whether chains, ledgers, budget and statement agree."""
+        result = verify_workspace(workspace, homes=homes)
+        checks = [CheckFinding(subject=one.subject, is_sound=one.is_sound, text=one.text) for one in result.checks]
+        return Verification(is_sound=result.is_sound, checks=checks)
+
+    @routes.get("/v1/statement")
+    def statement(_: Principal = reads) -> dict[str, Any]:
+        """The privacy statement, for programs."""
+        content: dict[str, Any] = json.loads(_text(workspace.privacy_statement_json))
+        return content
+
+    @routes.get("/v1/report")
+    def report(_: Principal = reads) -> dict[str, Any]:
+        """The run's own report, for programs: charged numbers alone. One made from real rows is never served."""
+        content: dict[str, Any] = json.loads(_text(workspace.report_json))
+        return content
+
+    @routes.get("/v1/report.html", response_class=FileResponse)
+    def report_page(_: Principal = reads) -> FileResponse:
+        """The same for people."""
+        _text(workspace.report_html)
+        return FileResponse(workspace.report_html, media_type="text/html; charset=utf-8")
+
+    return routes
+
+
+def _chain(workspace: Workspace) -> AuditChain:
+    if not workspace.database.is_file():
+        raise _absent("audit log")
+    return AuditChain(workspace.database)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise _absent(path.name) from error
+
+
+def _absent(name: str) -> ArtefactError:
+    return ArtefactError(
+        "ARTEFACT_NOT_FOUND",
+        f"There is no {name} yet. No run has finished in this workspace.",
+        hint="Start one with 'aevorium run', or look at another workspace.",
+    )

@@ -1,0 +1,134 @@
+"""`aevorium api`: serves a workspace over HTTP, and makes the keys with which people reach it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aevorium.cli.console import Console, console_of
+from aevorium.cli.options import WorkspaceFolder
+from aevorium.errors import ConfigError
+
+if TYPE_CHECKING:
+    from aevorium.api.app import ApiOptions
+    from aevorium.state.api_keys import ApiKeyStore
+
+__all__ = ["app"]
+
+app = typer.Typer(help="The REST API of a workspace.", invoke_without_command=True)
+keys = typer.Typer(help="The keys with which people reach the API.", no_args_is_help=True)
+app.add_typer(keys, name="key")
+
+
+@app.callback()
+def api(
+    context: typer.Context,
+    workspace: WorkspaceFolder = None,
+    host: Annotated[
+        str | None, typer.Option("--host", help="Address to listen on. [default: 127.0.0.1]", show_default=False)
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", min=1, max=65535, help="Its port. [default: 8000]", show_default=False)
+    ] = None,
+) -> None:
+    """Serves a workspace: budget, audit log, statement and report, with /docs."""
+    if context.invoked_subcommand is not None:
+        return
+    import uvicorn
+
+    from aevorium.api.app import create_app
+    from aevorium.api.configuration import configure
+    from aevorium.settings import load_settings
+
+    console = console_of(context)
+    settings = load_settings({"workspace": workspace, "api_host": host, "api_port": port}).values
+    options = configure(settings)
+    application = create_app(options)
+    _tell(options, host=settings.api_host, port=settings.api_port, console=console)
+    uvicorn.run(
+        application, host=settings.api_host, port=settings.api_port, log_level="warning", server_header=False,
+        proxy_headers=False,
+    )  # fmt: skip
+
+
+def _tell(options: ApiOptions, *, host: str, port: int, console: Console) -> None:
+    shown = f"[{host}]" if ":" in host else host
+    console.say(f"The API listens on http://{shown}:{port}, and explains itself at http://{shown}:{port}/docs")
+    if options.start_token is not None:
+        console.say(f"No API key exists yet. This token may do all while the process lives: {options.start_token}")
+        console.say("Make keys for people with: aevorium api key create NAME --role researcher")
+
+
+@keys.command("create")
+def create(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Whose it is.")],
+    role: Annotated[str, typer.Option("--role", help="steward, engineer, researcher or auditor.")],
+    days: Annotated[
+        int | None, typer.Option("--days", min=1, max=3650, help="How long it is accepted.", show_default="for ever")
+    ] = None,
+    workspace: WorkspaceFolder = None,
+) -> dict[str, object]:
+    """Makes a key and shows it, once."""
+    from aevorium.state.api_keys import ROLES
+
+    if role not in ROLES:
+        known = ", ".join(ROLES)
+        raise ConfigError("CONFIG_INVALID", f"--role = {role!r} is not possible. It should be one of {known}.")
+    store, folder = _keys(workspace)
+    key, secret = store.create(name=name, role=role, lifetime=None if days is None else timedelta(days=days))
+    _note(folder, "api_key_created", key_id=key.id, role=key.role)
+    console = console_of(context)
+    console.say(f"Key {key.id} for {key.name!r}, {key.role}. It is shown this once:")
+    console.say(secret)
+    return {**vars(key), "secret": secret}
+
+
+@keys.command("list")
+def listed(context: typer.Context, workspace: WorkspaceFolder = None) -> dict[str, object]:
+    """Lists the keys, without secrets."""
+    store, _ = _keys(workspace)
+    found = store.all()
+    rows = []
+    for key in found:
+        moments = (key.created_at, key.expires_at or "never", key.revoked_at or "–")
+        rows.append((key.id, key.name, key.role, *(moment[:10] for moment in moments)))
+    console_of(context).table(("key", "name", "role", "made", "expires", "revoked"), rows)
+    return {"keys": [vars(key) for key in found]}
+
+
+@keys.command("revoke")
+def revoke(
+    context: typer.Context,
+    key_id: Annotated[str, typer.Argument(help="The key's id, not its secret.")],
+    workspace: WorkspaceFolder = None,
+) -> dict[str, object]:
+    """Refuses a key from now on."""
+    store, folder = _keys(workspace)
+    key = store.revoke(key_id)
+    _note(folder, "api_key_revoked", key_id=key.id, role=key.role)
+    console_of(context).say(f"Key {key.id} is refused from now on.")
+    return dict(vars(key))
+
+
+def _keys(workspace: Path | None) -> tuple[ApiKeyStore, Path]:
+    from aevorium.api.configuration import database_of
+    from aevorium.settings import load_settings
+    from aevorium.state.api_keys import ApiKeyStore
+    from aevorium.state.store import Store
+
+    settings = load_settings({"workspace": workspace}).values
+    return ApiKeyStore(Store(database_of(settings))), settings.workspace
+
+
+def _note(folder: Path, action: str, *, key_id: str, role: str) -> None:
+    from aevorium.governance.chain import AuditChain
+    from aevorium.workspace import Workspace
+
+    target = Workspace(folder)
+    chain = AuditChain(target.database)
+    chain.append(actor="command line", action=action, detail={"key": key_id, "role": role})
+    chain.write_view(target.audit_log)

@@ -1,0 +1,109 @@
+"""The API in a process of its own: typed as documented, read as documented, and put to the test by schemathesis."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from aevorium.governance.chain import AuditChain
+from aevorium.workspace import Workspace
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Running:
+    url: str
+    token: str
+
+
+@contextmanager
+def _api(command: list[str], folder: Path, *, port: int) -> Iterator[Running]:
+    log = folder / "api.log"
+    environment = {**os.environ, "AEVORIUM_WORKSPACE": str(folder / "w"), "PYTHONUNBUFFERED": "1"}
+    with log.open("w") as output:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and process.poll() is None:
+            try:
+                httpx.get(f"{url}/health")
+                break
+            except httpx.HTTPError:
+                time.sleep(0.1)
+        found = re.search(r"\b([A-Za-z0-9_-]{32})\b\s*$", log.read_text(), re.MULTILINE)
+        assert found is not None, log.read_text()
+        yield Running(url, found[1])
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    workspace = Workspace(tmp_path / "w").create()
+    chain = AuditChain(workspace.database)
+    for number in range(5):
+        chain.append(actor="test", action="tested", detail={"number": number})
+    workspace.privacy_budget.write_text('{"schema_version": 1, "nodes": {}}')
+    return tmp_path
+
+
+def _commands(port: int) -> list[list[str]]:
+    return [
+        [sys.executable, "-m", "aevorium", "api", "--port", str(port)],
+        [sys.executable, "-m", "uvicorn", "api.main:app", "--port", str(port), "--log-level", "warning"],
+    ]
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_it_is_started_and_read_as_documented(folder: Path, port: int, place: int) -> None:
+    with _api(_commands(port)[place], folder, port=port) as api:
+        curl = shutil.which("curl")
+        if curl is not None:
+            typed = subprocess.run([curl, "-sf", f"http://localhost:{port}/privacy-budget"], capture_output=True)
+            assert typed.returncode == 0
+            assert b'"nodes"' in typed.stdout
+        assert httpx.get(f"{api.url}/v1/keys").status_code == 401
+        headers = {"Authorization": f"Bearer {api.token}"}
+        made = httpx.post(f"{api.url}/v1/keys", json={"name": "Ann", "role": "auditor"}, headers=headers).json()
+        own = {"Authorization": f"Bearer {made['secret']}"}
+        assert len(httpx.get(f"{api.url}/v1/audit", headers=own).json()["entries"]) == 6
+        assert httpx.get(f"{api.url}/v1/keys", headers=own).status_code == 403
+        assert httpx.get(f"{api.url}/docs").status_code == 200
+
+
+def test_schemathesis_finds_no_answer_that_is_not_documented(folder: Path, port: int) -> None:
+    program = Path(sys.executable).with_name("schemathesis")
+    if not program.exists():
+        pytest.skip("schemathesis is not installed")
+    with _api(_commands(port)[0], folder, port=port) as api:
+        tried = subprocess.run(
+            [
+                program, "run", f"{api.url}/openapi.json", "--header", f"Authorization: Bearer {api.token}",
+                "--max-examples", "40", "--seed", "1", "--no-color",
+            ],
+            capture_output=True, text=True, timeout=200, cwd=folder,
+        )  # fmt: skip
+        assert tried.returncode == 0, tried.stdout[-6000:] + tried.stderr[-2000:]
+        assert AuditChain(Workspace(folder / "w").database).verify().is_sound

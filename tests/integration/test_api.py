@@ -1,0 +1,252 @@
+"""The API of a workspace with a real run: who may read what, and how it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from fastapi.testclient import TestClient
+
+from aevorium.api.app import ApiOptions, create_app
+from aevorium.api.configuration import configure
+from aevorium.cli.app import main
+from aevorium.errors import CATALOGUE, ConfigError
+from aevorium.governance.chain import verify_entries
+from aevorium.settings import load_settings
+from aevorium.state.api_keys import ROLES, Role
+from aevorium.state.store import sqlite_url
+from aevorium.workspace import Workspace
+
+START = "start-token-of-this-test"
+SCHEMA = 'name = "clinic"\n[columns.value]\nkind = "continuous"\nmin = 0\nmax = 10\n'
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    folder = tmp_path_factory.mktemp("api")
+    (folder / "schema.toml").write_text(SCHEMA)
+    values = np.random.default_rng(0).uniform(0, 10, 120).round(2)
+    pd.DataFrame({"value": values}).to_csv(folder / "a.csv", index=False)
+    arguments = ["run", "--schema", str(folder / "schema.toml"), "--node", f"a={folder / 'a.csv'}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AEVORIUM_PRETRAINING_STEPS", "5")
+        patch.setenv("AEVORIUM_KEY_FILE", str(folder / "key"))
+        assert main([*arguments, "--epsilon", "2", "--workspace", str(folder / "w"), "--quiet"]) == 0
+    (folder / "w" / "report.local.json").write_text('{"exact": 1}')
+    return Workspace(folder / "w")
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return sqlite_url(tmp_path / "api.db")
+
+
+@pytest.fixture
+def api(workspace: Workspace, url: str) -> Iterator[TestClient]:
+    """Asked from another machine, by name, over the network."""
+    options = ApiOptions(workspace=workspace, database=url, start_token=START)
+    with TestClient(create_app(options), base_url="http://aevorium.example", client=("192.0.2.7", 4000)) as client:
+        yield client
+
+
+@pytest.fixture
+def near(workspace: Workspace, url: str) -> Iterator[TestClient]:
+    """Asked from the same machine."""
+    options = ApiOptions(workspace=workspace, database=url, start_token=START)
+    with TestClient(create_app(options), base_url="http://localhost:8000", client=("127.0.0.1", 4000)) as client:
+        yield client
+
+
+def _bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def _key(api: TestClient, role: Role, **more: object) -> str:
+    answer = api.post("/v1/keys", json={"name": "Ann", "role": role, **more}, headers=_bearer(START))
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["secret"])
+
+
+OPEN = ("/health", "/privacy-budget", "/audit-log")
+CLOSED = ("/v1/statement", "/v1/report", "/v1/report.html", "/v1/audit/verification", "/v1/keys")
+
+
+def test_this_machine_reads_three_addresses_without_a_token_and_no_others(near: TestClient):
+    assert [near.get(path).status_code for path in OPEN] == [200] * 3
+    assert {near.get(path).status_code for path in CLOSED} == {401}
+    assert near.post("/v1/keys", json={"name": "x", "role": "steward"}).status_code == 401
+    assert near.get("/privacy-budget").json()["nodes"]["a"]["spent"] == pytest.approx(2, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-Forwarded-For": "127.0.0.1"},
+        {"Forwarded": "for=127.0.0.1"},
+        {"Via": "1.1 proxy"},
+        {"Host": "attacker.example"},
+        {"Host": "localhost.attacker.example:8000"},
+        {"Authorization": "Bearer wrong"},
+    ],
+)
+def test_what_was_forwarded_or_names_another_host_is_not_of_this_machine(near: TestClient, headers: dict[str, str]):
+    assert {near.get(path, headers=headers).status_code for path in OPEN} == {401}
+
+
+def test_other_machines_read_nothing_without_a_token(api: TestClient):
+    for path in (*OPEN, *CLOSED):
+        answer = api.get(path)
+        assert answer.status_code == 401, path
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert answer.json()["code"] == "UNAUTHENTICATED"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_reads_what_is_its_own(api: TestClient, role: Role):
+    headers = _bearer(_key(api, role))
+    allowed = {path for path in (*OPEN, *CLOSED) if api.get(path, headers=headers).status_code == 200}
+    common = {"/health", "/privacy-budget", "/v1/statement", "/v1/report", "/v1/report.html"}
+    audit = {"/audit-log", "/v1/audit/verification"}
+    assert allowed == common | (audit if role != "researcher" else set()) | (
+        {"/v1/keys"} if role == "steward" else set()
+    )
+    made = api.post("/v1/keys", json={"name": "x", "role": "steward"}, headers=headers)
+    assert made.status_code == (201 if role == "steward" else 403)
+
+
+def test_a_revoked_key_and_a_forged_one_are_refused(api: TestClient):
+    secret = _key(api, "auditor")
+    key_id = secret.split("_")[1]
+    assert api.get("/v1/audit/verification", headers=_bearer(secret)).json()["is_sound"] is True
+    forged = secret[:-1] + ("A" if secret[-1] != "A" else "B")
+    for header in (f"Bearer {forged}", f"Basic {secret}", secret, "Bearer ", "Bearer é"):
+        assert api.get("/health", headers={"Authorization": header.encode()}).status_code == 401
+    assert api.delete(f"/v1/keys/{key_id}", headers=_bearer(START)).json()["revoked_at"] is not None
+    assert api.get("/health", headers=_bearer(secret)).status_code == 401
+    listed = api.get("/v1/keys", headers=_bearer(START))
+    assert secret not in listed.text
+    assert [key["id"] for key in listed.json()] == [key_id]
+
+
+def test_making_and_revoking_keys_is_in_the_audit_log_without_the_secret(api: TestClient, workspace: Workspace):
+    secret = _key(api, "engineer", days=3)
+    key_id = secret.split("_")[1]
+    api.delete(f"/v1/keys/{key_id}", headers=_bearer(START))
+    view = json.loads(workspace.audit_log.read_text(encoding="utf-8"))
+    told = [entry for entry in view["entries"] if entry["detail"].get("key") == key_id]
+    assert [entry["action"] for entry in told] == ["api_key_created", "api_key_revoked"]
+    assert {entry["actor"] for entry in told} == {"start token"}
+    assert secret not in json.dumps(view)
+    assert verify_entries(view["entries"], expected_head=view["head"]).is_sound
+
+
+def test_the_audit_log_comes_in_pages_that_are_the_whole_of_it(api: TestClient, workspace: Workspace):
+    view = json.loads(workspace.audit_log.read_text(encoding="utf-8"))
+    found, after = [], 0
+    while after is not None:
+        page = api.get("/v1/audit", params={"after": after, "limit": 3}, headers=_bearer(START)).json()
+        assert len(page["entries"]) <= 3
+        found += page["entries"]
+        after = page["next"]
+    assert found == view["entries"]
+    assert page["head"] == view["head"]
+    action = found[0]["action"]
+    chosen = api.get("/v1/audit", params={"action": action}, headers=_bearer(START)).json()["entries"]
+    assert chosen == [entry for entry in found if entry["action"] == action]
+
+
+def test_a_report_of_real_rows_is_never_served(api: TestClient):
+    for path in (
+        "/v1/report.local.json",
+        "/report.local.json",
+        "/v1/../report.local.json",
+        "/v1/%2e%2e/report.local.json",
+    ):
+        assert api.get(path, headers=_bearer(START)).status_code == 404
+    assert '"exact"' not in api.get("/v1/report", headers=_bearer(START)).text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "code"),
+    [
+        ("GET", "/nothing", None, 404, "ROUTE_NOT_FOUND"),
+        ("PUT", "/health", None, 405, "METHOD_NOT_ALLOWED"),
+        ("GET", "/v1/audit?limit=0", None, 422, "REQUEST_INVALID"),
+        ("GET", "/v1/audit?after=' OR 1=1 --", None, 422, "REQUEST_INVALID"),
+        ("DELETE", "/v1/keys/..%2f..%2fkey", None, 404, "ROUTE_NOT_FOUND"),
+        ("DELETE", "/v1/keys/' OR '1'='1", None, 422, "REQUEST_INVALID"),
+        ("DELETE", "/v1/keys/0123456789ab", None, 404, "API_KEY_NOT_FOUND"),
+        ("POST", "/v1/keys", {"name": "a\r\nX-Evil: 1", "role": "auditor"}, 422, "REQUEST_INVALID"),
+        ("POST", "/v1/keys", {"name": "Ann", "role": "root"}, 422, "REQUEST_INVALID"),
+        ("POST", "/v1/keys", {"name": "Ann", "role": "auditor", "scope": "all"}, 422, "REQUEST_INVALID"),
+        ("POST", "/v1/keys", {"name": "x" * 2_000_000, "role": "auditor"}, 413, "REQUEST_TOO_LARGE"),
+    ],
+)
+def test_a_failure_is_a_problem_document_of_the_catalogue(
+    api: TestClient, method: str, path: str, body: object, status: int, code: str
+):
+    answer = api.request(method, path, json=body, headers=_bearer(START))
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert (problem["status"], problem["code"]) == (status, code)
+    assert problem["title"] == CATALOGUE[code].summary
+    assert problem["type"] == f"docs/ERRORS.md#{code.lower()}"
+    assert problem["hint"]
+    # What was sent is not repeated.
+    assert "OR 1=1" not in answer.text
+    assert "Evil" not in answer.text
+
+
+def test_every_answer_has_a_name_and_the_headers_that_browsers_heed(api: TestClient):
+    answer = api.get("/health", headers={**_bearer(START), "X-Request-ID": "abc-1"})
+    assert answer.headers["x-request-id"] == "abc-1"
+    for name in ("x-content-type-options", "x-frame-options", "referrer-policy", "cache-control"):
+        assert name in answer.headers
+    assert "access-control-allow-origin" not in api.get("/health", headers={"Origin": "https://evil.example"}).headers
+    broken = api.get("/health", headers={"X-Request-ID": "a b;c"})
+    assert broken.headers["x-request-id"] != "a b;c"
+
+
+def test_an_empty_workspace_says_what_to_do(tmp_path: Path, url: str):
+    options = ApiOptions(workspace=Workspace(tmp_path / "none"), database=url, start_token=START)
+    with TestClient(create_app(options), base_url="http://localhost", client=("127.0.0.1", 1)) as client:
+        assert client.get("/health").json()["has_run"] is False
+        for path in ("/privacy-budget", "/audit-log"):
+            answer = client.get(path)
+            assert (answer.status_code, answer.json()["code"]) == (404, "ARTEFACT_NOT_FOUND")
+            assert "aevorium run" in answer.json()["hint"]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "hospital.example"])
+def test_no_api_starts_for_other_machines_without_a_key(tmp_path: Path, host: str):
+    settings = load_settings({"workspace": tmp_path, "api_host": host}).values
+    with pytest.raises(ConfigError) as caught:
+        configure(settings)
+    assert caught.value.code == "API_UNPROTECTED"
+    assert main(["api", "key", "create", "Ann", "--role", "steward", "--workspace", str(tmp_path), "--quiet"]) == 0
+    assert configure(settings).start_token is None
+    here = load_settings({"workspace": tmp_path / "other", "api_host": "127.0.0.1"}).values
+    tokens = {configure(here).start_token for _ in range(2)}
+    assert None not in tokens
+    assert len(tokens) == 2
+
+
+def test_keys_are_made_listed_and_revoked_on_the_command_line(
+    workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    place = ["--workspace", str(tmp_path), "--json"]
+    assert main(["api", "key", "create", "Ann", "--role", "auditor", "--days", "2", *place]) == 0
+    made = json.loads(capsys.readouterr().out)["data"]
+    assert made["secret"].startswith(f"aev_{made['id']}_")
+    assert main(["api", "key", "revoke", made["id"], *place]) == 0
+    capsys.readouterr()
+    assert main(["api", "key", "list", *place]) == 0
+    shown = capsys.readouterr().out
+    assert made["secret"] not in shown
+    assert json.loads(shown)["data"]["keys"][0]["revoked_at"] is not None
+    assert main(["api", "key", "create", "Ann", "--role", "root", *place]) == 2
