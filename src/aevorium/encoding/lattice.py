@@ -27,12 +27,25 @@ _STEPS = (10, 20, 25, 50)
 _SURE = 6.0
 """Standard deviations, of privacy noise and chance together, by which records must lack where the lattice has none."""
 
+_HEAPS, _SURE_AMONG_HEAPS = 3, 1.0
+"""Where so many bins stand out at round numbers, people have rounded: less is then to be shown of the other records."""
+
 _LEAST_SHARE, _MOST_RECORDS = 0.5, 0.95
 """Of the records at least this part are on the lattice; a coarse lattice with nearly all goes before a finer one."""
 
-_LEAST_PLACES, _LEAST_GAPS = 6.0, 4.0
-"""Over so many numbers of the lattice the records are spread, at least, and in so many bins some lack: a peak or a gap
-is no lattice."""
+_LEAST_PLACES = 6
+"""A range with fewer multiples is too short to see a lattice in it."""
+
+_LEAST_LACK, _LEAST_GAPS = 0.15, 4.0
+"""A bin lacks records if the lattice has it expect that part fewer than its width; evidence comes from so many bins at
+least: a gap is no lattice."""
+
+_FULLEST, _MOST_IN_FULLEST = 4, 0.8
+"""So many numbers of the lattice hold this part of the records at most: a peak is no lattice."""
+
+
+_HEAP, _AROUND = 2.5, 3
+"""A bin of more times the median of so many bins to each side is one of a heap, if each holds a number or two."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +94,7 @@ class Lattice:
         parts = on / (on + off) / self.held[homes]
         for spike in standing:
             shared = homes == grid.locate(np.array([spike.value]))[0]
-            if spike.value in self.values[shared]:
+            if shared.sum() > 1 and spike.value in self.values[shared]:
                 parts[shared] = (1 - spike.share) * parts[shared] + spike.share * (self.values[shared] == spike.value)
         return tuple(
             Spike(value=float(value), share=float(MOST_SHARE * part))
@@ -89,14 +102,18 @@ class Lattice:
         )
 
 
-def find_lattice(counts: NDArray[np.float64], grid: ColumnGrid, *, noise: float) -> Lattice | None:
+def find_lattice(
+    counts: NDArray[np.float64], grid: ColumnGrid, *, noise: float, standing: tuple[Spike, ...] = ()
+) -> Lattice | None:
     """Looks for a lattice among bins of even width.
 
     Args:
         counts: Noisy counts of a continuous column's bins, [bins].
         grid: The column's grid.
         noise: Standard deviation of the noise in each of them.
+        standing: What `find_spikes` says.
     """
+    sure = _SURE if len(standing) < _HEAPS else _SURE_AMONG_HEAPS
     width = grid.high - grid.low
     usual = float(np.median(width))
     inner = (width > usual / 2) & (width < 2 * usual)
@@ -106,6 +123,7 @@ def find_lattice(counts: NDArray[np.float64], grid: ColumnGrid, *, noise: float)
         (certainty, lattice)
         for values, step in _round_numbers(grid, width=usual)
         if (judged := _judge(counts, grid, values, step=step, inner=inner, noise=noise)) is not None
+        and judged[0] >= sure
         for certainty, lattice in [judged]
     ]
     complete = [pair for pair in found if pair[1].share >= _MOST_RECORDS]
@@ -139,21 +157,40 @@ def _judge(
     middle = (grid.low + grid.high) / 2
     homes = grid.locate(values)
     held = np.bincount(homes, minlength=len(width)) * inner
-    kernel = np.exp(-0.5 * ((middle[:, None] - middle[inner]) / max(step, 2 * float(np.median(width)))) ** 2)
+    if step < float(np.median(width)):
+        counts = _without_heaps(counts, noise=noise)
+    if _is_peak(counts - 2 * noise, middle, step=step, inner=inner):
+        return None
+    kernel = np.exp(-0.5 * ((middle[:, None] - middle[inner]) / max(step, 1.5 * float(np.median(width)))) ** 2)
     smooth = np.maximum(kernel @ counts[inner], 0.0)
     if_spread = smooth * width / (kernel @ width[inner])
     if_lattice = smooth * step * held / np.maximum(step * (kernel @ held[inner]), 1e-12)
-    lacking = np.where(inner, np.maximum(if_spread - if_lattice, 0.0), 0.0)
+    lacking = np.where(inner & (if_lattice < (1 - _LEAST_LACK) * if_spread), if_spread - if_lattice, 0.0)
     variance = noise**2 + np.maximum(if_spread, 1.0)
     evidence = lacking**2 / variance
-    if _effective(evidence) < _LEAST_GAPS or _effective(if_lattice * inner) < _LEAST_PLACES:
+    if _effective(evidence) < _LEAST_GAPS:
         return None
     share = float((lacking * (if_spread - counts) / variance).sum() / evidence.sum())
     error = float(1 / np.sqrt(evidence.sum()))
-    if share < max(_LEAST_SHARE, _SURE * error):
+    # Far more than all: what lacks is not what the lattice says.
+    if share < _LEAST_SHARE or share > 1.1 + 3 * error:
         return None
     kept = inner[homes]
     return share / error, Lattice(values=values[kept], step=step, held=held, share=min(share, 1.0), error=error)
+
+
+def _without_heaps(counts: NDArray[np.float64], *, noise: float) -> NDArray[np.float64]:
+    """Counts with frequent numbers cut down: beside these, bins that lack nothing would seem to lack a lot."""
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(counts, _AROUND, mode="edge"), 2 * _AROUND + 1)
+    return np.asarray(np.minimum(counts, np.maximum(_HEAP * np.median(around, axis=1), 3 * noise)))
+
+
+def _is_peak(
+    counts: NDArray[np.float64], middle: NDArray[np.float64], *, step: float, inner: NDArray[np.bool_]
+) -> bool:
+    nearest = np.round(middle / step).astype(np.int64)
+    held = np.sort(np.bincount(nearest - nearest.min(), weights=np.maximum(counts, 0.0) * inner))
+    return bool(held[-_FULLEST:].sum() > _MOST_IN_FULLEST * held.sum())
 
 
 def _effective(weights: NDArray[np.float64]) -> float:
