@@ -113,7 +113,8 @@ def find_lattice(
         noise: Standard deviation of the noise in each of them.
         standing: What `find_spikes` says.
     """
-    sure = _SURE if len(standing) < _HEAPS else _SURE_AMONG_HEAPS
+    among_heaps = len(standing) >= _HEAPS
+    sure = _SURE_AMONG_HEAPS if among_heaps else _SURE
     width = grid.high - grid.low
     usual = float(np.median(width))
     inner = (width > usual / 2) & (width < 2 * usual)
@@ -122,7 +123,8 @@ def find_lattice(
     found = [
         (certainty, lattice)
         for values, step in _round_numbers(grid, width=usual)
-        if (judged := _judge(counts, grid, values, step=step, inner=inner, noise=noise)) is not None
+        if (judged := _judge(counts, grid, values, step=step, inner=inner, noise=noise, among_heaps=among_heaps))
+        is not None
         and judged[0] >= sure
         for certainty, lattice in [judged]
     ]
@@ -151,32 +153,49 @@ def _judge(
     step: float,
     inner: NDArray[np.bool_],
     noise: float,
+    among_heaps: bool,
 ) -> tuple[float, Lattice] | None:
     """How certain it is that records lack where the lattice has no numbers, and the lattice; None if it is not."""
     width = grid.high - grid.low
-    middle = (grid.low + grid.high) / 2
     homes = grid.locate(values)
     held = np.bincount(homes, minlength=len(width)) * inner
     if step < float(np.median(width)):
         counts = _without_heaps(counts, noise=noise)
-    if _is_peak(counts - 2 * noise, middle, step=step, inner=inner):
+    middle = (grid.low + grid.high) / 2
+    # Where a bin may hold two numbers, a peak is as wide in bins only if it is twice as wide in numbers.
+    fullest = 2 * _FULLEST if step < float(np.median(width)) and not among_heaps else _FULLEST
+    if _is_peak(counts - 2 * noise, np.round(middle / step), inner=inner, fullest=fullest):
         return None
-    kernel = np.exp(-0.5 * ((middle[:, None] - middle[inner]) / max(step, 1.5 * float(np.median(width)))) ** 2)
-    smooth = np.maximum(kernel @ counts[inner], 0.0)
-    if_spread = smooth * width / (kernel @ width[inner])
-    if_lattice = smooth * step * held / np.maximum(step * (kernel @ held[inner]), 1e-12)
-    lacking = np.where(inner & (if_lattice < (1 - _LEAST_LACK) * if_spread), if_spread - if_lattice, 0.0)
-    variance = noise**2 + np.maximum(if_spread, 1.0)
+    if_spread, if_lattice = _expected(counts, width, middle, held=held, inner=inner, step=step)
+    lacks = inner & (if_lattice < (1 - _LEAST_LACK) * if_spread)
+    lacking, variance = (if_spread - if_lattice)[lacks], noise**2 + np.maximum(if_spread[lacks], 1.0)
     evidence = lacking**2 / variance
     if _effective(evidence) < _LEAST_GAPS:
         return None
-    share = float((lacking * (if_spread - counts) / variance).sum() / evidence.sum())
-    error = float(1 / np.sqrt(evidence.sum()))
-    # Far more than all: what lacks is not what the lattice says.
-    if share < _LEAST_SHARE or share > 1.1 + 3 * error:
+    shares = (if_spread - counts)[lacks] / lacking
+    share, error = float(np.average(shares, weights=evidence)), float(1 / np.sqrt(evidence.sum()))
+    # Far more than all, or a few bins alone: what lacks is not what the lattice says.
+    is_common = among_heaps or _median(shares, weights=evidence) >= _LEAST_SHARE
+    if not (_LEAST_SHARE <= share <= 1.1 + 3 * error and is_common):
         return None
     kept = inner[homes]
     return share / error, Lattice(values=values[kept], step=step, held=held, share=min(share, 1.0), error=error)
+
+
+def _expected(
+    counts: NDArray[np.float64],
+    width: NDArray[np.float64],
+    middle: NDArray[np.float64],
+    *,
+    held: NDArray[np.int64],
+    inner: NDArray[np.bool_],
+    step: float,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What each bin would hold if the records nearby were spread evenly, and if they were on the lattice."""
+    reach = max(step, 1.5 * float(np.median(width)))
+    nearby = np.exp(-0.5 * ((middle[:, None] - middle[inner]) / reach) ** 2)
+    smooth = np.maximum(nearby @ counts[inner], 0.0)
+    return smooth * width / (nearby @ width[inner]), smooth * held / np.maximum(nearby @ held[inner], 1e-12)
 
 
 def _without_heaps(counts: NDArray[np.float64], *, noise: float) -> NDArray[np.float64]:
@@ -186,11 +205,16 @@ def _without_heaps(counts: NDArray[np.float64], *, noise: float) -> NDArray[np.f
 
 
 def _is_peak(
-    counts: NDArray[np.float64], middle: NDArray[np.float64], *, step: float, inner: NDArray[np.bool_]
+    counts: NDArray[np.float64], nearest: NDArray[np.float64], *, inner: NDArray[np.bool_], fullest: int
 ) -> bool:
-    nearest = np.round(middle / step).astype(np.int64)
-    held = np.sort(np.bincount(nearest - nearest.min(), weights=np.maximum(counts, 0.0) * inner))
-    return bool(held[-_FULLEST:].sum() > _MOST_IN_FULLEST * held.sum())
+    places = (nearest - nearest.min()).astype(np.int64)
+    held = np.sort(np.bincount(places, weights=np.maximum(counts, 0.0) * inner))
+    return bool(held[-fullest:].sum() > _MOST_IN_FULLEST * held.sum())
+
+
+def _median(values: NDArray[np.float64], *, weights: NDArray[np.float64]) -> float:
+    order = np.argsort(values)
+    return float(values[order][np.searchsorted(np.cumsum(weights[order]), weights.sum() / 2)])
 
 
 def _effective(weights: NDArray[np.float64]) -> float:
