@@ -342,7 +342,7 @@ def _fit_bins(
     grid: ColumnGrid, cells: NDArray[np.float64], *, noise: float
 ) -> tuple[NDArray[np.float64], tuple[Spike, ...]]:
     shares, spikes = denoise_histogram(cells, noise=noise), find_spikes(cells, grid, noise=noise)
-    lattice = find_lattice(cells, grid, noise=noise)
+    lattice = find_lattice(cells, grid, noise=noise, standing=spikes)
     if lattice is not None:
         shares, spikes = lattice.denoise(cells, noise=noise), lattice.spikes(grid, standing=spikes)
     shares = shares / shares.sum() if shares.sum() > 0 else np.full(len(cells), 1 / len(cells))

@@ -27,12 +27,25 @@ _STEPS = (10, 20, 25, 50)
 _SURE = 6.0
 """Standard deviations, of privacy noise and chance together, by which records must lack where the lattice has none."""
 
+_HEAPS, _SURE_AMONG_HEAPS = 3, 1.0
+"""Where so many bins stand out at round numbers, people have rounded: less is then to be shown of the other records."""
+
 _LEAST_SHARE, _MOST_RECORDS = 0.5, 0.95
 """Of the records at least this part are on the lattice; a coarse lattice with nearly all goes before a finer one."""
 
-_LEAST_PLACES, _LEAST_GAPS = 6.0, 4.0
-"""Over so many numbers of the lattice the records are spread, at least, and in so many bins some lack: a peak or a gap
-is no lattice."""
+_LEAST_PLACES = 6
+"""A range with fewer multiples is too short to see a lattice in it."""
+
+_LEAST_LACK, _LEAST_GAPS = 0.15, 4.0
+"""A bin lacks records if the lattice has it expect that part fewer than its width; evidence comes from so many bins at
+least: a gap is no lattice."""
+
+_FULLEST, _MOST_IN_FULLEST = 4, 0.8
+"""So many numbers of the lattice hold this part of the records at most: a peak is no lattice."""
+
+
+_HEAP, _AROUND = 2.5, 3
+"""A bin of more times the median of so many bins to each side is one of a heap, if each holds a number or two."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +94,7 @@ class Lattice:
         parts = on / (on + off) / self.held[homes]
         for spike in standing:
             shared = homes == grid.locate(np.array([spike.value]))[0]
-            if spike.value in self.values[shared]:
+            if shared.sum() > 1 and spike.value in self.values[shared]:
                 parts[shared] = (1 - spike.share) * parts[shared] + spike.share * (self.values[shared] == spike.value)
         return tuple(
             Spike(value=float(value), share=float(MOST_SHARE * part))
@@ -89,14 +102,19 @@ class Lattice:
         )
 
 
-def find_lattice(counts: NDArray[np.float64], grid: ColumnGrid, *, noise: float) -> Lattice | None:
+def find_lattice(
+    counts: NDArray[np.float64], grid: ColumnGrid, *, noise: float, standing: tuple[Spike, ...] = ()
+) -> Lattice | None:
     """Looks for a lattice among bins of even width.
 
     Args:
         counts: Noisy counts of a continuous column's bins, [bins].
         grid: The column's grid.
         noise: Standard deviation of the noise in each of them.
+        standing: What `find_spikes` says.
     """
+    among_heaps = len(standing) >= _HEAPS
+    sure = _SURE_AMONG_HEAPS if among_heaps else _SURE
     width = grid.high - grid.low
     usual = float(np.median(width))
     inner = (width > usual / 2) & (width < 2 * usual)
@@ -105,7 +123,9 @@ def find_lattice(counts: NDArray[np.float64], grid: ColumnGrid, *, noise: float)
     found = [
         (certainty, lattice)
         for values, step in _round_numbers(grid, width=usual)
-        if (judged := _judge(counts, grid, values, step=step, inner=inner, noise=noise)) is not None
+        if (judged := _judge(counts, grid, values, step=step, inner=inner, noise=noise, among_heaps=among_heaps))
+        is not None
+        and judged[0] >= sure
         for certainty, lattice in [judged]
     ]
     complete = [pair for pair in found if pair[1].share >= _MOST_RECORDS]
@@ -133,27 +153,68 @@ def _judge(
     step: float,
     inner: NDArray[np.bool_],
     noise: float,
+    among_heaps: bool,
 ) -> tuple[float, Lattice] | None:
     """How certain it is that records lack where the lattice has no numbers, and the lattice; None if it is not."""
     width = grid.high - grid.low
-    middle = (grid.low + grid.high) / 2
     homes = grid.locate(values)
     held = np.bincount(homes, minlength=len(width)) * inner
-    kernel = np.exp(-0.5 * ((middle[:, None] - middle[inner]) / max(step, 2 * float(np.median(width)))) ** 2)
-    smooth = np.maximum(kernel @ counts[inner], 0.0)
-    if_spread = smooth * width / (kernel @ width[inner])
-    if_lattice = smooth * step * held / np.maximum(step * (kernel @ held[inner]), 1e-12)
-    lacking = np.where(inner, np.maximum(if_spread - if_lattice, 0.0), 0.0)
-    variance = noise**2 + np.maximum(if_spread, 1.0)
-    evidence = lacking**2 / variance
-    if _effective(evidence) < _LEAST_GAPS or _effective(if_lattice * inner) < _LEAST_PLACES:
+    if step < float(np.median(width)):
+        counts = _without_heaps(counts, noise=noise)
+    middle = (grid.low + grid.high) / 2
+    # Where a bin may hold two numbers, a peak is as wide in bins only if it is twice as wide in numbers.
+    fullest = 2 * _FULLEST if step < float(np.median(width)) and not among_heaps else _FULLEST
+    if _is_peak(counts - 2 * noise, np.round(middle / step), inner=inner, fullest=fullest):
         return None
-    share = float((lacking * (if_spread - counts) / variance).sum() / evidence.sum())
-    error = float(1 / np.sqrt(evidence.sum()))
-    if share < max(_LEAST_SHARE, _SURE * error):
+    if_spread, if_lattice = _expected(counts, width, middle, held=held, inner=inner, step=step)
+    lacks = inner & (if_lattice < (1 - _LEAST_LACK) * if_spread)
+    lacking, variance = (if_spread - if_lattice)[lacks], noise**2 + np.maximum(if_spread[lacks], 1.0)
+    evidence = lacking**2 / variance
+    if _effective(evidence) < _LEAST_GAPS:
+        return None
+    shares = (if_spread - counts)[lacks] / lacking
+    share, error = float(np.average(shares, weights=evidence)), float(1 / np.sqrt(evidence.sum()))
+    # Far more than all, or a few bins alone: what lacks is not what the lattice says.
+    is_common = among_heaps or _median(shares, weights=evidence) >= _LEAST_SHARE
+    if not (_LEAST_SHARE <= share <= 1.1 + 3 * error and is_common):
         return None
     kept = inner[homes]
     return share / error, Lattice(values=values[kept], step=step, held=held, share=min(share, 1.0), error=error)
+
+
+def _expected(
+    counts: NDArray[np.float64],
+    width: NDArray[np.float64],
+    middle: NDArray[np.float64],
+    *,
+    held: NDArray[np.int64],
+    inner: NDArray[np.bool_],
+    step: float,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What each bin would hold if the records nearby were spread evenly, and if they were on the lattice."""
+    reach = max(step, 1.5 * float(np.median(width)))
+    nearby = np.exp(-0.5 * ((middle[:, None] - middle[inner]) / reach) ** 2)
+    smooth = np.maximum(nearby @ counts[inner], 0.0)
+    return smooth * width / (nearby @ width[inner]), smooth * held / np.maximum(nearby @ held[inner], 1e-12)
+
+
+def _without_heaps(counts: NDArray[np.float64], *, noise: float) -> NDArray[np.float64]:
+    """Counts with frequent numbers cut down: beside these, bins that lack nothing would seem to lack a lot."""
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(counts, _AROUND, mode="edge"), 2 * _AROUND + 1)
+    return np.asarray(np.minimum(counts, np.maximum(_HEAP * np.median(around, axis=1), 3 * noise)))
+
+
+def _is_peak(
+    counts: NDArray[np.float64], nearest: NDArray[np.float64], *, inner: NDArray[np.bool_], fullest: int
+) -> bool:
+    places = (nearest - nearest.min()).astype(np.int64)
+    held = np.sort(np.bincount(places, weights=np.maximum(counts, 0.0) * inner))
+    return bool(held[-fullest:].sum() > _MOST_IN_FULLEST * held.sum())
+
+
+def _median(values: NDArray[np.float64], *, weights: NDArray[np.float64]) -> float:
+    order = np.argsort(values)
+    return float(values[order][np.searchsorted(np.cumsum(weights[order]), weights.sum() / 2)])
 
 
 def _effective(weights: NDArray[np.float64]) -> float:

@@ -39,7 +39,7 @@ def _is_multiple(values: np.ndarray, step: float) -> np.ndarray:
 def test_values_on_a_lattice_stay_on_it(step: float, bins: int, noise: float) -> None:
     """Bins wider than a step, narrower, and much narrower; one of a hundred records lies elsewhere."""
     rng = np.random.default_rng(3)
-    spread = np.clip(rng.normal(90, 30, 60_000), 10, 250)
+    spread = np.clip(rng.normal(100, 40, 60_000), 10, 250)
     values = np.where(rng.random(len(spread)) < 0.01, spread, np.round(spread / step) * step)
     schema = _schema(10, 250)
     made = _made(np.clip(values, 10, 250), schema, bins=bins, noise=noise)

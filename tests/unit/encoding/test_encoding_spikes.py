@@ -157,10 +157,12 @@ def test_smooth_columns_have_no_spikes(shape: str, noise: float) -> None:
     alarms = []
     for seed in range(60):
         rng = np.random.default_rng(seed)
-        rows, bounds = int(rng.choice([500, 2_000, 10_000, 50_000])), (0.0, float(rng.choice([100.0, 173.7])))
+        rows = int(rng.choice([500, 2_000, 10_000, 50_000]))
+        # Bins of even width and, in the last, of widening ones.
+        bounds = [(30.0, 150.0), (-5.0, 20.0), (50.0, 223.7), (0.0, 173.7)][seed % 4]
         bins = number_of_bins(records=rows, epsilon=1 if noise else 10, nodes=1)
-        spread = bounds[1] / bins * 10 ** rng.uniform(0.1, 1.2)
-        middle = rng.uniform(20, 80)
+        spread = (bounds[1] - bounds[0]) / bins * 10 ** rng.uniform(0.1, 1.2)
+        middle = bounds[0] + (bounds[1] - bounds[0]) * rng.uniform(0.2, 0.7)
         values = {
             "normal": rng.normal(middle, spread, rows),
             "gamma": middle + spread * rng.standard_gamma(10 ** rng.uniform(0, 1), rows),
