@@ -40,7 +40,7 @@ def _home_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.T
     """No test reads a person's settings, writes a person's key, or sees variables of the machine."""
     for name in (
         "EPSILON", "DELTA", "RECIPE", "TRUST", "WORKSPACE", "SEED", "NUM_ROUNDS", "TRAINING_EPOCHS", "BATCH_SIZE",
-        "DP_NOISE_MULTIPLIER", "PRETRAINING_STEPS", "SERVER_PORT",
+        "DP_NOISE_MULTIPLIER", "PRETRAINING_STEPS", "SERVER_PORT", "KEY", "KEY_SOURCE", "AUDIT_KEY_FILE",
     ):  # fmt: skip
         monkeypatch.delenv(f"AEVORIUM_{name}", raising=False)
         monkeypatch.delenv(name, raising=False)

@@ -93,6 +93,7 @@ def run(
     from aevorium.cli.progress_view import ProgressView
     from aevorium.cli.study_options import run_options
     from aevorium.cli.summaries import run_data, tell_privacy, tell_result
+    from aevorium.governance.secrets import Secrets
     from aevorium.pipeline import NodeSource, run_federation
     from aevorium.planning import plan_study
     from aevorium.workspace import Workspace
@@ -123,7 +124,7 @@ def run(
             plan=plan,
             nodes=[NodeSource(name, path, policy=policies.get(name)) for name, path in files.items()],
             workspace=target,
-            key_file=settings.key_file,
+            secrets=Secrets.of(settings),
             options=options,
             report=view,
             should_stop=interrupt.is_requested,
