@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for name in ("e2e", "slow"):
             if item.get_closest_marker(name) and not config.getoption(f"--run-{name}"):
                 item.add_marker(pytest.mark.skip(reason=f"needs --run-{name}"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _keys_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is made once for a whole file of tests has the same keys as what the tests do with it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AEVORIUM_KEY_FILE", str(tmp_path_factory.getbasetemp() / "checkpoint.key"))
+        yield
 
 
 @pytest.fixture(autouse=True)

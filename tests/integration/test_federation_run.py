@@ -247,7 +247,7 @@ def test_a_plan_beyond_the_limit_is_refused_before_a_record_is_read(tmp_path: Pa
     workspace = Workspace(tmp_path / "workspace")
     assert SqliteLedger(workspace.node_home("a") / "ledger.db").runs("2026") == {}
     actions = [entry.action for entry in AuditChain(workspace.node_home("a") / "audit.db").entries()]
-    assert actions == ["period_opened", "plan_refused"]
+    assert actions == ["policy_in_force", "period_opened", "plan_refused"]
     (other,) = SqliteLedger(workspace.node_home("b") / "ledger.db").runs("simulated").values()
     assert other.releases == ()
     assert other.closed_at is not None

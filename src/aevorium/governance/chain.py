@@ -52,7 +52,7 @@ _MIGRATIONS = (
 _SIGNED_AFTER = frozenset(
     {
         *("run_finished", "run_failed", "run_closed", "results_written"),
-        *("period_opened", "limit_set", "policy_changed", "consent_given", "consent_refused"),
+        *("period_opened", "limit_set", "policy_in_force", "consent_given", "consent_refused"),
         *("table_generated", "key_added", "keys_rotated", "keys_dropped"),
     }
 )

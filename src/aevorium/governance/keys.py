@@ -34,7 +34,7 @@ class Key:
         key_id: First 16 hex digits of the key's SHA-256: says which key, not what it is. Safe to show.
     """
 
-    fernet: Fernet = field(repr=False)
+    fernet: Fernet = field(repr=False, compare=False)
     key_id: str
 
     @classmethod

@@ -25,7 +25,7 @@ from aevorium.privacy.ledger import BudgetLedger, LedgerRun
 
 __all__ = ["LimitSet", "PeriodHistory", "adopt_policy", "open_period", "set_limit"]
 
-_POLICY_CHANGED = "policy_changed"
+_POLICY = "policy_in_force"
 
 
 @dataclass(frozen=True)
@@ -205,9 +205,9 @@ def set_limit(budget: Budget, *, file: Path, steward: Steward, ledger: BudgetLed
 def _note_allowed(policy: NodePolicy, *, steward: Steward) -> None:
     """Notes what the policy allows besides the budget, if that is not what was noted last."""
     allowed = plain(policy.allow.model_dump(mode="json"))
-    noted = steward.chain.entries_of([_POLICY_CHANGED])
+    noted = steward.chain.entries_of([_POLICY])
     if not noted or noted[-1].detail.get("allow") != allowed:
-        steward.chain.append(actor=steward.node, action=_POLICY_CHANGED, detail={"allow": allowed})
+        steward.chain.append(actor=steward.node, action=_POLICY, detail={"allow": allowed})
 
 
 def _with_budget(policy: NodePolicy, budget: Budget) -> NodePolicy:
