@@ -134,13 +134,15 @@ def _check_earlier(path: Path, later: LogJudgement, *, public_key: str | None) -
 
 
 def verify_workspace(
-    workspace: Workspace, *, homes: Sequence[Path] = (), public_key: str | None = None
+    workspace: Workspace, *, homes: Sequence[Path] = (), public_key: str | None = None, own_key: str | None = None
 ) -> VerificationResult:
     """Checks the workspace of a run: chains, checkpoints, views, ledgers, budget file, statement.
 
     Args:
         workspace: The workspace.
         public_key: The key (hex) that must have signed the server's log; that of its first checkpoint if None.
+        own_key: The key (hex) with which this machine signs its logs. A log of another key may be another machine's, or
+            one that was written anew: the result says that only who holds the right key can tell.
         homes: Folders with homes of real nodes, by name, that are on this machine. A real node that is in none of them
             cannot be checked here, and the result says so.
 
@@ -150,6 +152,7 @@ def verify_workspace(
     record, schema = load_study(workspace)
     checks = [
         *_check_log("the server", workspace.database, workspace.audit_log, head=record.audit_head, key=public_key),
+        *_check_own(workspace, own_key if public_key is None else None),
         *_check_nodes(record, workspace, homes=homes),
         *_check_statement(record, schema, workspace),
     ]
@@ -170,6 +173,16 @@ def _check_log(owner: str, chain: Path, view: Path, *, head: str | None, key: st
         )
         return
     yield _check_view(f"Audit log of {owner}", view, chain, public_key=key or pinned)
+
+
+def _check_own(workspace: Workspace, own_key: str | None) -> Iterator[Finding]:
+    """Whether the server's log is one of this machine's, as far as anybody can know here."""
+    pinned = check_checkpoints(AuditChain(workspace.database).checkpoints(), heads=()).public_key
+    if own_key is not None and pinned not in (None, own_key):
+        text = (
+            f"It is {str(pinned)[:16]}…, this machine's is {own_key[:16]}…. Give the one that you expect: --public-key."
+        )
+        yield Finding("Key of the server's log", None, text)
 
 
 def _check_chain(subject: str, path: Path, *, head: str | None) -> Finding:

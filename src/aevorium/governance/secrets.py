@@ -256,14 +256,20 @@ class Secrets:
         Raises:
             ConfigError: KEY_MISPLACED.
         """
-        files = [self.log.path, *([self.keys.path] if isinstance(self.keys, FileKeys) else [])]
-        for path in files:
+        for path in self._files():
             if path.resolve().is_relative_to(workspace.resolve()):
                 raise ConfigError(
                     "KEY_MISPLACED",
                     f"The key file {str(path)!r} lies in the workspace {str(workspace)!r}. A key beside what it"
                     " protects is no protection.",
                 )
+
+    def lies_beside(self, table: Path) -> bool:
+        """Whether a secret lies in the folder of a table."""
+        return any(path.resolve().parent == table.resolve().parent for path in self._files())
+
+    def _files(self) -> list[Path]:
+        return [self.log.path, *([self.keys.path] if isinstance(self.keys, FileKeys) else [])]
 
 
 def _first(secret: bytes) -> bytes:

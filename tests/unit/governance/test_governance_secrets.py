@@ -165,6 +165,13 @@ def test_no_secret_may_lie_in_the_workspace(tmp_path: Path) -> None:
     assert list(workspace.iterdir()) == []
 
 
+def test_a_secret_beside_a_table_is_noticed(tmp_path: Path) -> None:
+    table = tmp_path / "tables" / "a.csv"
+    assert not Secrets.in_files(tmp_path / "key").lies_beside(table)
+    assert Secrets.in_files(tmp_path / "tables" / "key").lies_beside(table)
+    assert Secrets.in_files(tmp_path / "key", audit_key_file=tmp_path / "tables" / "audit.key").lies_beside(table)
+
+
 @pytest.mark.parametrize("name", ["key", "KEY", "AEVORIUM_KEY", "aevorium_key"])
 def test_a_file_of_settings_is_no_place_for_a_key(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -107,11 +107,18 @@ def verify(
         raise ConfigError("CONFIG_INVALID", "--earlier is given without FILE. Only an exported log continues another.")
     else:
         from aevorium.cli.workspaces import existing_workspace, node_homes
+        from aevorium.governance.secrets import Secrets
         from aevorium.settings import load_settings
 
         settings = load_settings({"workspace": workspace, "node_home": home}).values
         folder = existing_workspace(settings.workspace, console=console)
-        result = verify_workspace(folder, homes=node_homes(folder, home=settings.node_home), public_key=key)
+        log = Secrets.of(settings).log
+        result = verify_workspace(
+            folder,
+            homes=node_homes(folder, home=settings.node_home),
+            public_key=key,
+            own_key=log.public_key if log.exists() else None,
+        )
     for line in result.findings:
         console.say(line)
     if not result.is_sound:

@@ -113,6 +113,11 @@ def run(
     plan = plan_study(table, list(files), options)
     tell_privacy(plan, console=console)
     target = Workspace(settings.workspace)
+    secrets = Secrets.of(settings)
+    if any(secrets.lies_beside(path) for path in files.values()):
+        console.warn(
+            "A key lies in the folder of a table: whoever copies the folder has both. AEVORIUM_KEY_FILE moves it."
+        )
     with (
         ProgressView(console) as view,
         Interrupt(console, leaves=True) as interrupt,
@@ -124,7 +129,7 @@ def run(
             plan=plan,
             nodes=[NodeSource(name, path, policy=policies.get(name)) for name, path in files.items()],
             workspace=target,
-            secrets=Secrets.of(settings),
+            secrets=secrets,
             options=options,
             report=view,
             should_stop=interrupt.is_requested,
