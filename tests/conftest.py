@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,12 +36,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason=f"needs --run-{name}"))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _keys_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is made once for a whole file of tests has the same keys as what the tests do with it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AEVORIUM_KEY_FILE", str(tmp_path_factory.getbasetemp() / "checkpoint.key"))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _home_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test reads a person's settings, writes a person's key, or sees variables of the machine."""
     for name in (
         "EPSILON", "DELTA", "RECIPE", "TRUST", "WORKSPACE", "SEED", "NUM_ROUNDS", "TRAINING_EPOCHS", "BATCH_SIZE",
-        "DP_NOISE_MULTIPLIER", "PRETRAINING_STEPS", "SERVER_PORT",
+        "DP_NOISE_MULTIPLIER", "PRETRAINING_STEPS", "SERVER_PORT", "KEY", "KEY_SOURCE", "AUDIT_KEY_FILE",
     ):  # fmt: skip
         monkeypatch.delenv(f"AEVORIUM_{name}", raising=False)
         monkeypatch.delenv(name, raising=False)

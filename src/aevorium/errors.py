@@ -159,6 +159,9 @@ CATALOGUE: dict[str, CatalogueEntry] = {
     "CHECKPOINT_KEY_WRONG": CatalogueEntry(
         "The checkpoint was encrypted with another key.", "Give the key that was in use when it was written."
     ),
+    "CHECKPOINT_MISPLACED": CatalogueEntry(
+        "The checkpoint is one of another round or run.", "Put the file back that belongs there."
+    ),
     "CHECKPOINT_SCHEMA_MISMATCH": CatalogueEntry(
         "The checkpoint belongs to another schema.", "Use the workspace of its own study."
     ),
@@ -168,7 +171,28 @@ CATALOGUE: dict[str, CatalogueEntry] = {
     "KEY_INVALID": CatalogueEntry(
         "The encryption key cannot be used.", "Give a Fernet key, readable by its owner only."
     ),
+    "KEY_MISPLACED": CatalogueEntry(
+        "A key lies beside what it protects.",
+        "Move the file out of the workspace, and name it with AEVORIUM_KEY_FILE or AEVORIUM_AUDIT_KEY_FILE.",
+        _USAGE,
+        409,
+    ),
+    "KEY_SOURCE_FIXED": CatalogueEntry(
+        "The keys come from a place that this command cannot change.",
+        "Change AEVORIUM_KEY where it is set.",
+        _USAGE,
+        409,
+    ),
+    "KEYRING_UNAVAILABLE": CatalogueEntry(
+        "The system's keyring cannot be used.",
+        "Unlock it, or keep the key in a file (AEVORIUM_KEY_SOURCE = file).",
+        http_status=503,
+    ),
     "AUDIT_BROKEN": CatalogueEntry("The audit log or the statement does not verify.", "Treat its claims as unproven."),
+    "AUDIT_KEY_WRONG": CatalogueEntry(
+        "The key is not the one that the audit log is signed with.",
+        "Put the first key of the log back; without it, start a new workspace.",
+    ),
     "DATABASE_UNUSABLE": CatalogueEntry(
         "A database of this node or server cannot be used.",
         "Restore the file from a backup; without its ledger a node does not know what it has spent.",

@@ -11,7 +11,7 @@ from typing import Literal
 from aevorium.diffusion.device import DeviceName, find_device
 from aevorium.errors import ConfigError
 from aevorium.governance.chain import AuditChain
-from aevorium.governance.keys import load_key
+from aevorium.governance.secrets import Secrets
 from aevorium.progress import Report, StepProgress, ignore
 from aevorium.schema.condition import parse_condition
 from aevorium.schema.output import check_output_path, write_table
@@ -57,7 +57,7 @@ class GenerationResult:
 def generate_table(
     *,
     workspace: Workspace,
-    key_file: Path,
+    secrets: Secrets,
     output: Path,
     rows: int | None = None,
     where: str | None = None,
@@ -72,7 +72,7 @@ def generate_table(
 
     Args:
         workspace: The workspace of a run.
-        key_file: The key of its checkpoints.
+        secrets: Decrypt its checkpoints, and sign its audit log.
         output: Where the table goes: .csv or .parquet.
         rows: How many rows; None makes as many as the noisy total says.
         where: A condition that each row is to meet, in the language of constraints. Rows are drawn until so many meet
@@ -101,8 +101,17 @@ def generate_table(
         raise ConfigError("CONFIG_INVALID", f"rows = {count!r} is not possible. It must be at least 1.")
     condition = None if where is None else parse_condition(where, schema)
     kinds = None if balance is None else balance_of(balance, schema, condition=condition)
+    chain = AuditChain(workspace.database, key=secrets.log)
+    chain.require_key()
     synthesis = open_synthesis(
-        workspace, schema=schema, cipher=load_key(key_file), seed=seed, sampler=sampler, steps=steps, device=place
+        workspace,
+        schema=schema,
+        run_id=record.run_id,
+        cipher=secrets.keys.load(),
+        seed=seed,
+        sampler=sampler,
+        steps=steps,
+        device=place,
     )
 
     def advance(done: int) -> None:
@@ -112,7 +121,7 @@ def generate_table(
     frames = synthesis.frames(count, advance=advance, condition=condition, balance=kinds)
     written = write_table(frames, output, schema)
     digest = hashlib.sha256(output.read_bytes()).hexdigest()
-    AuditChain(workspace.database).append(
+    chain.append(
         actor=record.server,
         action=_ACTION,
         detail={
@@ -126,7 +135,7 @@ def generate_table(
             "sha256": digest,
         },
     )
-    AuditChain(workspace.database).write_view(workspace.audit_log)
+    chain.write_view(workspace.audit_log)
     return GenerationResult(
         path=output,
         rows=written,

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from secrets import token_hex
 
 import torch
 from flwr.serverapp import Grid, ServerApp
@@ -23,8 +23,8 @@ from aevorium.errors import AevoriumError, InternalError
 from aevorium.evaluation.comparison import Comparison
 from aevorium.federation.local import run_in_process
 from aevorium.federation.protocol import TrainingSettings
-from aevorium.governance.keys import Key, load_or_create_key
 from aevorium.governance.policy import NodePolicy, simulated_policy
+from aevorium.governance.secrets import Secrets
 from aevorium.node.app import create_client_app
 from aevorium.node.session import NodeConfig, NodeSession, OpenSession, open_session
 from aevorium.planning import RunOptions
@@ -92,7 +92,7 @@ def conduct_run(
     schema_text: str,
     plan: StudyPlan,
     workspace: Workspace,
-    key: Key,
+    secrets: Secrets,
     options: RunOptions,
     server: str,
     report: Report,
@@ -106,7 +106,7 @@ def conduct_run(
         schema_text: The same as TOML, kept in the workspace.
         plan: The plan.
         workspace: Where the results go.
-        key: The key of the checkpoints.
+        secrets: Encrypt the checkpoints, and sign the audit log.
         options: Seed, time-out and what else is not in the plan.
         server: Identity of the server; `SIMULATED` if nodes and server are one process.
         report: Takes the progress.
@@ -117,7 +117,7 @@ def conduct_run(
     """
     started = time.monotonic()
     record = StudyRecord(
-        run_id=secrets.token_hex(8),
+        run_id=token_hex(8),
         server=server,
         plan=plan,
         seed=options.seed,
@@ -125,7 +125,7 @@ def conduct_run(
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=software_versions(),
     )
-    journal = Journal(workspace, key=key, record=record, schema_text=schema_text)
+    journal = Journal(workspace, secrets=secrets, record=record, schema_text=schema_text)
     rounds: list[RoundFinished] = []
 
     def note(event: ProgressEvent) -> None:
@@ -152,7 +152,7 @@ def conduct_run(
     except KeyboardInterrupt as error:
         raise AevoriumError("RUN_INTERRUPTED", "The run was stopped. What nodes had released stays charged.") from error
     report(PhaseStarted("report"))
-    results = write_results(journal, schema=schema, key=key, rounds=rounds, report=report)
+    results = write_results(journal, schema=schema, keys=secrets.keys, rounds=rounds, report=report)
     return RunResult(
         record=journal.record,
         schema=schema,
@@ -170,7 +170,7 @@ def run_federation(
     plan: StudyPlan,
     nodes: Sequence[NodeSource],
     workspace: Workspace,
-    key_file: Path,
+    secrets: Secrets,
     options: RunOptions,
     report: Report = ignore,
     should_stop: Callable[[], bool] = lambda: False,
@@ -184,7 +184,7 @@ def run_federation(
         plan: The plan.
         nodes: The simulated nodes; their state is kept under the workspace.
         workspace: Where the results go.
-        key_file: The key of the checkpoints; made if absent.
+        secrets: Encrypt the checkpoints, and sign the audit log; made if absent.
         options: Seed, device and time-out; the rest is in the plan.
         report: Takes the progress.
         should_stop: Asked between exchanges whether the run is to end.
@@ -196,6 +196,7 @@ def run_federation(
     """
     options.require_available()
     workspace.create()
+    secrets.open(workspace.root)
     device = find_device(options.device)
     sessions = {
         node.name: open_session(_config(node, schema=schema, plan=plan, workspace=workspace, device=device), report)
@@ -220,7 +221,7 @@ def run_federation(
             schema_text=schema_text,
             plan=plan,
             workspace=workspace,
-            key=load_or_create_key(key_file),
+            secrets=secrets,
             options=options,
             server=SIMULATED,
             report=report,

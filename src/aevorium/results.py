@@ -26,7 +26,7 @@ from aevorium.evaluation.report.render import (
     run_report_json,
 )
 from aevorium.evaluation.scorecard import Evaluation
-from aevorium.governance.keys import Key
+from aevorium.governance.secrets import Keys
 from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.events import PrivacyEvent
 from aevorium.privacy.phases import plan_budget
@@ -59,14 +59,14 @@ class Results:
 
 
 def write_results(
-    journal: Journal, *, schema: TableSchema, key: Key, rounds: Sequence[RoundFinished], report: Report
+    journal: Journal, *, schema: TableSchema, keys: Keys, rounds: Sequence[RoundFinished], report: Report
 ) -> Results:
     """Writes statement, budget and report of a finished run.
 
     Args:
         journal: The run.
         schema: Its schema.
-        key: The key of its checkpoints.
+        keys: The keys of its checkpoints.
         rounds: Its rounds.
         report: Takes the progress.
     """
@@ -75,7 +75,7 @@ def write_results(
     statement = privacy_statement(journal.record, schema)
     _write(workspace.privacy_statement_json, statement.to_json())
     _write(workspace.privacy_statement, statement_page(statement))
-    comparison = _write_run_report(journal.record, schema, workspace=workspace, key=key, rounds=rounds, report=report)
+    comparison = _write_run_report(journal.record, schema, workspace=workspace, keys=keys, rounds=rounds, report=report)
     journal.note("results_written", {"files": [path.name for path in _outputs(workspace)]})
     return Results(_outputs(workspace), comparison)
 
@@ -116,11 +116,11 @@ def _write_run_report(
     schema: TableSchema,
     *,
     workspace: Workspace,
-    key: Key,
+    keys: Keys,
     rounds: Sequence[RoundFinished],
     report: Report,
 ) -> Comparison | None:
-    synthesis = open_synthesis(workspace, schema=schema, cipher=key, seed=record.seed)
+    synthesis = open_synthesis(workspace, schema=schema, run_id=record.run_id, cipher=keys.load(), seed=record.seed)
     rows = min(_REPORT_ROWS, max(200, round(record.total or 0)))
     frames = synthesis.frames(rows, advance=lambda done: report(StepProgress("rows for the report", done, rows)))
     synthetic = pd.concat(list(frames), ignore_index=True)

@@ -17,7 +17,7 @@ from aevorium.errors import AevoriumError, ConfigError
 from aevorium.federation.identity import read_public_key
 from aevorium.federation.link import ServerLink
 from aevorium.federation.protocol import DISMISS, DismissRequest, pack
-from aevorium.governance.keys import load_or_create_key
+from aevorium.governance.secrets import Secrets
 from aevorium.pipeline import RunResult, conduct_run
 from aevorium.planning import RunOptions, plan_study
 from aevorium.privacy.plan import StudyPlan
@@ -58,7 +58,7 @@ def serve_study(
     server: ServerOptions,
     options: RunOptions,
     workspace: Workspace,
-    key_file: Path,
+    secrets: Secrets,
     report: Report = ignore,
     announce: Callable[[StudyPlan], None] = lambda plan: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -71,7 +71,7 @@ def serve_study(
         server: How nodes reach the server.
         options: What the study is.
         workspace: Where results, certificates and the keys of nodes go.
-        key_file: The key of the checkpoints; made if absent.
+        secrets: Encrypt the checkpoints, and sign the audit log; made if absent.
         report: Takes the progress.
         announce: Takes the plan before any node is asked.
         should_stop: Asked whether the server is to end: while it waits, and between exchanges.
@@ -92,7 +92,7 @@ def serve_study(
     # A study that cannot be planned should not wait for nodes first.
     plan_study(schema, [f"node{number}" for number in range(server.min_nodes)], options)
     workspace.create()
-    key = load_or_create_key(key_file)
+    secrets.open(workspace.root)
     for name, path in server.enrol.items():
         _keep_key(workspace.federation / "nodes", name=name, path=path)
     with ServerLink(workspace.federation, host=server.host, port=server.port, names=server.names) as link:
@@ -116,7 +116,7 @@ def serve_study(
             schema_text=schema_text,
             plan=plan,
             workspace=workspace,
-            key=key,
+            secrets=secrets,
             options=options,
             server=identity,
             report=report,

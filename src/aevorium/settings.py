@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from platformdirs import user_data_path, user_log_path
-from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from aevorium.errors import ConfigError
@@ -79,7 +79,23 @@ class Settings(BaseSettings):
     key_file: Path = Field(
         default_factory=_default_key_file,
         validation_alias=_named("KEY_FILE"),
-        description="The key of the checkpoints; made at the first run, readable by its owner only.",
+        description="The keys of the checkpoints; made at the first run, readable by its owner only.",
+    )
+    key_source: Literal["file", "keyring"] = Field(
+        default="file",
+        validation_alias=_named("KEY_SOURCE"),
+        description="Where the keys of the checkpoints are kept: file (key_file) or keyring (the system's).",
+    )
+    key: SecretStr | None = Field(
+        default=None,
+        validation_alias=_named("KEY"),
+        description="The keys of the checkpoints themselves, newest first, separated by commas; in the environment "
+        "alone, and never shown. Wins over key_source.",
+    )
+    audit_key_file: Path | None = Field(
+        default=None,
+        validation_alias=_named("AUDIT_KEY_FILE"),
+        description="The key that signs the server's audit log; unset = audit.key beside key_file.",
     )
     seed: int = Field(
         default=0,
@@ -258,7 +274,7 @@ def load_settings(flags: Mapping[str, object] | None = None) -> SettingsWithOrig
 def _read_file() -> dict[str, Any]:
     try:
         with SETTINGS_FILE.open("rb") as file:
-            return tomllib.load(file)
+            content = tomllib.load(file)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -266,6 +282,15 @@ def _read_file() -> dict[str, Any]:
         raise ConfigError(
             "CONFIG_INVALID", f"The settings file {str(SETTINGS_FILE)!r} is not valid TOML. {reason}."
         ) from error
+    # Names compare without regard to case, as pydantic-settings does for variables.
+    secret = next((name for name in content if name.upper() in ("KEY", *environment_names("key"))), None)
+    if secret is not None:
+        raise ConfigError(
+            "CONFIG_INVALID",
+            f"The settings file {str(SETTINGS_FILE)!r} holds {secret!r}. A file of settings is no place for a secret.",
+            hint="Put the key into a file of its own (AEVORIUM_KEY_FILE), or into the environment.",
+        )
+    return content
 
 
 def _origin(name: str, *, given: Mapping[str, object], file: Mapping[str, Any]) -> Origin:

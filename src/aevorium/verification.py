@@ -10,10 +10,11 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from aevorium.errors import ArtefactError
-from aevorium.governance.chain import AuditChain, AuditEntry, verify_entries
+from aevorium.governance.chain import AuditChain, AuditEntry
+from aevorium.governance.checkpoints import check_checkpoints
+from aevorium.governance.log_file import LogJudgement, judge_log, read_log
 from aevorium.governance.periods import PeriodHistory
 from aevorium.governance.steward import check_signatures
 from aevorium.privacy.accountant import epsilon
@@ -69,34 +70,79 @@ class VerificationResult:
         return tuple(f"{_VERDICT[check.is_sound]}: {check.subject}. {check.text}" for check in self.checks)
 
 
-def verify_export(path: Path, *, public_key: str | None = None) -> VerificationResult:
+def verify_export(path: Path, *, public_key: str | None = None, earlier: Path | None = None) -> VerificationResult:
     """Checks an exported `audit_log.json` by itself, offline.
 
     Args:
         path: The file.
-        public_key: The steward's key (hex), known from elsewhere; that of the log's first statement if None.
+        public_key: The key of the log (hex), known from elsewhere: the steward's of a node, or a server's. That of the
+            log's first checkpoint if None.
+        earlier: An earlier export of the same log, which this one must continue.
 
     Raises:
         ArtefactError: ARTEFACT_NOT_FOUND, or AUDIT_BROKEN if it is no audit log at all.
     """
-    view = _read_view(path)
-    report = verify_entries(view["entries"], expected_head=view["head"])
-    if report.problem is not None:
-        return VerificationResult((Finding(f"Audit log {path.name!r}", False, report.problem.message),))
-    entries = [AuditEntry.model_validate(entry) for entry in view["entries"]]
-    is_whole = report.head == view["head"]
-    text = (
-        f"{report.length} entries, head {report.head[:16]}." if is_whole else "Its head is not that of its last entry."
+    judgement = judge_log(read_log(path), public_key=public_key)
+    subject = f"Audit log {path.name!r}"
+    if judgement.problem is not None:
+        return VerificationResult((Finding(subject, False, judgement.problem),))
+    statements = _check_statements(
+        f"Steward's statements in {path.name!r}",
+        judgement.entries,
+        public_key=public_key,
+        is_needed=judgement.public_key is None,
     )
-    statements = _check_statements(f"Steward's statements in {path.name!r}", entries, public_key=public_key)
-    return VerificationResult((Finding(f"Audit log {path.name!r}", is_whole, text), *statements))
+    continued = () if earlier is None else (_check_earlier(earlier, judgement, public_key=public_key),)
+    return VerificationResult(
+        (
+            Finding(subject, True, _size(judgement.entries)),
+            _checkpoint_finding(f"Checkpoints in {path.name!r}", judgement, is_pinned=public_key is None),
+            *statements,
+            *continued,
+        )
+    )
 
 
-def verify_workspace(workspace: Workspace, *, homes: Sequence[Path] = ()) -> VerificationResult:
-    """Checks the workspace of a run: chains, views, ledgers, budget file, statement.
+def _size(entries: Sequence[AuditEntry]) -> str:
+    return f"{len(entries)} entries, head {entries[-1].hash[:16] if entries else 'none'}."
+
+
+def _checkpoint_finding(subject: str, judgement: LogJudgement, *, is_pinned: bool) -> Finding:
+    if judgement.signing_problem is not None:
+        return Finding(subject, False, judgement.signing_problem)
+    if judgement.signed is None:
+        return Finding(subject, None, "None: an older version of Aevorium wrote the log, and signed no checkpoints.")
+    return Finding(subject, True, f"{judgement.signed}, {'pinned by the first' if is_pinned else 'the one given'}.")
+
+
+def _check_earlier(path: Path, later: LogJudgement, *, public_key: str | None) -> Finding:
+    """Whether a log goes on where an earlier export of it ended: the way to see that its end was cut off."""
+    subject = f"Continuation of {path.name!r}"
+    earlier = judge_log(read_log(path), public_key=public_key)
+    problem = earlier.problem or earlier.signing_problem
+    if problem is not None:
+        return Finding(subject, False, f"The earlier log itself does not verify. {problem}")
+    if earlier.public_key != later.public_key and earlier.public_key is not None:
+        return Finding(subject, False, "The two logs are signed with different keys.")
+    for before, now in zip(earlier.entries, later.entries, strict=False):
+        if before.hash != now.hash:
+            return Finding(subject, False, f"Entry {now.seq} is another than it was then.")
+    if len(later.entries) < len(earlier.entries):
+        first, last = len(later.entries) + 1, len(earlier.entries)
+        return Finding(subject, False, f"It had {last} entries then: from entry {first} on, they were cut off.")
+    return Finding(subject, True, f"Its {len(earlier.entries)} entries are all here, unchanged.")
+
+
+def verify_workspace(
+    workspace: Workspace, *, homes: Sequence[Path] = (), public_key: str | None = None, own_key: str | None = None
+) -> VerificationResult:
+    """Checks the workspace of a run: chains, checkpoints, views, ledgers, budget file, statement.
 
     Args:
         workspace: The workspace.
+        public_key: The key (hex) that must have signed the server's log; that of its first checkpoint if None.
+        own_key: The key (hex) with which this machine signs its logs. A log of another key may be another machine's, or
+            one that was written anew: the result says that only who holds the right key can tell.
         homes: Folders with homes of real nodes, by name, that are on this machine. A real node that is in none of them
             cannot be checked here, and the result says so.
 
@@ -105,12 +151,38 @@ def verify_workspace(workspace: Workspace, *, homes: Sequence[Path] = ()) -> Ver
     """
     record, schema = load_study(workspace)
     checks = [
-        _check_chain("Audit chain of the server", workspace.database, head=record.audit_head),
-        _check_view("Audit log of the server", workspace.audit_log, workspace.database),
+        *_check_log("the server", workspace.database, workspace.audit_log, head=record.audit_head, key=public_key),
+        *_check_own(workspace, own_key if public_key is None else None),
         *_check_nodes(record, workspace, homes=homes),
         *_check_statement(record, schema, workspace),
     ]
     return VerificationResult(tuple(checks))
+
+
+def _check_log(owner: str, chain: Path, view: Path, *, head: str | None, key: str | None) -> Iterator[Finding]:
+    """The chain itself, its checkpoints, and the file that is a view of it."""
+    sound = _check_chain(f"Audit chain of {owner}", chain, head=head)
+    yield sound
+    if not sound.is_sound:
+        return
+    signed, pinned = _check_signed(owner, chain, public_key=key)
+    yield signed
+    if owner != "the server" and not view.is_file():
+        yield Finding(
+            f"Audit log of {owner}", None, f"The file {view.name!r} is not there: no request was answered yet."
+        )
+        return
+    yield _check_view(f"Audit log of {owner}", view, chain, public_key=key or pinned)
+
+
+def _check_own(workspace: Workspace, own_key: str | None) -> Iterator[Finding]:
+    """Whether the server's log is one of this machine's, as far as anybody can know here."""
+    pinned = check_checkpoints(AuditChain(workspace.database).checkpoints(), heads=()).public_key
+    if own_key is not None and pinned not in (None, own_key):
+        text = (
+            f"It is {str(pinned)[:16]}…, this machine's is {own_key[:16]}…. Give the one that you expect: --public-key."
+        )
+        yield Finding("Key of the server's log", None, text)
 
 
 def _check_chain(subject: str, path: Path, *, head: str | None) -> Finding:
@@ -122,28 +194,45 @@ def _check_chain(subject: str, path: Path, *, head: str | None) -> Finding:
     return Finding(subject, True, f"{report.length} entries, head {report.head[:16]}.")
 
 
-def _check_view(subject: str, view_path: Path, chain_path: Path) -> Finding:
-    """The exported file must be a beginning of the chain: entries may have been added since, none changed."""
+def _check_signed(owner: str, path: Path, *, public_key: str | None) -> tuple[Finding, str | None]:
+    """Whether a sound chain is the one that was signed, and with which key.
+
+    Args:
+        owner: Whose chain it is.
+        path: The chain.
+        public_key: The key (hex) that must have signed it; that of its first checkpoint if None.
+    """
+    subject, chain = f"Checkpoints of {owner}", AuditChain(path)
+    # Entries may be added meanwhile: checkpoints read first are about entries read later, never the other way round.
+    checkpoints, entries = chain.checkpoints(), chain.entries()
+    found = check_checkpoints(checkpoints, heads=[entry.hash for entry in entries], public_key=public_key)
+    if found.problem is not None:
+        return Finding(subject, False, found.problem), found.public_key
+    if entries and not found.count:
+        return Finding(subject, False, "There is none: nothing shows that the chain was not written anew."), None
+    behind = len(entries) - found.covered
+    rest = f", {behind} more since" if behind else ""
+    text = f"{found.count} over {found.covered} entries{rest}, signed with the key {str(found.public_key)[:16]}…"
+    return Finding(subject, True, f"{text}."), found.public_key
+
+
+def _check_view(subject: str, view_path: Path, chain_path: Path, *, public_key: str | None) -> Finding:
+    """The exported file must be a beginning of the chain: entries may have been added since, none changed.
+
+    It is signed as a whole, the chain up to its last checkpoint: what was cut off the chain behind that shows here.
+    """
     try:
-        view = _read_view(view_path)
+        view = read_log(view_path)
     except ArtefactError as error:
         return Finding(subject, False, error.message)
     entries = AuditChain(chain_path).export()
-    if view["entries"] != entries[: len(view["entries"])] or not view["entries"]:
+    if view.entries != entries[: len(view.entries)] or not view.entries:
         return Finding(subject, False, "The file differs from the chain that it is a view of.")
-    return Finding(subject, True, f"{len(view['entries'])} entries, as in the chain.")
-
-
-def _read_view(path: Path) -> Any:  # noqa: ANN401 - JSON
-    try:
-        view = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ArtefactError("ARTEFACT_NOT_FOUND", f"No audit log {str(path)!r}.") from error
-    except (OSError, ValueError) as error:
-        raise ArtefactError("AUDIT_BROKEN", f"The audit log {str(path)!r} is not valid JSON.") from error
-    if not isinstance(view, dict) or not isinstance(view.get("entries"), list) or not isinstance(view.get("head"), str):
-        raise ArtefactError("AUDIT_BROKEN", f"The file {str(path)!r} is no audit log. It holds no entries and head.")
-    return view
+    judgement = judge_log(view, public_key=public_key)
+    problem = judgement.problem or judgement.signing_problem
+    if problem is not None:
+        return Finding(subject, False, problem)
+    return Finding(subject, True, f"{len(view.entries)} entries, as in the chain.")
 
 
 def _check_nodes(record: StudyRecord, workspace: Workspace, *, homes: Sequence[Path]) -> Iterator[Finding]:
@@ -159,9 +248,9 @@ def _check_nodes(record: StudyRecord, workspace: Workspace, *, homes: Sequence[P
                 yield Finding(f"Ledger of node {name!r}", None, text)
                 continue
             home = here[0]
-        chain = _check_chain(f"Audit chain of node {name!r}", home / "audit.db", head=None)
-        yield chain
-        if chain.is_sound:
+        log = list(_check_log(f"node {name!r}", home / "audit.db", home / "audit_log.json", head=None, key=None))
+        yield from log
+        if log[0].is_sound:
             yield from _check_steward(name, home)
         subject = f"Ledger of node {name!r}"
         if not (home / "ledger.db").is_file():
@@ -183,15 +272,22 @@ def _check_steward(node: str, home: Path) -> Iterator[Finding]:
     if strange is not None:
         yield Finding(subject, False, f"None opens the period {strange!r}, and runs are charged to it.")
         return
-    yield from _check_statements(subject, chain.entries())
+    entries = chain.entries()
+    signed = check_checkpoints(chain.checkpoints(), heads=[entry.hash for entry in entries]).public_key
+    spoken = check_signatures(entries).public_key
+    if signed is not None and spoken is not None and signed != spoken:
+        text = f"They are signed with the key {spoken[:16]}…, the checkpoints with {signed[:16]}…: one key signs both."
+        yield Finding(subject, False, text)
+        return
+    yield from _check_statements(subject, entries)
 
 
 def _check_statements(
-    subject: str, entries: Sequence[AuditEntry], *, public_key: str | None = None
+    subject: str, entries: Sequence[AuditEntry], *, public_key: str | None = None, is_needed: bool = True
 ) -> Iterator[Finding]:
     """Whether every period, limit and consent is signed with one key.
 
-    Nothing is found in a chain of no node, such as a server's, unless a key is given: it must have signed something.
+    Nothing is found in a chain of no node, such as a server's, unless a key is given that must have signed something.
     """
     report = check_signatures(entries, public_key=public_key)
     if report.problem is not None:
@@ -199,7 +295,7 @@ def _check_statements(
     elif report.count:
         text = f"{report.count} signed with the key {str(report.public_key)[:16]}…"
         yield Finding(subject, True, f"{text}, the one given." if public_key else f"{text}, pinned by the first.")
-    elif public_key is not None:
+    elif public_key is not None and is_needed:
         yield Finding(subject, False, "It holds none, so the key given has signed nothing.")
 
 

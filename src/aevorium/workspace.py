@@ -12,7 +12,7 @@ from pathlib import Path
 
 from aevorium.errors import ArtefactError, ConfigError
 
-__all__ = ["Workspace", "write_atomically"]
+__all__ = ["Workspace", "synchronise", "write_atomically"]
 
 
 @contextmanager
@@ -44,6 +44,26 @@ def write_atomically(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def synchronise(folder: Path) -> None:
+    """Makes what was renamed in a folder last, also if power fails. POSIX alone has a way to ask for it.
+
+    Raises:
+        ConfigError: WORKSPACE_UNWRITABLE.
+    """
+    if os.name != "posix":
+        return
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise ConfigError(
+            "WORKSPACE_UNWRITABLE", f"Cannot write {str(folder)!r}. {error.strerror or type(error).__name__}."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -168,6 +188,11 @@ class Workspace:
     def api_database(self) -> Path:
         """The API's own state, unless another database is chosen."""
         return self.root / "api.db"
+
+    @property
+    def key_lock(self) -> Path:
+        """Held while a checkpoint is encrypted, so that no key is dropped meanwhile."""
+        return self.root / ".keys.lock"
 
     def checkpoint(self, round_number: int) -> Path:
         """The encrypted model after a round (1 is the first; 0 is the pre-trained one of a run without rounds)."""

@@ -13,6 +13,7 @@ from desk import SCHEMA, Desk
 from seeded import open_seeded
 
 from aevorium.governance.policy import NodePolicy
+from aevorium.governance.secrets import Secrets
 from aevorium.pipeline import NodeSource, run_federation
 from aevorium.planning import RunOptions, plan_study
 from aevorium.privacy.accountant import epsilon
@@ -163,7 +164,7 @@ def test_one_process_and_many_give_the_same_numbers_where_noise_is_fixed(desk: D
             plan=plan_study(schema, sorted(tables), options),
             nodes=[NodeSource(name, path, policy=NodePolicy()) for name, path in tables.items()],
             workspace=Workspace(desk.folder / "alone"),
-            key_file=desk.folder / "checkpoint.key",
+            secrets=Secrets.in_files(desk.folder / "checkpoint.key"),
             options=options,
             open_session=open_seeded,
         )

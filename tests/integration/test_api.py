@@ -16,9 +16,11 @@ from aevorium.api.configuration import configure
 from aevorium.cli.app import main
 from aevorium.errors import CATALOGUE, ConfigError
 from aevorium.governance.chain import verify_entries
+from aevorium.governance.signing import SigningKey
 from aevorium.settings import load_settings
 from aevorium.state.api_keys import ROLES, Role
 from aevorium.state.store import sqlite_url
+from aevorium.verification import verify_export
 from aevorium.workspace import Workspace
 
 START = "start-token-of-this-test"
@@ -40,6 +42,12 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return Workspace(folder / "w")
 
 
+def _options(workspace: Workspace, url: str) -> ApiOptions:
+    """As the settings of this test make it: the log's key is the one that the run was signed with."""
+    log_key = SigningKey(workspace.root.parent / "audit.key", hint="")
+    return ApiOptions(workspace=workspace, database=url, log_key=log_key, start_token=START)
+
+
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     return sqlite_url(tmp_path / "api.db")
@@ -48,7 +56,7 @@ def url(tmp_path: Path) -> str:
 @pytest.fixture
 def api(workspace: Workspace, url: str) -> Iterator[TestClient]:
     """Asked from another machine, by name, over the network."""
-    options = ApiOptions(workspace=workspace, database=url, start_token=START)
+    options = _options(workspace, url)
     with TestClient(create_app(options), base_url="http://aevorium.example", client=("192.0.2.7", 4000)) as client:
         yield client
 
@@ -56,7 +64,7 @@ def api(workspace: Workspace, url: str) -> Iterator[TestClient]:
 @pytest.fixture
 def near(workspace: Workspace, url: str) -> Iterator[TestClient]:
     """Asked from the same machine."""
-    options = ApiOptions(workspace=workspace, database=url, start_token=START)
+    options = _options(workspace, url)
     with TestClient(create_app(options), base_url="http://localhost:8000", client=("127.0.0.1", 4000)) as client:
         yield client
 
@@ -142,6 +150,7 @@ def test_making_and_revoking_keys_is_in_the_audit_log_without_the_secret(api: Te
     assert {entry["actor"] for entry in told} == {"start token"}
     assert secret not in json.dumps(view)
     assert verify_entries(view["entries"], expected_head=view["head"]).is_sound
+    assert verify_export(workspace.audit_log).is_sound
 
 
 def test_the_audit_log_comes_in_pages_that_are_the_whole_of_it(api: TestClient, workspace: Workspace):
@@ -213,7 +222,7 @@ def test_every_answer_has_a_name_and_the_headers_that_browsers_heed(api: TestCli
 
 
 def test_an_empty_workspace_says_what_to_do(tmp_path: Path, url: str):
-    options = ApiOptions(workspace=Workspace(tmp_path / "none"), database=url, start_token=START)
+    options = _options(Workspace(tmp_path / "none"), url)
     with TestClient(create_app(options), base_url="http://localhost", client=("127.0.0.1", 1)) as client:
         assert client.get("/health").json()["has_run"] is False
         for path in ("/privacy-budget", "/audit-log"):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aevorium.cli.app import main
-from aevorium.governance.keys import load_or_create_key
+from aevorium.governance.keys import load_or_create_keys
 from aevorium.schema.table import TableSchema
 
 
@@ -186,8 +186,15 @@ def test_the_key_is_named_and_not_shown(
 ) -> None:
     path = tmp_path / "key"
     monkeypatch.setenv("AEVORIUM_KEY_FILE", str(path))
-    assert _answer(capsys, "keys", "show") == {"path": str(path), "exists": False, "key_id": None}
-    key = load_or_create_key(path)
+    assert _answer(capsys, "keys", "show") == {
+        "source": "file",
+        "place": str(path),
+        "exists": False,
+        "key_id": None,
+        "older": [],
+        "audit_public_key": None,
+    }
+    key = load_or_create_keys(path)
     assert main(["keys", "show", "--json"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["data"]["key_id"] == key.key_id

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import sqlite3
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from aevorium.cli.app import main
 from aevorium.governance.chain import AuditChain
 from aevorium.governance.policy import load_policy
+from aevorium.governance.steward import steward_key
 from aevorium.privacy.ledger import SqliteLedger
 
 SCHEMA = """
@@ -229,8 +231,67 @@ def test_a_plan_waits_is_listed_and_passes_once_agreed(office: Office) -> None:
 
 def test_statements_that_were_taken_away_are_missed(used: Office) -> None:
     """A chain made anew is sound in itself; the ledger knows that somebody opened the period."""
-    for name in ("audit.db", "audit.db-wal", "audit.db-shm"):
+    for name in ("audit.db", "audit.db-wal", "audit.db-shm", "audit_log.json"):
         (used.home / name).unlink(missing_ok=True)
-    AuditChain(used.home / "audit.db").append(actor="clinic", action="plan_agreed", detail={})
+    chain = AuditChain(used.home / "audit.db", key=steward_key(used.home))
+    chain.append(actor="clinic", action="plan_agreed", detail={})
     error = used.type("audit", "verify", status=1)
     assert "None opens the period '2026'" in error["message"]
+
+
+def test_a_chain_that_was_made_anew_without_the_key_is_missed(used: Office) -> None:
+    """Every hash is sound, and every statement that the chain had is in it; nobody signed it."""
+    chain = AuditChain(used.home / "audit.db").entries()
+    for name in ("audit.db", "audit.db-wal", "audit.db-shm", "audit_log.json"):
+        (used.home / name).unlink(missing_ok=True)
+    for entry in chain:
+        AuditChain(used.home / "audit.db").append(actor=entry.actor, action=entry.action, detail=entry.detail)
+    error = used.type("audit", "verify", status=1)
+    assert "Checkpoints of node 'clinic'" in error["message"]
+
+
+def test_entries_that_were_cut_off_the_chain_show_in_the_file_and_the_other_way_round(used: Office) -> None:
+    view = (used.home / "audit_log.json").read_text(encoding="utf-8")
+    with sqlite3.connect(used.home / "audit.db") as connection:
+        (length,) = connection.execute("SELECT max(length) FROM checkpoints").fetchone()
+        connection.execute("DELETE FROM checkpoints WHERE length = ?", (length,))
+        connection.execute("DELETE FROM entries WHERE seq >= ?", (length,))
+    connection.close()
+    assert "differs from the chain" in used.type("audit", "verify", status=1)["message"]
+    content = json.loads(view)
+    content["entries"].pop()
+    (used.home / "audit_log.json").write_text(json.dumps(content), encoding="utf-8")
+    assert "Its head is not that of its last entry" in used.type("audit", "verify", status=1)["message"]
+
+
+def test_a_changed_policy_is_an_entry_and_the_same_policy_is_none(used: Office) -> None:
+    def noted() -> list[dict[str, Any]]:
+        return [entry.detail["allow"] for entry in AuditChain(used.home / "audit.db").entries_of(["policy_in_force"])]
+
+    assert [each["purposes"] for each in noted()] == [[]]
+    used.run("--epsilon", "0.5")
+    assert len(noted()) == 1
+    text = used.policy.read_text(encoding="utf-8")
+    used.policy.write_text(text.replace("[allow]", '[allow]\npurposes = ["diabetes"]'), encoding="utf-8")
+    assert used.run("--epsilon", "0.5", status=3)["code"] == "POLICY_PURPOSE_REFUSED"
+    assert [each["purposes"] for each in noted()] == [[], ["diabetes"]]
+
+
+def test_a_log_is_exported_and_verified_anywhere_by_its_public_key(used: Office, tmp_path: Path) -> None:
+    for node, public in (("clinic", used.home / "steward.pub"), (None, None)):
+        options = [] if node is None else ["--node", node]
+        out = tmp_path / f"{node}.json"
+        made = used.type("audit", "export", "--output", out, *options)
+        key = public or made["public_key"]
+        checked = used.type("audit", "verify", out, "--public-key", key, "FILE")
+        assert checked["is_sound"]
+        assert all(check["is_sound"] for check in checked["checks"])
+        earlier = tmp_path / f"{node}-earlier.json"
+        earlier.write_bytes(out.read_bytes())
+        used.type("audit", "export", "--output", out, *options)
+        assert used.type("audit", "verify", out, "--public-key", key, "--earlier", earlier, "FILE")["is_sound"]
+        wrong = used.type("audit", "verify", out, "--public-key", "ab" * 32, "FILE", status=1)
+        assert wrong["code"] == "AUDIT_BROKEN"
+    assert used.type("audit", "verify", "--public-key", made["public_key"])["is_sound"]
+    assert used.type("audit", "verify", "--public-key", "ab" * 32, status=1)["code"] == "AUDIT_BROKEN"
+    assert used.type("audit", "verify", "--earlier", earlier, status=2)["code"] == "CONFIG_INVALID"

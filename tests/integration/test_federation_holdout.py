@@ -15,6 +15,7 @@ from aevorium.cli.app import main
 from aevorium.data.table import read_table
 from aevorium.encoding.evaluation import EvaluationTables, count_evaluation
 from aevorium.encoding.statistics import TableStatistics, count_cells
+from aevorium.governance.secrets import Secrets
 from aevorium.node import phases, summing
 from aevorium.node.holdout import HoldoutKey
 from aevorium.pipeline import NodeSource, RunResult, run_federation
@@ -75,7 +76,7 @@ def _run(folder: Path, *, schema: str = WITH_IDS, rows: int = 200, **options: ob
             for place, name in enumerate(NODES)
         ],
         workspace=Workspace(folder / "workspace"),
-        key_file=folder / "key",
+        secrets=Secrets.in_files(folder / "key"),
         options=chosen,
     )
 

@@ -15,6 +15,7 @@ from aevorium.errors import AevoriumError, ArtefactError, BudgetExceeded, DataEr
 from aevorium.generation import generate_table
 from aevorium.governance.chain import AuditChain
 from aevorium.governance.policy import Allowance, Budget, NodePolicy
+from aevorium.governance.secrets import Secrets
 from aevorium.pipeline import NodeSource, RunResult, run_federation
 from aevorium.planning import RunOptions, plan_cost, plan_study
 from aevorium.privacy.accountant import epsilon
@@ -98,7 +99,7 @@ def _run(
         plan=plan_study(schema, [node.name for node in nodes], options),
         nodes=nodes,
         workspace=Workspace(folder / "workspace"),
-        key_file=folder / "key",
+        secrets=Secrets.in_files(folder / "key"),
         options=options,
         report=report,
     )
@@ -212,7 +213,11 @@ def test_generated_tables_have_the_rows_asked_for_and_obey_the_schema(
 
     def generate(seed: int) -> pd.DataFrame:
         made = generate_table(
-            workspace=Workspace(folder / "workspace"), key_file=folder / "key", output=output, rows=1234, seed=seed
+            workspace=Workspace(folder / "workspace"),
+            secrets=Secrets.in_files(folder / "key"),
+            output=output,
+            rows=1234,
+            seed=seed,
         )
         assert made.rows == 1234
         if suffix == ".csv":
@@ -242,7 +247,7 @@ def test_a_plan_beyond_the_limit_is_refused_before_a_record_is_read(tmp_path: Pa
     workspace = Workspace(tmp_path / "workspace")
     assert SqliteLedger(workspace.node_home("a") / "ledger.db").runs("2026") == {}
     actions = [entry.action for entry in AuditChain(workspace.node_home("a") / "audit.db").entries()]
-    assert actions == ["period_opened", "plan_refused"]
+    assert actions == ["policy_in_force", "period_opened", "plan_refused"]
     (other,) = SqliteLedger(workspace.node_home("b") / "ledger.db").runs("simulated").values()
     assert other.releases == ()
     assert other.closed_at is not None
@@ -313,7 +318,9 @@ def test_an_interrupted_run_keeps_its_charges(tmp_path: Path) -> None:
     assert 0 < spent < OPTIONS.epsilon
     assert record.nodes[0].spent == spent
     assert verify_workspace(workspace).is_sound, verify_workspace(workspace).findings
-    made = generate_table(workspace=workspace, key_file=tmp_path / "key", output=tmp_path / "rows.csv", rows=5)
+    made = generate_table(
+        workspace=workspace, secrets=Secrets.in_files(tmp_path / "key"), output=tmp_path / "rows.csv", rows=5
+    )
     assert not made.is_finished
     text = workspace.study.read_text(encoding="utf-8")
     workspace.study.write_text(text.replace(f'"spent": {spent}', '"spent": 0.0'), encoding="utf-8")

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from aevorium.errors import ConfigError
+from aevorium.governance.secrets import Secrets
 from aevorium.pipeline import NodeSource, run_federation
 from aevorium.planning import RunOptions, plan_study
 from aevorium.privacy.accountant import epsilon
@@ -53,7 +54,7 @@ def test_any_two_nodes_together_stay_within_the_claim(tmp_path: Path) -> None:
         plan=plan_study(SCHEMA, [source.name for source in sources], OPTIONS),
         nodes=sources,
         workspace=workspace,
-        key_file=tmp_path / "key",
+        secrets=Secrets.in_files(tmp_path / "key"),
         options=OPTIONS,
     )
     plan = result.record.plan

@@ -27,6 +27,7 @@ from aevorium.federation.protocol import (
 from aevorium.generation import generate_table
 from aevorium.governance.chain import AuditChain
 from aevorium.governance.policy import NodePolicy
+from aevorium.governance.secrets import Secrets
 from aevorium.node.session import NodeConfig, NodeSession
 from aevorium.pipeline import NodeSource, RunResult, run_federation
 from aevorium.planning import RunOptions, plan_study
@@ -86,7 +87,7 @@ def _run(folder: Path, *, nodes: int = 3, rows: int = 150, options: RunOptions =
         plan=plan_study(SCHEMA, [source.name for source in sources], options),
         nodes=sources,
         workspace=Workspace(folder / "workspace"),
-        key_file=folder / "key",
+        secrets=Secrets.in_files(folder / "key"),
         options=options,
     )
 
@@ -116,7 +117,8 @@ def test_every_node_spends_the_plan_of_the_sum_and_no_more(tmp_path: Path, recip
     assert verify_workspace(workspace).is_sound, verify_workspace(workspace).findings
     statement = workspace.privacy_statement.read_text(encoding="utf-8")
     assert "imulated aggregation" in statement
-    assert generate_table(workspace=workspace, key_file=tmp_path / "key", output=tmp_path / "x.csv", rows=20).rows == 20
+    secrets = Secrets.in_files(tmp_path / "key")
+    assert generate_table(workspace=workspace, secrets=secrets, output=tmp_path / "x.csv", rows=20).rows == 20
 
 
 @pytest.mark.parametrize("is_private", [True, False])
@@ -165,7 +167,9 @@ def test_without_privacy_the_sum_of_gradients_learns(tmp_path: Path) -> None:
     result = _run(tmp_path, rows=200, options=options)
     assert result.nodes[0].spent == math.inf
     workspace = Workspace(tmp_path / "workspace")
-    generate_table(workspace=workspace, key_file=tmp_path / "key", output=tmp_path / "rows.csv", rows=2_000)
+    generate_table(
+        workspace=workspace, secrets=Secrets.in_files(tmp_path / "key"), output=tmp_path / "rows.csv", rows=2_000
+    )
     means = pd.read_csv(tmp_path / "rows.csv").groupby("kind")["value"].mean()
     assert means["c"] - means["a"] > 2.5
 

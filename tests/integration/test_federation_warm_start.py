@@ -16,6 +16,7 @@ from aevorium.errors import FederationError, PolicyRefused
 from aevorium.federation.protocol import AssociationsRequest, CountRequest, PlanRequest, StatisticsRequest
 from aevorium.generation import generate_table
 from aevorium.governance.policy import Allowance, NodePolicy
+from aevorium.governance.secrets import Secrets
 from aevorium.node.session import NodeConfig, NodeSession
 from aevorium.pipeline import NodeSource, RunResult, run_federation
 from aevorium.planning import RunOptions, plan_study
@@ -80,7 +81,7 @@ def _run(
         plan=plan_study(schema, [source.name for source in sources], options),
         nodes=sources,
         workspace=Workspace(folder / "workspace"),
-        key_file=folder / "key",
+        secrets=Secrets.in_files(folder / "key"),
         options=options,
     )
 
@@ -134,7 +135,9 @@ def test_small_studies_work(tmp_path: Path, columns: int, nodes: int, tables: in
     workspace = Workspace(tmp_path / "workspace")
     assert verify_workspace(workspace).is_sound, verify_workspace(workspace).findings
     assert len(json.loads(workspace.associations.read_text(encoding="utf-8"))["tables"]) == tables
-    made = generate_table(workspace=workspace, key_file=tmp_path / "key", output=tmp_path / "rows.csv", rows=50)
+    made = generate_table(
+        workspace=workspace, secrets=Secrets.in_files(tmp_path / "key"), output=tmp_path / "rows.csv", rows=50
+    )
     assert made.rows == 50
 
 
@@ -147,7 +150,9 @@ def test_without_privacy_the_model_learns_the_association_from_the_surrogate(tmp
     (tables,) = json.loads(workspace.associations.read_text(encoding="utf-8"))["tables"]
     assert tables["noise"] == 0
     assert {sum(map(sum, counts)) for counts in tables["counts"]} == {800}
-    generate_table(workspace=workspace, key_file=tmp_path / "key", output=tmp_path / "rows.csv", rows=2_000)
+    generate_table(
+        workspace=workspace, secrets=Secrets.in_files(tmp_path / "key"), output=tmp_path / "rows.csv", rows=2_000
+    )
     rows, real = pd.read_csv(tmp_path / "rows.csv"), pd.read_csv(tmp_path / "0.csv")
     # The means of the first column by category are about 1.9, 5 and 8; of independent columns, all alike.
     means, expected = (frame.groupby("c1")["c0"].mean() for frame in (rows, real))

@@ -18,7 +18,8 @@ from aevorium.cli.app import main
 from aevorium.errors import AevoriumError, SchemaError
 from aevorium.generation import GenerationResult, choice_of, generate_table
 from aevorium.governance.chain import AuditChain
-from aevorium.governance.keys import load_key
+from aevorium.governance.keys import load_keys
+from aevorium.governance.secrets import Secrets
 from aevorium.pipeline import NodeSource, run_federation
 from aevorium.planning import RunOptions, plan_study
 from aevorium.schema.condition import Condition, parse_condition
@@ -82,7 +83,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         plan=plan_study(schema, ["a"], options),
         nodes=[NodeSource("a", folder / "a.csv")],
         workspace=Workspace(folder / "workspace"),
-        key_file=folder / "key",
+        secrets=Secrets.in_files(folder / "key"),
         options=options,
     )
     return folder
@@ -90,13 +91,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _generate(folder: Path, output: Path, **wanted: object) -> GenerationResult:
     workspace = Workspace(folder / "workspace")
-    return generate_table(workspace=workspace, key_file=folder / "key", output=output, **wanted)  # type: ignore[arg-type]
+    secrets = Secrets.in_files(folder / "key")
+    return generate_table(workspace=workspace, secrets=secrets, output=output, **wanted)  # type: ignore[arg-type]
 
 
 def _open(folder: Path, *, seed: int) -> Synthesis:
     workspace = Workspace(folder / "workspace")
-    _, schema = load_study(workspace)
-    return open_synthesis(workspace, schema=schema, cipher=load_key(folder / "key"), seed=seed)
+    record, schema = load_study(workspace)
+    return open_synthesis(workspace, schema=schema, run_id=record.run_id, cipher=load_keys(folder / "key"), seed=seed)
 
 
 def _joined(frames: Iterator[pd.DataFrame]) -> pd.DataFrame:

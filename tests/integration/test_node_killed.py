@@ -32,8 +32,8 @@ from aevorium.federation.protocol import (
     read_body,
 )
 from aevorium.governance.chain import AuditChain
-from aevorium.governance.keys import load_or_create_key
 from aevorium.governance.policy import NodePolicy
+from aevorium.governance.secrets import Secrets
 from aevorium.node.run import NodeRun
 from aevorium.node.session import NodeConfig
 from aevorium.planning import RunOptions, plan_study
@@ -88,8 +88,9 @@ class Study:
         record = StudyRecord(
             run_id=RUN, server="s", plan=self.plan, seed=0, is_simulated_federation=True, started_at="2026"
         )
-        key = load_or_create_key(folder / "key")
-        self.journal = Journal(workspace, key=key, record=record, schema_text=SCHEMA)
+        secrets = Secrets.in_files(folder / "key")
+        secrets.keys.load_or_create()
+        self.journal = Journal(workspace, secrets=secrets, record=record, schema_text=SCHEMA)
         self._conductor = StudyConductor(
             self.grid,
             schema=schema,

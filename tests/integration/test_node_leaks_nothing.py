@@ -23,6 +23,7 @@ from aevorium.errors import AevoriumError, DataError
 from aevorium.federation.local import InProcessGrid
 from aevorium.federation.protocol import CountReply, CountRequest, TrainRequest
 from aevorium.governance.gate import ReleasedSteps, ReleaseGate
+from aevorium.governance.secrets import Secrets
 from aevorium.node.session import NodeConfig, NodeSession, OpenSession, open_session
 from aevorium.pipeline import NodeSource, run_federation
 from aevorium.planning import RunOptions, plan_study
@@ -134,7 +135,7 @@ def _run(
         plan=plan_study(schema, list(tables), options),
         nodes=[NodeSource(name, path) for name, path in tables.items()],
         workspace=Workspace(folder / "workspace"),
-        key_file=folder / "key",
+        secrets=Secrets.in_files(folder / "key"),
         options=options,
         open_session=opening,
     )

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from aevorium.governance.secrets import Secrets
 from aevorium.pipeline import NodeSource, run_federation
 from aevorium.planning import RunOptions, plan_study
 from aevorium.privacy.accountant import epsilon
@@ -53,7 +54,7 @@ def _run(folder: Path, **options: object) -> Workspace:
         plan=plan_study(schema, list(SIZES), chosen),
         nodes=nodes,
         workspace=workspace,
-        key_file=folder / "key",
+        secrets=Secrets.in_files(folder / "key"),
         options=chosen,
     )
     return workspace

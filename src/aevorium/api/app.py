@@ -17,6 +17,7 @@ from aevorium.api.access import Access
 from aevorium.api.problems import RESPONSES, add_problems, problem_response
 from aevorium.api.routes import keys, reads
 from aevorium.errors import ConfigError
+from aevorium.governance.signing import SigningKey
 from aevorium.state.api_keys import ApiKeyStore
 from aevorium.state.store import Store
 from aevorium.workspace import Workspace
@@ -44,6 +45,7 @@ class ApiOptions:
     Attributes:
         workspace: The results that it shows.
         database: URL of the server's database.
+        log_key: Signs the audit log, in which API keys are noted.
         homes: Folders with homes of nodes on this machine.
         start_token: Accepted as every role while the process lives; None where API keys are configured.
         origins: Web origins that may call it from a browser; none unless chosen.
@@ -51,6 +53,7 @@ class ApiOptions:
 
     workspace: Workspace
     database: str
+    log_key: SigningKey
     homes: tuple[Path, ...] = ()
     start_token: str | None = None
     origins: tuple[str, ...] = ()
@@ -89,7 +92,7 @@ def create_app(options: ApiOptions) -> FastAPI:
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
         )
     app.include_router(reads.router(access, workspace=options.workspace, homes=options.homes))
-    app.include_router(keys.router(access, keys=api_keys, workspace=options.workspace))
+    app.include_router(keys.router(access, keys=api_keys, workspace=options.workspace, log_key=options.log_key))
     return app
 
 

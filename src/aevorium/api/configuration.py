@@ -7,6 +7,7 @@ import secrets
 
 from aevorium.api.app import ApiOptions
 from aevorium.errors import ConfigError
+from aevorium.governance.secrets import Secrets
 from aevorium.settings import Settings
 from aevorium.state.api_keys import ApiKeyStore
 from aevorium.state.store import Store, sqlite_url
@@ -40,6 +41,7 @@ def configure(settings: Settings) -> ApiOptions:
     return ApiOptions(
         workspace=workspace,
         database=url,
+        log_key=Secrets.of(settings).log,
         homes=(workspace.root / "nodes", workspace.root / "node-home", settings.node_home),
         start_token=None if has_key else secrets.token_urlsafe(24),
     )

@@ -12,7 +12,7 @@ from aevorium.governance.consent import ConsentDesk
 from aevorium.governance.periods import PeriodHistory
 from aevorium.governance.policy import NodePolicy, load_policy
 from aevorium.governance.spend import node_spend, write_spend
-from aevorium.governance.steward import Steward
+from aevorium.governance.steward import Steward, steward_key
 from aevorium.node.home import NodeHome
 from aevorium.privacy.ledger import SqliteLedger
 
@@ -35,7 +35,7 @@ class StewardedNode:
     @cached_property
     def chain(self) -> AuditChain:
         """The node's audit chain."""
-        return AuditChain(self.home / "audit.db")
+        return AuditChain(self.home / "audit.db", key=steward_key(self.home))
 
     @cached_property
     def ledger(self) -> SqliteLedger:

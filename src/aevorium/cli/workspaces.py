@@ -10,7 +10,15 @@ from aevorium.errors import ArtefactError
 from aevorium.settings import load_settings
 from aevorium.workspace import Workspace
 
-__all__ = ["DEMO_PREFIX", "existing_workspace", "home_of", "new_demo_folder", "node_folder", "node_homes"]
+__all__ = [
+    "DEMO_PREFIX",
+    "existing_workspace",
+    "home_of",
+    "new_demo_folder",
+    "node_folder",
+    "node_homes",
+    "workspaces_under",
+]
 
 DEMO_PREFIX = "demo-"
 """How the folder of a demo begins."""
@@ -23,6 +31,23 @@ def existing_workspace(root: Path, *, console: Console) -> Workspace:
         return Workspace(root)
     console.note(f"No run was made in {str(root)!r} itself: using the newest demo, {str(demos[-1])!r}.")
     return Workspace(demos[-1])
+
+
+def workspaces_under(root: Path) -> tuple[Workspace, ...]:
+    """Every workspace with a log: that at `root`, and the demos in it.
+
+    Raises:
+        ArtefactError: ARTEFACT_NOT_FOUND, if there is none.
+    """
+    found = [Workspace(path) for path in (root, *sorted(root.glob(f"{DEMO_PREFIX}*")))]
+    kept = tuple(workspace for workspace in found if workspace.database.is_file())
+    if not kept:
+        raise ArtefactError(
+            "ARTEFACT_NOT_FOUND",
+            f"No run in {str(root)!r}. Nothing there is encrypted.",
+            hint="Run 'aevorium run' or 'aevorium demo' first, or give --workspace.",
+        )
+    return kept
 
 
 def node_homes(folder: Workspace, *, home: Path) -> tuple[Path, ...]:

@@ -1,7 +1,8 @@
 """Checkpoints: a model as an `.npz` file that explains itself and is encrypted before it touches the disk.
 
 The file is a real npz with two members: `header`, JSON in the clear, and `payload`, an encrypted inner npz with the
-named arrays and the SHA-256 of the header. A header that was exchanged therefore shows. No pickle is ever loaded.
+named arrays and the SHA-256 of the header. A header that was exchanged therefore shows, and so does a whole file that
+was put in the place of another: the header says of which run and round it is. No pickle is ever loaded.
 """
 
 from __future__ import annotations
@@ -20,15 +21,28 @@ from aevorium.diffusion.denoiser import DenoiserConfig
 from aevorium.errors import ArtefactError
 from aevorium.workspace import write_atomically
 
-__all__ = ["CheckpointHeader", "Cipher", "ModelCheckpoint", "load_checkpoint", "read_header", "save_checkpoint"]
+__all__ = [
+    "CheckpointHeader",
+    "Cipher",
+    "ModelCheckpoint",
+    "encrypt_anew",
+    "load_checkpoint",
+    "read_header",
+    "save_checkpoint",
+]
 
 
 class Cipher(Protocol):
-    """Authenticated encryption."""
+    """Authenticated encryption with the newest of some keys; all of them decrypt."""
 
     @property
     def key_id(self) -> str:
-        """Says which key."""
+        """Says which key encrypts."""
+        ...
+
+    @property
+    def key_ids(self) -> tuple[str, ...]:
+        """Says which keys decrypt."""
         ...
 
     def encrypt(self, data: bytes) -> bytes:
@@ -36,7 +50,7 @@ class Cipher(Protocol):
         ...
 
     def decrypt(self, token: bytes) -> bytes:
-        """The data of a token; raises ValueError if it was not made with this key, or was changed."""
+        """The data of a token; raises ValueError if it was made with another key, or was changed."""
         ...
 
 
@@ -45,7 +59,8 @@ class CheckpointHeader(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: int = Field(default=1, description="Version of the file's format.")
+    schema_version: int = Field(default=2, description="Version of the file's format; the first named no run.")
+    run_id: str | None = Field(default=None, description="The run that it is of; None in version 1.")
     schema_hash: str = Field(description="Content hash of the table's schema.")
     round: int = Field(ge=0, description="The round after which it was written.")
     algorithm: str = Field(description="The recipe that trained it.")
@@ -79,6 +94,7 @@ def save_checkpoint(
     arrays: dict[str, NDArray[np.float32]],
     model: DenoiserConfig,
     schema_hash: str,
+    run_id: str,
     round_number: int,
     algorithm: str,
     cipher: Cipher,
@@ -90,18 +106,37 @@ def save_checkpoint(
         arrays: The model's parameters by name, in its order.
         model: Size and shape of the model.
         schema_hash: Content hash of the table's schema.
+        run_id: The run.
         round_number: The round after which it is written.
         algorithm: The recipe that trained it.
         cipher: Encrypts the arrays.
     """
     header = CheckpointHeader(
         schema_hash=schema_hash,
+        run_id=run_id,
         round=round_number,
         algorithm=algorithm,
         model=model,
         key_id=cipher.key_id,
         arrays={name: array.shape for name, array in arrays.items()},
     )
+    _write(path, header=header, arrays=arrays, cipher=cipher)
+
+
+def encrypt_anew(path: Path, *, cipher: Cipher) -> None:
+    """Encrypts a checkpoint with the newest key; it stays readable at every moment.
+
+    Raises:
+        ArtefactError: ARTEFACT_NOT_FOUND, CHECKPOINT_DAMAGED, CHECKPOINT_KEY_WRONG.
+        ConfigError: WORKSPACE_UNWRITABLE.
+    """
+    text, payload = _members(path)
+    header = _parse_header(text, path)
+    arrays = _decrypt(payload, text, header, cipher=cipher, path=path)
+    _write(path, header=header.model_copy(update={"key_id": cipher.key_id}), arrays=arrays, cipher=cipher)
+
+
+def _write(path: Path, *, header: CheckpointHeader, arrays: dict[str, NDArray[np.float32]], cipher: Cipher) -> None:
     text = header.model_dump_json(indent=1).encode()
     inner = io.BytesIO()
     seal = np.frombuffer(hashlib.sha256(text).digest(), dtype=np.uint8)
@@ -122,7 +157,13 @@ def read_header(path: Path) -> CheckpointHeader:
 
 
 def load_checkpoint(
-    path: Path, *, cipher: Cipher, schema_hash: str, model: DenoiserConfig | None = None
+    path: Path,
+    *,
+    cipher: Cipher,
+    schema_hash: str,
+    run_id: str,
+    round_number: int,
+    model: DenoiserConfig | None = None,
 ) -> ModelCheckpoint:
     """Reads a checkpoint.
 
@@ -130,11 +171,13 @@ def load_checkpoint(
         path: The file.
         cipher: Decrypts it.
         schema_hash: The schema that it must belong to.
+        run_id: The run that it must be of; a file of version 1 names none, and may be of any.
+        round_number: The round that it must be of.
         model: The size and shape that it must have; None takes what it has.
 
     Raises:
-        ArtefactError: ARTEFACT_NOT_FOUND, CHECKPOINT_DAMAGED, CHECKPOINT_SCHEMA_MISMATCH, CHECKPOINT_MODEL_MISMATCH,
-            CHECKPOINT_KEY_WRONG.
+        ArtefactError: ARTEFACT_NOT_FOUND, CHECKPOINT_DAMAGED, CHECKPOINT_SCHEMA_MISMATCH, CHECKPOINT_MISPLACED,
+            CHECKPOINT_MODEL_MISMATCH, CHECKPOINT_KEY_WRONG.
     """
     text, payload = _members(path)
     header = _parse_header(text, path)
@@ -148,17 +191,25 @@ def load_checkpoint(
             f"The checkpoint {str(path)!r} holds a model of another size. It has width {header.model.width} and"
             f" {header.model.blocks} blocks, {model.width} and {model.blocks} are expected.",
         )
-    if header.key_id != cipher.key_id:
+    arrays = _decrypt(payload, text, header, cipher=cipher, path=path)
+    # Only now is it certain that the file says of itself what it was written with.
+    if header.round != round_number or header.run_id not in (None, run_id):
         raise ArtefactError(
-            "CHECKPOINT_KEY_WRONG",
-            f"The checkpoint {str(path)!r} was encrypted with key {header.key_id}; the key given is {cipher.key_id}.",
+            "CHECKPOINT_MISPLACED",
+            f"The checkpoint {str(path)!r} is not the one that belongs there. It is of round {header.round} of run"
+            f" {header.run_id}; round {round_number} of run {run_id} is expected.",
         )
-    return ModelCheckpoint(header=header, arrays=_decrypt(payload, text, header, cipher=cipher, path=path))
+    return ModelCheckpoint(header=header, arrays=arrays)
 
 
 def _decrypt(
     payload: bytes, text: bytes, header: CheckpointHeader, *, cipher: Cipher, path: Path
 ) -> dict[str, NDArray[np.float32]]:
+    if header.key_id not in cipher.key_ids:
+        raise ArtefactError(
+            "CHECKPOINT_KEY_WRONG",
+            f"The checkpoint {str(path)!r} was encrypted with key {header.key_id}; given: {', '.join(cipher.key_ids)}.",
+        )
     changed = "Its contents were changed since it was written"
     try:
         inner = cipher.decrypt(payload)

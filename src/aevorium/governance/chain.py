@@ -1,7 +1,8 @@
 """The audit chain: who did what, each entry sealed by the hash of the one before.
 
-Whoever changes, reorders or removes an entry breaks every hash after it. Cutting entries off the *end* leaves a chain
-that is sound in itself, so it shows only against a head that somebody noted earlier (`expected_head`).
+Whoever changes, reorders or removes an entry breaks every hash after it. Cutting entries off the *end*, or computing
+all hashes anew, leaves a chain that is sound in itself: that shows against signed checkpoints (`checkpoints`), kept
+beside the entries, and against a head that somebody noted earlier (`expected_head`).
 """
 
 from __future__ import annotations
@@ -21,15 +22,44 @@ import rfc8785
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aevorium.database import Database
-from aevorium.errors import InternalError
+from aevorium.errors import ArtefactError, InternalError
+from aevorium.governance.checkpoints import LogCheckpoint
+from aevorium.governance.signing import SigningKey
 from aevorium.workspace import write_atomically
 
-__all__ = ["GENESIS", "AuditChain", "AuditEntry", "ChainProblem", "ChainReport", "plain", "verify_entries"]
+__all__ = [
+    "GENESIS",
+    "LOG_VERSION",
+    "AuditChain",
+    "AuditEntry",
+    "ChainProblem",
+    "ChainReport",
+    "plain",
+    "verify_entries",
+]
 
 GENESIS = "0" * 64
 """What the first entry names as the hash before it, and the head of an empty chain."""
 
-_MIGRATIONS = (("CREATE TABLE entries (seq INTEGER PRIMARY KEY, entry TEXT NOT NULL)",),)
+LOG_VERSION = 2
+"""Version of the file that `write_view` writes; the first had no checkpoints."""
+
+_MIGRATIONS = (
+    ("CREATE TABLE entries (seq INTEGER PRIMARY KEY, entry TEXT NOT NULL)",),
+    ("CREATE TABLE checkpoints (length INTEGER PRIMARY KEY, checkpoint TEXT NOT NULL)",),
+)
+
+_SIGNED_AFTER = frozenset(
+    {
+        *("run_finished", "run_failed", "run_closed", "results_written"),
+        *("period_opened", "limit_set", "policy_in_force", "consent_given", "consent_refused"),
+        *("table_generated", "key_added", "keys_rotated", "keys_dropped", "api_key_created", "api_key_revoked"),
+    }
+)
+"""Acts after which the head is signed at once."""
+
+_SIGNED_EVERY = 32
+"""At most so many entries stand behind the last checkpoint; the first of a chain is always signed."""
 
 _LARGEST_INTEGER = 2**53 - 1
 
@@ -161,14 +191,17 @@ class AuditChain:
 
     Args:
         path: The file; it and its folder are made when absent.
+        key: Signs checkpoints: after the first entry, after those of consequence, and every so many. Whoever only reads
+            needs none.
         now: The clock.
 
     Raises:
         ArtefactError: DATABASE_UNUSABLE.
     """
 
-    def __init__(self, path: Path, *, now: Callable[[], datetime] = _utc_now) -> None:
+    def __init__(self, path: Path, *, key: SigningKey | None = None, now: Callable[[], datetime] = _utc_now) -> None:
         self._database = Database(path, migrations=_MIGRATIONS)
+        self._key = key
         self._now = now
 
     def append(self, *, actor: str, action: str, detail: Mapping[str, object]) -> AuditEntry:
@@ -178,6 +211,9 @@ class AuditChain:
             actor: Who acted.
             action: What was done, as a short name.
             detail: The particulars, as JSON values; never a patient's value.
+
+        Raises:
+            ArtefactError: KEY_INVALID or AUDIT_KEY_WRONG, if a checkpoint is due and cannot be signed.
         """
         return self.append_sealed(actor=actor, action=action, seal=lambda _: detail)
 
@@ -196,7 +232,7 @@ class AuditChain:
             last = _last(connection)
             place = {
                 "seq": 1 if last is None else last.seq + 1,
-                "time": self._now().astimezone(UTC).isoformat(timespec="milliseconds"),
+                "time": self._time(),
                 "actor": plain(actor),
                 "action": plain(action),
                 "previous": GENESIS if last is None else last.hash,
@@ -205,7 +241,54 @@ class AuditChain:
             entry = AuditEntry.model_validate({**content, "hash": _hash(content)})
             text = rfc8785.dumps(entry.model_dump()).decode()
             connection.execute("INSERT INTO entries (seq, entry) VALUES (?, ?)", (entry.seq, text))
+            signed = _last_checkpoint(connection)
+            behind = entry.seq - (0 if signed is None else signed.length)
+            if self._key is not None and (
+                action in _SIGNED_AFTER or behind >= _SIGNED_EVERY or entry.seq == behind == 1
+            ):
+                _store(connection, self._checkpoint(entry, after=signed, key=self._key))
         return entry
+
+    def sign(self) -> None:
+        """Signs the head and keeps the checkpoint, unless that was done, there is no entry, or nothing to sign with.
+
+        Raises:
+            ArtefactError: KEY_INVALID; AUDIT_KEY_WRONG, if the chain is signed with another key.
+        """
+        if self._key is None:
+            return
+        with self._database.write() as connection:
+            last, signed = _last(connection), _last_checkpoint(connection)
+            if last is not None and (signed is None or signed.length < last.seq):
+                _store(connection, self._checkpoint(last, after=signed, key=self._key))
+
+    def require_key(self) -> None:
+        """Passes if the key is the one that the chain is signed with; makes it if nothing is signed yet.
+
+        Raises:
+            ArtefactError: KEY_INVALID; AUDIT_KEY_WRONG.
+        """
+        with self._database.read() as connection:
+            signed = _last_checkpoint(connection)
+        if self._key is not None:
+            self._check_key(self._key, after=signed)
+            _ = self._key.public_key
+
+    def _checkpoint(self, entry: AuditEntry, *, after: LogCheckpoint | None, key: SigningKey) -> LogCheckpoint:
+        self._check_key(key, after=after)
+        return LogCheckpoint.make(length=entry.seq, head=entry.hash, time=self._time(), key=key)
+
+    def _check_key(self, key: SigningKey, *, after: LogCheckpoint | None) -> None:
+        # A key that is lost is not replaced by one that then would have to be taken away again.
+        if after is not None and (not key.exists() or after.public_key != key.public_key):
+            raise ArtefactError(
+                "AUDIT_KEY_WRONG",
+                f"The key {str(key.path)!r} cannot sign the log {str(self._database.path)!r}. The log is signed with"
+                f" the key {after.public_key[:16]}….",
+            )
+
+    def _time(self) -> str:
+        return self._now().astimezone(UTC).isoformat(timespec="milliseconds")
 
     def entries_of(self, actions: Sequence[str]) -> tuple[AuditEntry, ...]:
         """The entries of some actions in order, without reading the others; one that is damaged is left out."""
@@ -224,8 +307,12 @@ class AuditChain:
     def export(self) -> list[Any]:
         """All entries as JSON values, in order, exactly as stored. Safe to release."""
         with self._database.read() as connection:
-            rows = connection.execute("SELECT entry FROM entries ORDER BY seq").fetchall()
-        return [_parsed(row["entry"]) for row in rows]
+            return _entries(connection)
+
+    def checkpoints(self) -> list[Any]:
+        """All signed checkpoints as JSON values, in order, exactly as stored. Safe to release."""
+        with self._database.read() as connection:
+            return _checkpoints(connection)
 
     def entries(self) -> tuple[AuditEntry, ...]:
         """All entries in order. Raises pydantic.ValidationError if one is damaged; `verify` says which."""
@@ -248,16 +335,42 @@ class AuditChain:
         return verify_entries(self.export(), expected_head=expected_head)
 
     def write_view(self, path: Path) -> None:
-        """Writes the chain as a JSON file that `verify_entries` can check. Safe to release.
+        """Writes the chain as a JSON file that anyone can check, and with the key signs all of it. Safe to release.
+
+        The signature at the end of the file is not kept in the chain, unless `sign` was called before.
 
         Raises:
+            ArtefactError: KEY_INVALID or AUDIT_KEY_WRONG.
             ConfigError: WORKSPACE_UNWRITABLE.
         """
-        entries = self.export()
-        head = entries[-1]["hash"] if entries else GENESIS
-        view = {"schema_version": 1, "head": head, "entries": entries}
+        with self._database.read() as connection:
+            entries, checkpoints = _entries(connection), _checkpoints(connection)
+            last, signed = _last(connection), _last_checkpoint(connection)
+        if self._key is not None and last is not None and (signed is None or signed.length < last.seq):
+            checkpoints.append(self._checkpoint(last, after=signed, key=self._key).model_dump())
+        head = GENESIS if last is None else last.hash
+        view = {"schema_version": LOG_VERSION, "head": head, "entries": entries, "checkpoints": checkpoints}
         with write_atomically(path) as temporary:
             temporary.write_text(json.dumps(view, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _entries(connection: sqlite3.Connection) -> list[Any]:
+    return [_parsed(row["entry"]) for row in connection.execute("SELECT entry FROM entries ORDER BY seq")]
+
+
+def _checkpoints(connection: sqlite3.Connection) -> list[Any]:
+    rows = connection.execute("SELECT checkpoint FROM checkpoints ORDER BY length")
+    return [_parsed(row["checkpoint"]) for row in rows]
+
+
+def _store(connection: sqlite3.Connection, checkpoint: LogCheckpoint) -> None:
+    text = rfc8785.dumps(checkpoint.model_dump()).decode()
+    connection.execute("INSERT INTO checkpoints (length, checkpoint) VALUES (?, ?)", (checkpoint.length, text))
+
+
+def _last_checkpoint(connection: sqlite3.Connection) -> LogCheckpoint | None:
+    row = connection.execute("SELECT checkpoint FROM checkpoints ORDER BY length DESC LIMIT 1").fetchone()
+    return None if row is None else LogCheckpoint.model_validate_json(row["checkpoint"])
 
 
 def _last(connection: sqlite3.Connection) -> AuditEntry | None:

@@ -1,20 +1,26 @@
-"""Secret files, made once and readable by their owner alone, and the key of checkpoints, which is one of them."""
+"""Secret files, made once and readable by their owner alone, and the keys of checkpoints, which are in one of them.
+
+Several keys stand one below the other, the newest first: it encrypts, and all of them decrypt. So nothing is unreadable
+at any moment while a key is exchanged for another.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cryptography.fernet import Fernet, InvalidToken
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from aevorium.errors import ArtefactError, ConfigError
+from aevorium.workspace import synchronise, write_atomically
 
-__all__ = ["Key", "create_secret", "load_key", "load_or_create_key", "read_secret"]
+__all__ = ["Key", "KeySet", "create_secret", "load_keys", "load_or_create_keys", "read_secret", "replace_secret"]
 
 _OTHERS = 0o077
 
@@ -28,7 +34,7 @@ class Key:
         key_id: First 16 hex digits of the key's SHA-256: says which key, not what it is. Safe to show.
     """
 
-    fernet: Fernet = field(repr=False)
+    fernet: Fernet = field(repr=False, compare=False)
     key_id: str
 
     @classmethod
@@ -48,7 +54,51 @@ class Key:
             raise ValueError("the token was not made with this key, or was changed") from error
 
 
-def load_or_create_key(path: Path) -> Key:
+@dataclass(frozen=True)
+class KeySet:
+    """The keys in use: a cipher that encrypts with the newest and decrypts with any.
+
+    Attributes:
+        keys: Newest first; at least one.
+    """
+
+    keys: tuple[Key, ...]
+
+    @classmethod
+    def parse(cls, secret: bytes) -> KeySet:
+        """Reads keys that lines, spaces or commas separate; raises ValueError if one is none, or there is none."""
+        keys = tuple(Key.from_bytes(each) for each in re.split(rb"[\s,]+", secret.strip()) if each)
+        if not keys:
+            raise ValueError("there is no key")
+        return cls(keys)
+
+    @property
+    def key_id(self) -> str:
+        """The id of the newest key: the one that encrypts."""
+        return self.keys[0].key_id
+
+    @property
+    def key_ids(self) -> tuple[str, ...]:
+        """The ids of all keys, newest first. Safe to show."""
+        return tuple(key.key_id for key in self.keys)
+
+    def encrypt(self, data: bytes) -> bytes:
+        """The token for some data, made with the newest key."""
+        return self._fernet.encrypt(data)
+
+    def decrypt(self, token: bytes) -> bytes:
+        """The data of a token; raises ValueError if it was made with none of these keys, or was changed."""
+        try:
+            return self._fernet.decrypt(token)
+        except InvalidToken as error:
+            raise ValueError("the token was made with none of these keys, or was changed") from error
+
+    @property
+    def _fernet(self) -> MultiFernet:
+        return MultiFernet([key.fernet for key in self.keys])
+
+
+def load_or_create_keys(path: Path) -> KeySet:
     """Reads a key file, or makes one that only its owner can read.
 
     Raises:
@@ -56,17 +106,17 @@ def load_or_create_key(path: Path) -> Key:
         ConfigError: WORKSPACE_UNWRITABLE, if it cannot be made.
     """
     create_secret(path, Fernet.generate_key, hint="Choose another with AEVORIUM_KEY_FILE.")
-    return load_key(path)
+    return load_keys(path)
 
 
-def load_key(path: Path) -> Key:
+def load_keys(path: Path) -> KeySet:
     """Reads a key file.
 
     Raises:
-        ArtefactError: KEY_INVALID, if it is absent, readable by others, or holds no Fernet key.
+        ArtefactError: KEY_INVALID, if it is absent, readable by others, or holds anything but Fernet keys.
     """
     try:
-        return Key.from_bytes(read_secret(path))
+        return KeySet.parse(read_secret(path))
     except ValueError as error:
         raise ArtefactError("KEY_INVALID", f"The key file {str(path)!r} holds no Fernet key.") from error
 
@@ -108,6 +158,19 @@ def create_secret(path: Path, make: Callable[[], bytes], *, hint: str) -> None:
             f"Cannot write the key file {str(path)!r}. {error.strerror or type(error).__name__}.",
             hint=hint,
         ) from error
+
+
+def replace_secret(path: Path, secret: bytes) -> None:
+    """Puts another secret into a file that only its owner can read, at once and for good.
+
+    The folder is synchronised too: what is written afterwards may rely on the new secret even if power fails.
+
+    Raises:
+        ConfigError: WORKSPACE_UNWRITABLE.
+    """
+    with write_atomically(path, mode=0o600) as temporary:
+        temporary.write_bytes(secret.rstrip() + b"\n")
+    synchronise(path.parent)
 
 
 def read_secret(path: Path) -> bytes:

@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aevorium.errors import ConfigError, PolicyRefused
-from aevorium.governance.chain import AuditChain
+from aevorium.governance.chain import AuditChain, plain
 from aevorium.governance.policy import Budget, NodePolicy, load_policy, write_policy
 from aevorium.governance.steward import Statement, Steward, statements_of
 from aevorium.privacy.ledger import BudgetLedger, LedgerRun
 
 __all__ = ["LimitSet", "PeriodHistory", "adopt_policy", "open_period", "set_limit"]
+
+_POLICY = "policy_in_force"
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class PeriodHistory:
 
 
 def adopt_policy(read: Callable[[], NodePolicy], *, steward: Steward, ledger: BudgetLedger) -> NodePolicy:
-    """Reads the policy and takes what it says of the budget: opens the first period of a home, notes a new limit.
+    """Reads the policy, notes what it allows, and opens the first period of a home or notes a new limit.
 
     A label that may not be used changes nothing: `PeriodHistory.require` refuses it, at the start and at each plan.
 
@@ -126,6 +128,7 @@ def adopt_policy(read: Callable[[], NodePolicy], *, steward: Steward, ledger: Bu
     """
     with steward.speaking():
         policy = read()
+        _note_allowed(policy, steward=steward)
         history = PeriodHistory.of(steward.chain)
         if history.current is None and history.allows(policy.budget, ledger=ledger):
             steward.state("period_opened", {**policy.budget.model_dump(), "how": "first use"})
@@ -197,6 +200,14 @@ def set_limit(budget: Budget, *, file: Path, steward: Steward, ledger: BudgetLed
         write_policy(file, changed)
         steward.state("limit_set", {**budget.model_dump(), "how": "command"})
     return changed
+
+
+def _note_allowed(policy: NodePolicy, *, steward: Steward) -> None:
+    """Notes what the policy allows besides the budget, if that is not what was noted last."""
+    allowed = plain(policy.allow.model_dump(mode="json"))
+    noted = steward.chain.entries_of([_POLICY])
+    if not noted or noted[-1].detail.get("allow") != allowed:
+        steward.chain.append(actor=steward.node, action=_POLICY, detail={"allow": allowed})
 
 
 def _with_budget(policy: NodePolicy, budget: Budget) -> NodePolicy:

@@ -18,23 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import rfc8785
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-    load_pem_public_key,
-)
 from filelock import FileLock
 
-from aevorium.errors import ArtefactError, ConfigError
+from aevorium.errors import ArtefactError
 from aevorium.governance.chain import AuditChain, AuditEntry, plain
-from aevorium.governance.keys import create_secret, read_secret
-from aevorium.workspace import write_atomically
+from aevorium.governance.signing import SigningKey, is_signed
 
 __all__ = [
     "STATEMENTS",
@@ -43,8 +31,8 @@ __all__ = [
     "StatementAction",
     "Steward",
     "check_signatures",
-    "read_public_key",
     "statements_of",
+    "steward_key",
 ]
 
 StatementAction = Literal["period_opened", "limit_set", "consent_given", "consent_refused"]
@@ -52,7 +40,10 @@ StatementAction = Literal["period_opened", "limit_set", "consent_given", "consen
 STATEMENTS: tuple[StatementAction, ...] = ("period_opened", "limit_set", "consent_given", "consent_refused")
 """The actions that stand in a chain with a signature."""
 
-_HINT = "Choose another home with AEVORIUM_NODE_HOME."
+
+def steward_key(home: Path) -> SigningKey:
+    """The key of a home's steward. It signs their statements, and the checkpoints of the node's log."""
+    return SigningKey(home / "steward.key", hint="Choose another home with AEVORIUM_NODE_HOME.")
 
 
 @dataclass(frozen=True)
@@ -96,7 +87,8 @@ class Steward:
 
     def __init__(self, folder: Path, *, node: str, chain: AuditChain) -> None:
         self._folder = folder
-        self._node = node
+        self._key = steward_key(folder)
+        self.node = node
         self.chain = chain
 
     @contextmanager
@@ -106,6 +98,23 @@ class Steward:
         with FileLock(self._folder / ".steward.lock"):
             yield
 
+    def require_key(self) -> str:
+        """The public half of the steward's key, if it is the one that the home's statements are signed with.
+
+        Raises:
+            ArtefactError: KEY_INVALID; STEWARD_KEY_WRONG.
+            ConfigError: WORKSPACE_UNWRITABLE, if no key can be made.
+        """
+        public = self._key.public_key
+        pinned = _pinned(self.chain.entries_of(STATEMENTS))
+        if pinned not in (None, public):
+            raise ArtefactError(
+                "STEWARD_KEY_WRONG",
+                f"The key {str(self._key.path)!r} cannot speak for node {self.node!r}. The first"
+                f" statement of this home was signed with the key {str(pinned)[:16]}….",
+            )
+        return public
+
     def state(self, action: StatementAction, content: Mapping[str, object]) -> Statement:
         """Signs a statement and puts it into the chain.
 
@@ -113,24 +122,14 @@ class Steward:
             ArtefactError: KEY_INVALID; STEWARD_KEY_WRONG, if the home's statements are signed with another key.
             ConfigError: WORKSPACE_UNWRITABLE, if no key can be made.
         """
-        key = _load_or_create(self._folder)
-        public = _public_hex(key.public_key())
-        pinned = _pinned(self.chain.entries_of(STATEMENTS))
-        if pinned not in (None, public):
-            raise ArtefactError(
-                "STEWARD_KEY_WRONG",
-                f"The key {str(self._folder / 'steward.key')!r} cannot speak for node {self._node!r}. The first"
-                f" statement of this home was signed with the key {str(pinned)[:16]}….",
-            )
-
+        key, public = self._key, self.require_key()
         said = plain(content)
 
         def seal(place: Mapping[str, Any]) -> Mapping[str, object]:
             statement = {**place, "content": said}
-            signature = key.sign(rfc8785.dumps(statement)).hex()
-            return {"statement": statement, "signature": signature, "public_key": public}
+            return {"statement": statement, "signature": key.sign(statement), "public_key": public}
 
-        entry = self.chain.append_sealed(actor=self._node, action=action, seal=seal)
+        entry = self.chain.append_sealed(actor=self.node, action=action, seal=seal)
         return Statement(action=action, time=entry.time, content=said)
 
 
@@ -164,28 +163,6 @@ def check_signatures(entries: Sequence[AuditEntry], *, public_key: str | None = 
     return SignatureReport(len(statements), pinned, None)
 
 
-def read_public_key(text: str) -> str:
-    """A public key as hex, from a file (PEM, such as `steward.pub`) or as 64 hex digits.
-
-    Raises:
-        ConfigError: CONFIG_INVALID.
-    """
-    try:
-        path = Path(text)
-        if path.is_file():
-            key = load_pem_public_key(path.read_bytes())
-            if not isinstance(key, Ed25519PublicKey):
-                raise ValueError("no Ed25519 key")
-            return _public_hex(key)
-        return _public_hex(Ed25519PublicKey.from_public_bytes(bytes.fromhex(text)))
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            "CONFIG_INVALID",
-            f"--public-key {text!r} is no public key of a steward. It should be a file such as steward.pub, or 64 hex"
-            " digits.",
-        ) from error
-
-
 def _pinned(entries: Sequence[AuditEntry]) -> str | None:
     """The key of the first statement that is signed with the key it names."""
     for entry in entries:
@@ -205,37 +182,6 @@ def _problem_of(entry: AuditEntry, *, pinned: str | None) -> str | None:
     place = entry.model_dump(exclude={"hash", "detail"})
     if {name: statement.get(name) for name in place} != place or not isinstance(statement.get("content"), dict):
         return "what is signed belongs to another place in the chain"
-    try:
-        public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key))
-        public.verify(bytes.fromhex(signature), rfc8785.dumps(statement))
-    except (ValueError, InvalidSignature, rfc8785.CanonicalizationError):
+    if not is_signed(statement, signature=signature, public_key=key):
         return "its signature does not fit"
     return None
-
-
-def _load_or_create(folder: Path) -> Ed25519PrivateKey:
-    path = folder / "steward.key"
-    create_secret(path, _new_key, hint=_HINT)
-    try:
-        key = load_pem_private_key(read_secret(path), password=None)
-    except ValueError as error:
-        raise ArtefactError("KEY_INVALID", f"The key file {str(path)!r} holds no key of a steward.") from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise ArtefactError("KEY_INVALID", f"The key file {str(path)!r} holds no Ed25519 key.")
-    public = folder / "steward.pub"
-    if not public.exists():
-        with write_atomically(public) as temporary:
-            temporary.write_bytes(
-                key.public_key().public_bytes(encoding=Encoding.PEM, format=PublicFormat.SubjectPublicKeyInfo)
-            )
-    return key
-
-
-def _new_key() -> bytes:
-    return Ed25519PrivateKey.generate().private_bytes(
-        encoding=Encoding.PEM, format=PrivateFormat.PKCS8, encryption_algorithm=NoEncryption()
-    )
-
-
-def _public_hex(key: Ed25519PublicKey) -> str:
-    return key.public_bytes(encoding=Encoding.Raw, format=PublicFormat.Raw).hex()

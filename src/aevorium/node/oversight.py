@@ -51,6 +51,7 @@ class Oversight:
         self._ledger, self._chain = ledger, chain
         self._steward = Steward(home, node=node, chain=chain)
         self._desk = ConsentDesk(home, steward=self._steward, ledger=ledger)
+        self._steward.require_key()
         adopt_policy(lambda: policy, steward=self._steward, ledger=ledger)
         PeriodHistory.of(chain).require(policy.budget, ledger=ledger, node=node)
 

@@ -27,6 +27,7 @@ from aevorium.governance.code import code_hash
 from aevorium.governance.gate import ReleaseGate
 from aevorium.governance.policy import NodePolicy
 from aevorium.governance.spend import write_spend
+from aevorium.governance.steward import steward_key
 from aevorium.node.checks import (
     check_plan,
     require_agreed,
@@ -91,7 +92,8 @@ class NodeSession(SummedPhases):
         self.problem: AevoriumError | None = None
         self.is_over = self.has_finished = False
         self._report = report
-        ledger, chain = SqliteLedger(config.home / "ledger.db"), AuditChain(config.home / "audit.db")
+        ledger = SqliteLedger(config.home / "ledger.db")
+        chain = AuditChain(config.home / "audit.db", key=steward_key(config.home))
         self._chain = chain
         self._oversight = Oversight(
             config.home,

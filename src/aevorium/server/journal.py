@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from aevorium.diffusion.checkpoint import save_checkpoint
@@ -17,7 +18,7 @@ from aevorium.encoding.encoder import TableEncoder
 from aevorium.encoding.evaluation import EvaluationTables
 from aevorium.encoding.statistics import TableStatistics
 from aevorium.governance.chain import AuditChain
-from aevorium.governance.keys import Key
+from aevorium.governance.secrets import Secrets
 from aevorium.progress import RoundFinished
 from aevorium.server.record import StudyRecord
 from aevorium.workspace import Workspace, write_atomically
@@ -33,18 +34,19 @@ class Journal:
 
     Args:
         workspace: Where they go.
-        key: The key of the checkpoints.
+        secrets: Encrypt the checkpoints, and sign the audit log.
         record: The run as it starts.
         schema_text: The study's schema as TOML.
     """
 
-    def __init__(self, workspace: Workspace, *, key: Key, record: StudyRecord, schema_text: str) -> None:
+    def __init__(self, workspace: Workspace, *, secrets: Secrets, record: StudyRecord, schema_text: str) -> None:
         self.workspace = workspace
         self.record = record
-        self._key = key
+        self._keys = secrets.keys
         self._schema_text = schema_text
         self._has_results = False
-        self._chain = AuditChain(workspace.database)
+        self._chain = AuditChain(workspace.database, key=secrets.log)
+        self._chain.require_key()
         self._lines: list[str] = []
 
     def note(self, action: str, detail: Mapping[str, object]) -> None:
@@ -73,8 +75,10 @@ class Journal:
             self.workspace.privacy_statement,
             self.workspace.privacy_statement_json,
         ]
-        for path in stale:
-            path.unlink(missing_ok=True)
+        # No rotation of keys may bring back a file that it had read before.
+        with FileLock(self.workspace.key_lock):
+            for path in stale:
+                path.unlink(missing_ok=True)
         with write_atomically(self.workspace.schema) as temporary:
             temporary.write_text(self._schema_text, encoding="utf-8")
         self._has_results = True
@@ -143,15 +147,18 @@ class Journal:
 
     def _write_checkpoint(self, round: int, vector: NDArray[np.float32]) -> Path:
         path = self.workspace.checkpoint(round)
-        save_checkpoint(
-            path,
-            arrays=named_arrays(self.model, vector),
-            model=self.model,
-            schema_hash=self.record.plan.schema_hash,
-            round_number=round,
-            algorithm=self.record.plan.recipe,
-            cipher=self._key,
-        )
+        # The keys as they are now: they may have been exchanged since the run began.
+        with FileLock(self.workspace.key_lock):
+            save_checkpoint(
+                path,
+                arrays=named_arrays(self.model, vector),
+                model=self.model,
+                schema_hash=self.record.plan.schema_hash,
+                run_id=self.record.run_id,
+                round_number=round,
+                algorithm=self.record.plan.recipe,
+                cipher=self._keys.load(),
+            )
         return path
 
     @property

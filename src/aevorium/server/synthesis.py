@@ -210,6 +210,7 @@ def open_synthesis(
     workspace: Workspace,
     *,
     schema: TableSchema,
+    run_id: str,
     cipher: Cipher,
     seed: int,
     sampler: Literal["ddim", "ddpm"] = SAMPLER,
@@ -221,6 +222,7 @@ def open_synthesis(
     Args:
         workspace: The workspace of a run.
         schema: The study's schema.
+        run_id: The run that the checkpoint must be of.
         cipher: Decrypts the checkpoint.
         seed: Fixes the rows.
         sampler: "ddpm" (ancestral) or "ddim" (deterministic).
@@ -230,7 +232,14 @@ def open_synthesis(
     Raises:
         ArtefactError: No checkpoint or encoder, or one that cannot be used.
     """
-    checkpoint = load_checkpoint(workspace.newest_checkpoint(), cipher=cipher, schema_hash=schema.content_hash)
+    path = workspace.newest_checkpoint()
+    checkpoint = load_checkpoint(
+        path,
+        cipher=cipher,
+        schema_hash=schema.content_hash,
+        run_id=run_id,
+        round_number=max(workspace.checkpoints()),
+    )
     if not workspace.encoder.is_file():
         raise ArtefactError("ARTEFACT_NOT_FOUND", f"No encoder {str(workspace.encoder)!r}. The run did not get so far.")
     encoder = TableEncoder.from_json(workspace.encoder.read_text(encoding="utf-8"), schema)

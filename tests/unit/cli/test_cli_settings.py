@@ -54,6 +54,7 @@ def test_every_setting_can_be_set_by_the_environment(name: str, monkeypatch: pyt
         "trust": "local",
         "dp_noise_multiplier": "1.5",
         "server_address": "far.example:9000",
+        "key_source": "keyring",
     }
     for variable in environment_names(name):
         with monkeypatch.context() as only:

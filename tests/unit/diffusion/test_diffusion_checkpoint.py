@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -11,17 +12,24 @@ import numpy as np
 import pytest
 import torch
 
-from aevorium.diffusion.checkpoint import ModelCheckpoint, load_checkpoint, read_header, save_checkpoint
+from aevorium.diffusion.checkpoint import (
+    ModelCheckpoint,
+    encrypt_anew,
+    load_checkpoint,
+    read_header,
+    save_checkpoint,
+)
 from aevorium.diffusion.denoiser import DenoiserConfig, TabularDiffusion, load_vector, named_arrays, to_vector
 from aevorium.diffusion.layout import Layout
 from aevorium.errors import ArtefactError, ConfigError
-from aevorium.governance.keys import Key
+from aevorium.governance.keys import KeySet
 
 LAYOUT = Layout(continuous=2, categories=(2, 3), missing_of=(0, None))
 CONFIG = DenoiserConfig(layout=LAYOUT, width=8, blocks=2)
 SCHEMA = "5c" * 32
-KEY = Key.from_bytes(b"MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=")
-OTHER_KEY = Key.from_bytes(b"OTg3NjU0MzIxMDk4NzY1NDMyMTA5ODc2NTQzMjEwOTg=")
+RUN = "0123456789abcdef"
+KEY = KeySet.parse(b"MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=")
+OTHER_KEY = KeySet.parse(b"OTg3NjU0MzIxMDk4NzY1NDMyMTA5ODc2NTQzMjEwOTg=")
 
 
 def make_vector() -> np.ndarray:
@@ -30,12 +38,15 @@ def make_vector() -> np.ndarray:
     return np.random.default_rng(1).normal(size=len(to_vector(model))).astype(np.float32)
 
 
-def save(path: Path, *, vector: np.ndarray | None = None, round_number: int = 3, key: Key = KEY) -> Path:
+def save(
+    path: Path, *, vector: np.ndarray | None = None, round_number: int = 3, key: KeySet = KEY, run_id: str = RUN
+) -> Path:
     save_checkpoint(
         path,
         arrays=named_arrays(CONFIG, make_vector() if vector is None else vector),
         model=CONFIG,
         schema_hash=SCHEMA,
+        run_id=run_id,
         round_number=round_number,
         algorithm="dp-sgd",
         cipher=key,
@@ -48,9 +59,23 @@ def path(tmp_path) -> Path:
     return save(tmp_path / "global_model_round_3.npz")
 
 
-def code_of(path: Path, *, key: Key = KEY, schema_hash: str = SCHEMA, model: DenoiserConfig | None = CONFIG) -> str:
+def load(
+    path: Path,
+    *,
+    key: KeySet = KEY,
+    schema_hash: str = SCHEMA,
+    model: DenoiserConfig | None = CONFIG,
+    run_id: str = RUN,
+    round_number: int = 3,
+) -> ModelCheckpoint:
+    return load_checkpoint(
+        path, cipher=key, schema_hash=schema_hash, run_id=run_id, round_number=round_number, model=model
+    )
+
+
+def code_of(path: Path, **given: object) -> str:
     with pytest.raises(ArtefactError) as caught:
-        load_checkpoint(path, cipher=key, schema_hash=schema_hash, model=model)
+        load(path, **given)  # type: ignore[arg-type]
     return caught.value.code
 
 
@@ -66,20 +91,20 @@ def bytes_array(data: bytes) -> np.ndarray:
 
 
 def test_a_checkpoint_gives_back_the_model(path):
-    found = load_checkpoint(path, cipher=KEY, schema_hash=SCHEMA, model=CONFIG)
+    found = load(path)
     np.testing.assert_array_equal(found.vector, make_vector())
     assert found.vector.dtype == np.float32
     assert (found.header.round, found.header.algorithm, found.header.model) == (3, "dp-sgd", CONFIG)
     model = TabularDiffusion(found.header.model, priors=[np.ones(2), np.ones(3)], generator=torch.Generator())
     load_vector(model, found.vector)
-    assert load_checkpoint(path, cipher=KEY, schema_hash=SCHEMA).header == found.header
+    assert load(path, model=None).header == found.header
 
 
 def test_the_file_is_an_npz_and_its_header_needs_no_key(path):
     with np.load(path, allow_pickle=False) as outer:
         assert set(outer.files) == {"header", "payload"}
         header = json.loads(outer["header"].tobytes())
-    assert header["schema_version"] == 1
+    assert (header["schema_version"], header["run_id"]) == (2, RUN)
     assert header["schema_hash"] == SCHEMA
     assert header["key_id"] == KEY.key_id
     assert header["arrays"]["inward.weight"] == [8, LAYOUT.dimension]
@@ -121,7 +146,7 @@ def test_another_key(path):
 
 def test_another_key_that_calls_itself_the_right_one(path):
     class Liar:
-        key_id = KEY.key_id
+        key_id, key_ids = KEY.key_id, KEY.key_ids
         decrypt = staticmethod(OTHER_KEY.decrypt)
         encrypt = staticmethod(OTHER_KEY.encrypt)
 
@@ -161,7 +186,7 @@ def test_the_last_byte_missing(path):
 def outcome(path: Path) -> ModelCheckpoint | str:
     """The checkpoint, or the code of the refusal."""
     try:
-        return load_checkpoint(path, cipher=KEY, schema_hash=SCHEMA, model=CONFIG)
+        return load(path)
     except ArtefactError as error:
         return error.code
 
@@ -243,7 +268,7 @@ def inner_arrays() -> dict[str, np.ndarray]:
 def test_arrays_of_other_shapes_or_kinds_than_the_header_says(path):
     arrays = inner_arrays()
     forge(path, arrays)
-    load_checkpoint(path, cipher=KEY, schema_hash=SCHEMA)
+    load(path, model=None)
     for changed in (arrays["a0"].T, arrays["a0"][:-1], arrays["a0"].astype(str), arrays["a0"].astype(np.complex64)):
         forge(path, {**arrays, "a0": changed})
         assert code_of(path) == "CHECKPOINT_DAMAGED"
@@ -286,7 +311,7 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(path):
     before = path.read_bytes()
 
     class Failing:
-        key_id = KEY.key_id
+        key_id, key_ids = KEY.key_id, KEY.key_ids
 
         def encrypt(self, data: bytes) -> bytes:
             raise OSError(28, "No space left on device")
@@ -319,3 +344,54 @@ def test_a_full_disk_leaves_the_old_checkpoint(path, monkeypatch):
 @pytest.mark.skipif(os.name != "posix", reason="permission bits are POSIX")
 def test_only_the_owner_can_read_a_checkpoint(path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("other", [{"round_number": 5}, {"run_id": "fedcba9876543210"}])
+def test_a_whole_file_in_the_place_of_another_is_refused(tmp_path, other):
+    """Copied over it, with its own header, by someone who has no key."""
+    place = save(tmp_path / "global_model_round_3.npz")
+    place.write_bytes(save(tmp_path / "other.npz", **other).read_bytes())
+    assert code_of(place) == "CHECKPOINT_MISPLACED"
+
+
+def test_a_header_cannot_be_edited_to_fit_another_place(tmp_path):
+    path = save(tmp_path / "global_model_round_5.npz")
+    with np.load(path) as outer:
+        header = json.loads(outer["header"].tobytes())
+    rewrite(path, header=bytes_array(json.dumps({**header, "round": 5}, indent=1).encode()))
+    assert code_of(path, round_number=5) == "CHECKPOINT_DAMAGED"
+
+
+def test_encrypting_anew_changes_the_key_and_nothing_else(path):
+    before = load(path)
+    both = KeySet((*OTHER_KEY.keys, *KEY.keys))
+    encrypt_anew(path, cipher=both)
+    found = load(path, key=both)
+    assert found.header == before.header.model_copy(update={"key_id": OTHER_KEY.key_id})
+    np.testing.assert_array_equal(found.vector, before.vector)
+    np.testing.assert_array_equal(load(path, key=OTHER_KEY).vector, before.vector)
+    assert code_of(path) == "CHECKPOINT_KEY_WRONG"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_what_cannot_be_read_is_not_encrypted_anew(path):
+    data = path.read_bytes()
+    with pytest.raises(ArtefactError) as caught:
+        encrypt_anew(path, cipher=OTHER_KEY)
+    assert caught.value.code == "CHECKPOINT_KEY_WRONG"
+    assert path.read_bytes() == data
+
+
+def test_a_file_of_the_first_version_is_read(path):
+    """It named no run; its round is checked all the same."""
+    with np.load(path) as outer:
+        header, payload = json.loads(outer["header"].tobytes()), outer["payload"].tobytes()
+    del header["run_id"]
+    text = json.dumps({**header, "schema_version": 1}, indent=1).encode()
+    with np.load(io.BytesIO(KEY.decrypt(payload))) as inner:
+        members = {name: inner[name] for name in inner.files}
+    written = io.BytesIO()
+    np.savez(written, **{**members, "seal": bytes_array(hashlib.sha256(text).digest())})
+    rewrite(path, header=bytes_array(text), payload=bytes_array(KEY.encrypt(written.getvalue())))
+    assert load(path).header.run_id is None
+    assert code_of(path, round_number=4) == "CHECKPOINT_MISPLACED"

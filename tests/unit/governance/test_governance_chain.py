@@ -166,7 +166,7 @@ def test_the_view_is_a_file_that_verifies_by_itself(chain, tmp_path):
     chain.write_view(path)
     chain.append(actor="a", action="later", detail={})
     view = json.loads(path.read_text(encoding="utf-8"))
-    assert view["schema_version"] == 1
+    assert view["schema_version"] == 2
     assert len(view["entries"]) == 5
     assert verify_entries(view["entries"], expected_head=view["head"]).is_sound
     assert list(path.parent.iterdir()) == [path]
@@ -175,7 +175,7 @@ def test_the_view_is_a_file_that_verifies_by_itself(chain, tmp_path):
 def test_the_view_of_an_empty_chain(chain, tmp_path):
     chain.write_view(tmp_path / "audit_log.json")
     view = json.loads((tmp_path / "audit_log.json").read_text(encoding="utf-8"))
-    assert view == {"schema_version": 1, "head": GENESIS, "entries": []}
+    assert view == {"schema_version": 2, "head": GENESIS, "entries": [], "checkpoints": []}
 
 
 @pytest.mark.parametrize(

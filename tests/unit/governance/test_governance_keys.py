@@ -9,32 +9,32 @@ import threading
 import pytest
 
 from aevorium.errors import ArtefactError, ConfigError
-from aevorium.governance.keys import Key, load_key, load_or_create_key
+from aevorium.governance.keys import Key, load_keys, load_or_create_keys
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permission bits are POSIX")
 
 
 def test_a_key_is_made_once_and_read_from_then_on(tmp_path):
     path = tmp_path / "keys" / "key"
-    made = load_or_create_key(path)
+    made = load_or_create_keys(path)
     written = path.read_bytes()
-    again = load_or_create_key(path)
+    again = load_or_create_keys(path)
     assert path.read_bytes() == written
-    assert again.key_id == load_key(path).key_id == made.key_id
+    assert again.key_id == load_keys(path).key_id == made.key_id
     assert again.decrypt(made.encrypt(b"weights")) == b"weights"
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_two_keys_are_different(tmp_path):
-    first, second = load_or_create_key(tmp_path / "a"), load_or_create_key(tmp_path / "b")
+    first, second = load_or_create_keys(tmp_path / "a"), load_or_create_keys(tmp_path / "b")
     assert first.key_id != second.key_id
-    with pytest.raises(ValueError, match="not made with this key"):
+    with pytest.raises(ValueError, match="with none of these keys"):
         second.decrypt(first.encrypt(b"weights"))
 
 
 @pytest.mark.parametrize("place", [0, 1, 12, 40, -1])
 def test_a_changed_token_is_refused(tmp_path, place):
-    key = load_or_create_key(tmp_path / "key")
+    key = load_or_create_keys(tmp_path / "key")
     token = bytearray(key.encrypt(b"weights" * 10))
     token[place] ^= 1
     with pytest.raises(ValueError, match="changed"):
@@ -43,7 +43,7 @@ def test_a_changed_token_is_refused(tmp_path, place):
 
 def test_a_key_does_not_show_itself(tmp_path):
     path = tmp_path / "key"
-    key = load_or_create_key(path)
+    key = load_or_create_keys(path)
     secret = path.read_text(encoding="ascii").strip()
     assert secret not in repr(key)
     assert secret[:16] not in repr(key)
@@ -56,7 +56,7 @@ def test_only_its_owner_can_read_a_key_even_if_the_umask_is_open(tmp_path):
     path = tmp_path / "keys" / "key"
     before = os.umask(0)
     try:
-        load_or_create_key(path)
+        load_or_create_keys(path)
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -67,9 +67,9 @@ def test_only_its_owner_can_read_a_key_even_if_the_umask_is_open(tmp_path):
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644, 0o620, 0o601])
 def test_a_key_that_others_may_touch_is_refused(tmp_path, mode):
     path = tmp_path / "key"
-    load_or_create_key(path)
+    load_or_create_keys(path)
     path.chmod(mode)
-    for load in (load_key, load_or_create_key):
+    for load in (load_keys, load_or_create_keys):
         with pytest.raises(ArtefactError) as caught:
             load(path)
         assert caught.value.code == "KEY_INVALID"
@@ -81,7 +81,7 @@ def test_a_file_that_holds_no_key_is_refused_and_stays_as_it_is(tmp_path, conten
     path = tmp_path / "key"
     path.write_bytes(content)
     path.chmod(0o600)
-    for load in (load_key, load_or_create_key):
+    for load in (load_keys, load_or_create_keys):
         with pytest.raises(ArtefactError) as caught:
             load(path)
         assert caught.value.code == "KEY_INVALID"
@@ -91,21 +91,21 @@ def test_a_file_that_holds_no_key_is_refused_and_stays_as_it_is(tmp_path, conten
 
 def test_a_missing_key_is_not_made_by_reading(tmp_path):
     with pytest.raises(ArtefactError) as caught:
-        load_key(tmp_path / "key")
+        load_keys(tmp_path / "key")
     assert caught.value.code == "KEY_INVALID"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_in_place_of_a_key(tmp_path):
     with pytest.raises(ArtefactError) as caught:
-        load_or_create_key(tmp_path)
+        load_or_create_keys(tmp_path)
     assert caught.value.code == "KEY_INVALID"
 
 
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("x", encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
-        load_or_create_key(tmp_path / "file" / "key")
+        load_or_create_keys(tmp_path / "file" / "key")
     assert caught.value.code == "WORKSPACE_UNWRITABLE"
 
 
@@ -117,12 +117,12 @@ def test_key_ids_follow_from_the_key():
 CREATE = """
 import sys
 from pathlib import Path
-from aevorium.governance.keys import load_or_create_key
+from aevorium.governance.keys import load_or_create_keys
 
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(30):
-    print(load_or_create_key(Path(sys.argv[1]) / f"key{number}").key_id)
+    print(load_or_create_keys(Path(sys.argv[1]) / f"key{number}").key_id)
 """
 
 
@@ -159,7 +159,7 @@ def test_threads_of_one_process_that_make_a_key_at_once_use_the_same(tmp_path):
         def create(path=path, barrier=barrier):
             barrier.wait()
             try:
-                found.append(load_or_create_key(path).key_id)
+                found.append(load_or_create_keys(path).key_id)
             except Exception as error:
                 found.append(error)
 

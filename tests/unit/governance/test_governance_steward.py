@@ -9,7 +9,8 @@ import pytest
 
 from aevorium.errors import AevoriumError, ArtefactError, ConfigError
 from aevorium.governance.chain import AuditChain, AuditEntry
-from aevorium.governance.steward import STATEMENTS, Steward, check_signatures, read_public_key, statements_of
+from aevorium.governance.signing import read_public_key
+from aevorium.governance.steward import STATEMENTS, Steward, check_signatures, statements_of
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from aevorium.api.access import Access, Principal
 from aevorium.governance.chain import AuditChain
+from aevorium.governance.signing import SigningKey
 from aevorium.state.api_keys import ApiKeyStore, Role
 from aevorium.workspace import Workspace
 
@@ -44,19 +45,20 @@ class MadeKey(KeyView):
     secret: str = Field(description="Send it as 'Authorization: Bearer ...'. It is shown this once.")
 
 
-def router(access: Access, *, keys: ApiKeyStore, workspace: Workspace) -> APIRouter:
+def router(access: Access, *, keys: ApiKeyStore, workspace: Workspace, log_key: SigningKey) -> APIRouter:
     """The operations on keys.
 
     Args:
         access: Knows who asks.
         keys: The keys.
         workspace: Its audit log says who made and revoked them.
+        log_key: Signs that log.
     """
     routes = APIRouter(prefix="/v1/keys", tags=["keys"])
     stewards = Depends(access.require("keys"))
 
     def note(actor: Principal, action: str, key_id: str, role: Role) -> None:
-        chain = AuditChain(workspace.database)
+        chain = AuditChain(workspace.database, key=log_key)
         chain.append(actor=actor.name, action=action, detail={"key": key_id, "role": role})
         chain.write_view(workspace.audit_log)
 

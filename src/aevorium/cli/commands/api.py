@@ -14,6 +14,7 @@ from aevorium.errors import ConfigError
 
 if TYPE_CHECKING:
     from aevorium.api.app import ApiOptions
+    from aevorium.settings import Settings
     from aevorium.state.api_keys import ApiKeyStore
 
 __all__ = ["app"]
@@ -78,9 +79,9 @@ def create(
     if role not in ROLES:
         known = ", ".join(ROLES)
         raise ConfigError("CONFIG_INVALID", f"--role = {role!r} is not possible. It should be one of {known}.")
-    store, folder = _keys(workspace)
+    store, settings = _keys(workspace)
     key, secret = store.create(name=name, role=role, lifetime=None if days is None else timedelta(days=days))
-    _note(folder, "api_key_created", key_id=key.id, role=key.role)
+    _note(settings, "api_key_created", key_id=key.id, role=key.role)
     console = console_of(context)
     console.say(f"Key {key.id} for {key.name!r}, {key.role}. It is shown this once:")
     console.say(secret)
@@ -107,28 +108,29 @@ def revoke(
     workspace: WorkspaceFolder = None,
 ) -> dict[str, object]:
     """Refuses a key from now on."""
-    store, folder = _keys(workspace)
+    store, settings = _keys(workspace)
     key = store.revoke(key_id)
-    _note(folder, "api_key_revoked", key_id=key.id, role=key.role)
+    _note(settings, "api_key_revoked", key_id=key.id, role=key.role)
     console_of(context).say(f"Key {key.id} is refused from now on.")
     return dict(vars(key))
 
 
-def _keys(workspace: Path | None) -> tuple[ApiKeyStore, Path]:
+def _keys(workspace: Path | None) -> tuple[ApiKeyStore, Settings]:
     from aevorium.api.configuration import database_of
     from aevorium.settings import load_settings
     from aevorium.state.api_keys import ApiKeyStore
     from aevorium.state.store import Store
 
     settings = load_settings({"workspace": workspace}).values
-    return ApiKeyStore(Store(database_of(settings))), settings.workspace
+    return ApiKeyStore(Store(database_of(settings))), settings
 
 
-def _note(folder: Path, action: str, *, key_id: str, role: str) -> None:
+def _note(settings: Settings, action: str, *, key_id: str, role: str) -> None:
     from aevorium.governance.chain import AuditChain
+    from aevorium.governance.secrets import Secrets
     from aevorium.workspace import Workspace
 
-    target = Workspace(folder)
-    chain = AuditChain(target.database)
+    target = Workspace(settings.workspace)
+    chain = AuditChain(target.database, key=Secrets.of(settings).log)
     chain.append(actor="command line", action=action, detail={"key": key_id, "role": role})
     chain.write_view(target.audit_log)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from aevorium.cli.console import console_of
 from aevorium.cli.options import Home, WorkspaceFolder
+
+if TYPE_CHECKING:
+    from aevorium.governance.chain import AuditChain
 
 __all__ = ["app"]
 
@@ -19,7 +22,8 @@ NodeName = Annotated[
 ]
 
 
-def _chain_file(context: typer.Context, workspace: Path | None, node: str | None) -> Path:
+def _chain(context: typer.Context, workspace: Path | None, node: str | None) -> AuditChain:
+    """The chain, with the key that signs it where this machine has it."""
     from aevorium.cli.workspaces import existing_workspace, node_folder
     from aevorium.errors import ArtefactError
     from aevorium.settings import load_settings
@@ -33,19 +37,23 @@ def _chain_file(context: typer.Context, workspace: Path | None, node: str | None
             f"No audit chain {str(path)!r}. No run was started there.",
             hint="Run 'aevorium run' or 'aevorium demo' first, or give --workspace.",
         )
-    return path
+    from aevorium.governance.chain import AuditChain
+    from aevorium.governance.secrets import Secrets
+    from aevorium.governance.steward import steward_key
+
+    key = Secrets.of(settings).log if node is None else steward_key(path.parent)
+    return AuditChain(path, key=key if key.exists() else None)
 
 
 @app.command("show")
 def show(context: typer.Context, workspace: WorkspaceFolder = None, node: NodeName = None) -> dict[str, object]:
     """Shows the entries, oldest first."""
-    path = _chain_file(context, workspace, node)
-    from aevorium.governance.chain import AuditChain
-
-    entries = AuditChain(path).entries()
+    chain = _chain(context, workspace, node)
+    entries, checkpoints = chain.entries(), chain.checkpoints()
     rows = [(str(entry.seq), entry.time[:19], entry.actor, entry.action, entry.hash[:12]) for entry in entries]
     console_of(context).table(("entry", "time (UTC)", "actor", "action", "hash"), rows, numbers=("entry",))
-    return {"entries": [entry.model_dump() for entry in entries]}
+    console_of(context).say(f"{len(checkpoints)} signed checkpoints.")
+    return {"entries": [entry.model_dump() for entry in entries], "checkpoints": checkpoints}
 
 
 @app.command("export")
@@ -55,13 +63,20 @@ def export(
     workspace: WorkspaceFolder = None,
     node: NodeName = None,
 ) -> dict[str, object]:
-    """Writes the chain to a file that `audit verify FILE` checks anywhere."""
-    path = _chain_file(context, workspace, node)
-    from aevorium.governance.chain import AuditChain
+    """Writes the chain, signed to its end, to a file that `audit verify FILE` checks anywhere."""
+    chain = _chain(context, workspace, node)
+    from aevorium.governance.log_file import judge_log, read_log
 
-    AuditChain(path).write_view(output)
-    console_of(context).say(f"Written: {output}")
-    return {"path": str(output)}
+    chain.sign()
+    chain.write_view(output)
+    judgement = judge_log(read_log(output))
+    console = console_of(context)
+    console.say(f"Written: {output}")
+    if judgement.signed is not None:
+        console.say(f"{judgement.signed}.")
+    for problem in filter(None, (judgement.problem, judgement.signing_problem)):
+        console.warn(f"It will not verify. {problem}")
+    return {"path": str(output), "public_key": judgement.public_key}
 
 
 @app.command("verify")
@@ -72,29 +87,38 @@ def verify(
     home: Home = None,
     public_key: Annotated[
         str | None,
-        typer.Option("--public-key", help="The steward's public key, as a file (steward.pub) or in hex; with FILE."),
+        typer.Option("--public-key", help="The key of the log, as a file (steward.pub, audit.pub) or in hex."),
+    ] = None,
+    earlier: Annotated[
+        Path | None,
+        typer.Option("--earlier", help="An earlier export that FILE must continue: shows what was cut off since."),
     ] = None,
 ) -> dict[str, object]:
     """Checks chains, signatures, ledgers, budget and statement against each other, or an exported log by itself."""
     from aevorium.errors import ArtefactError, ConfigError
+    from aevorium.governance.signing import read_public_key
     from aevorium.verification import verify_export, verify_workspace
 
     console = console_of(context)
-    if file is None and public_key is not None:
-        raise ConfigError(
-            "CONFIG_INVALID", "--public-key is given without FILE. In a workspace, each node has a key of its own."
-        )
+    key = None if public_key is None else read_public_key(public_key)
     if file is not None:
-        from aevorium.governance.steward import read_public_key
-
-        result = verify_export(file, public_key=None if public_key is None else read_public_key(public_key))
+        result = verify_export(file, public_key=key, earlier=earlier)
+    elif earlier is not None:
+        raise ConfigError("CONFIG_INVALID", "--earlier is given without FILE. Only an exported log continues another.")
     else:
         from aevorium.cli.workspaces import existing_workspace, node_homes
+        from aevorium.governance.secrets import Secrets
         from aevorium.settings import load_settings
 
         settings = load_settings({"workspace": workspace, "node_home": home}).values
         folder = existing_workspace(settings.workspace, console=console)
-        result = verify_workspace(folder, homes=node_homes(folder, home=settings.node_home))
+        log = Secrets.of(settings).log
+        result = verify_workspace(
+            folder,
+            homes=node_homes(folder, home=settings.node_home),
+            public_key=key,
+            own_key=log.public_key if log.exists() else None,
+        )
     for line in result.findings:
         console.say(line)
     if not result.is_sound:

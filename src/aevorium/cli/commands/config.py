@@ -23,7 +23,8 @@ def show(context: typer.Context) -> dict[str, object]:
 
     console = console_of(context)
     found = load_settings()
-    values = found.values.model_dump()
+    # The key itself is never shown, only whether there is one.
+    values = found.values.model_dump(exclude={"key"}) | {"key": None if found.values.key is None else "set, not shown"}
     rows = [
         (name, "unset" if value is None else str(value), found.origins[name].text, ", ".join(environment_names(name)))
         for name, value in values.items()

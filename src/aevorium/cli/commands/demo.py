@@ -36,6 +36,7 @@ def demo(context: typer.Context, workspace: WorkspaceFolder = None, seed: Seed =
     from aevorium.cli.summaries import spend_data, tell_files, tell_simulated, tell_spend
     from aevorium.demo import make_tables
     from aevorium.generation import generate_table
+    from aevorium.governance.secrets import Secrets
     from aevorium.inputs import read_schema, write_node_files
     from aevorium.pipeline import NodeSource, run_federation
     from aevorium.planning import plan_study
@@ -51,7 +52,7 @@ def demo(context: typer.Context, workspace: WorkspaceFolder = None, seed: Seed =
             plan=plan_study(schema, list(tables.nodes), options),
             nodes=[NodeSource(name, path) for name, path in tables.nodes.items()],
             workspace=folder,
-            key_file=settings.key_file,
+            secrets=Secrets.of(settings),
             options=options,
             report=view,
             should_stop=interrupt.is_requested,
@@ -59,7 +60,7 @@ def demo(context: typer.Context, workspace: WorkspaceFolder = None, seed: Seed =
         write_node_files(folder, nodes=tables.nodes, holdout=tables.holdout)
         made = generate_table(
             workspace=folder,
-            key_file=settings.key_file,
+            secrets=Secrets.of(settings),
             output=folder.synthetic,
             seed=settings.seed,
             device=settings.device,

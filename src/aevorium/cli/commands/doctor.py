@@ -26,7 +26,7 @@ def doctor(
 ) -> dict[str, object]:
     """Checks libraries, schema, disk, and on request one whole tiny federation."""
     from aevorium.errors import ConfigError
-    from aevorium.governance.keys import load_key
+    from aevorium.governance.secrets import Secrets
     from aevorium.schema.table import load_schema
     from aevorium.settings import load_settings
     from aevorium.workspace import Workspace
@@ -45,10 +45,11 @@ def doctor(
     console.say("ok: libraries: " + ", ".join(f"{name} {version}" for name, version in versions.items()))
     schema = load_schema("synthea")
     console.say(f"ok: schema {schema.name!r}, {len(schema.columns)} columns, hash {schema.content_hash[:12]}")
-    if settings.key_file.exists():
-        console.say(f"ok: key {load_key(settings.key_file).key_id} in {settings.key_file}")
+    keys = Secrets.of(settings).keys
+    if keys.exists():
+        console.say(f"ok: key {keys.load().key_id} in {keys.place}")
     else:
-        console.say(f"ok: no key yet; the first run makes {settings.key_file}")
+        console.say(f"ok: no key yet; the first run makes {keys.place}")
     folder = settings.workspace
     if folder.exists():
         Workspace(folder).create()
@@ -71,6 +72,7 @@ def _tiny_round(folder: Path, context: typer.Context) -> None:
     from aevorium.demo import make_tables
     from aevorium.errors import InternalError
     from aevorium.generation import generate_table
+    from aevorium.governance.secrets import Secrets
     from aevorium.inputs import read_schema
     from aevorium.pipeline import NodeSource, run_federation
     from aevorium.planning import RunOptions, plan_study
@@ -81,6 +83,7 @@ def _tiny_round(folder: Path, context: typer.Context) -> None:
     schema, text = read_schema("synthea")
     options = RunOptions(epsilon=3.0, rounds=1, pretraining_steps=100)
     workspace = Workspace(folder / "workspace")
+    secrets = Secrets.in_files(folder / "key")
     with ProgressView(console) as view:
         tables = make_tables(folder / "data", seed=0, report=view, adults=(200, 150), holdout=50)
         run_federation(
@@ -89,11 +92,11 @@ def _tiny_round(folder: Path, context: typer.Context) -> None:
             plan=plan_study(schema, list(tables.nodes), options),
             nodes=[NodeSource(name, path) for name, path in tables.nodes.items()],
             workspace=workspace,
-            key_file=folder / "key",
+            secrets=secrets,
             options=options,
             report=view,
         )
-        generate_table(workspace=workspace, key_file=folder / "key", output=workspace.synthetic, rows=50, report=view)
+        generate_table(workspace=workspace, secrets=secrets, output=workspace.synthetic, rows=50, report=view)
     result = verify_workspace(workspace)
     if not result.is_sound:
         raise InternalError("The tiny round's own audit does not verify: " + " ".join(result.findings))

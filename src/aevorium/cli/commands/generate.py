@@ -54,11 +54,12 @@ def generate(
     from aevorium.cli.progress_view import ProgressView, duration
     from aevorium.cli.summaries import tell_simulated
     from aevorium.generation import generate_table
+    from aevorium.governance.secrets import Secrets
 
     with ProgressView(console) as view:
         result = generate_table(
             workspace=folder,
-            key_file=settings.key_file,
+            secrets=Secrets.of(settings),
             output=output or folder.synthetic,
             rows=rows,
             where=where,

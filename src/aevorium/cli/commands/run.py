@@ -93,6 +93,7 @@ def run(
     from aevorium.cli.progress_view import ProgressView
     from aevorium.cli.study_options import run_options
     from aevorium.cli.summaries import run_data, tell_privacy, tell_result
+    from aevorium.governance.secrets import Secrets
     from aevorium.pipeline import NodeSource, run_federation
     from aevorium.planning import plan_study
     from aevorium.workspace import Workspace
@@ -111,6 +112,11 @@ def run(
     plan = plan_study(table, list(files), options)
     tell_privacy(plan, console=console)
     target = Workspace(settings.workspace)
+    secrets = Secrets.of(settings)
+    if any(secrets.lies_beside(path) for path in files.values()):
+        console.warn(
+            "A key lies in the folder of a table: whoever copies the folder has both. AEVORIUM_KEY_FILE moves it."
+        )
     with (
         ProgressView(console) as view,
         Interrupt(console, leaves=True) as interrupt,
@@ -122,7 +128,7 @@ def run(
             plan=plan,
             nodes=[NodeSource(name, path, policy=policies.get(name)) for name, path in files.items()],
             workspace=target,
-            key_file=settings.key_file,
+            secrets=secrets,
             options=options,
             report=view,
             should_stop=interrupt.is_requested,

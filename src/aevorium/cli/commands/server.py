@@ -98,6 +98,7 @@ def server(
     from aevorium.cli.progress_view import ProgressView
     from aevorium.cli.study_options import run_options
     from aevorium.cli.summaries import run_data, tell_privacy, tell_result
+    from aevorium.governance.secrets import Secrets
     from aevorium.serving import ServerOptions, serve_study
     from aevorium.workspace import Workspace
 
@@ -123,7 +124,7 @@ def server(
             ),
             options=options,
             workspace=target,
-            key_file=settings.key_file,
+            secrets=Secrets.of(settings),
             report=EventStream(view, console=console),
             announce=lambda plan: tell_privacy(plan, console=console),
             should_stop=interrupt.is_requested,
