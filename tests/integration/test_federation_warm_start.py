@@ -96,7 +96,7 @@ def test_what_is_charged_is_what_the_public_rules_say_and_no_node_spends_more(
     tmp_path: Path, epochs: int | None
 ) -> None:
     """So few records are not worth training on, unless passes are asked for."""
-    result = _run(tmp_path, columns=8, options=replace(OPTIONS, epochs=epochs), target="c1")
+    result = _run(tmp_path, columns=8, options=replace(OPTIONS, epochs=epochs), target="c1", rows=1_000)
     record = result.record
     trained = [] if epochs is None else [("training", 1), ("training", 2)]
     assert len(result.rounds) == len(trained)
