@@ -223,7 +223,7 @@ def test_a_plan_waits_is_listed_and_passes_once_agreed(office: Office) -> None:
     assert office.run("--timeout", "4", status=3)["code"] == "POLICY_CONSENT_REFUSED"
     office.budget("agree", digits)
     assert office.budget("requests")["requests"][0]["state"] == "agreed"
-    office.run("--timeout", "4")
+    office.run()
     assert office.budget("requests")["requests"] == []
     checks = {check["subject"]: check["text"] for check in office.type("audit", "verify")["checks"]}
     assert "3 signed with the key" in checks["Statements of the steward of node 'clinic'"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from cryptography.fernet import Fernet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2_contingency, ks_2samp
@@ -18,15 +20,17 @@ from aevorium.cli.app import main
 from aevorium.errors import AevoriumError, SchemaError
 from aevorium.generation import GenerationResult, choice_of, generate_table
 from aevorium.governance.chain import AuditChain
-from aevorium.governance.keys import load_keys
+from aevorium.governance.keys import load_keys, replace_secret
 from aevorium.governance.secrets import Secrets
 from aevorium.pipeline import NodeSource, run_federation
 from aevorium.planning import RunOptions, plan_study
+from aevorium.rotation import drop_old_keys, rotate_keys
 from aevorium.schema.condition import Condition, parse_condition
 from aevorium.schema.table import TableSchema
 from aevorium.server.record import load_study
 from aevorium.server.search import Search
 from aevorium.server.synthesis import Synthesis, open_synthesis
+from aevorium.verification import verify_workspace
 from aevorium.workspace import Workspace
 
 SCHEMA = """
@@ -353,3 +357,45 @@ def _attempt(text: str, schema: TableSchema) -> tuple[Condition | None, str]:
 
 def _ignore(made: int) -> None:
     """Nobody watches."""
+
+
+@pytest.mark.parametrize("swapped", ["round", "run", "key"])
+def test_nothing_is_generated_from_a_checkpoint_that_belongs_elsewhere(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], swapped: str
+) -> None:
+    folder = Path(shutil.copytree(trained, tmp_path / "desk"))
+    workspace = Workspace(folder / "workspace")
+    monkeypatch.setenv("AEVORIUM_KEY_FILE", str(folder / "key"))
+    if swapped == "round":
+        shutil.copyfile(workspace.checkpoint(1), workspace.checkpoint(5))
+    elif swapped == "run":
+        record, _ = load_study(workspace)
+        record.model_copy(update={"run_id": "another"}).write(workspace)
+    else:
+        replace_secret(folder / "key", Fernet.generate_key())
+    before = sorted(path.name for path in workspace.root.iterdir())
+    output = tmp_path / "rows.csv"
+    command = ["generate", "--workspace", str(workspace.root), "--output", str(output), "--rows", "5", "--json"]
+    assert main(command) == 1
+    code = "CHECKPOINT_KEY_WRONG" if swapped == "key" else "CHECKPOINT_MISPLACED"
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == code
+    assert not output.exists()
+    assert sorted(path.name for path in workspace.root.iterdir()) == before
+
+
+def test_a_table_is_in_the_signed_log_and_its_keys_may_be_exchanged_meanwhile(trained: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(trained, tmp_path / "desk"))
+    workspace, secrets = Workspace(folder / "workspace"), Secrets.in_files(folder / "key")
+    first, second = tmp_path / "first.csv", tmp_path / "second.csv"
+    _generate(folder, first, rows=20)
+    rotate_keys([workspace], secrets=secrets)
+    drop_old_keys([workspace], secrets=secrets)
+    _generate(folder, second, rows=20)
+    assert first.read_bytes() == second.read_bytes()
+    result = verify_workspace(workspace, public_key=secrets.log.public_key)
+    assert result.is_sound, result.findings
+    entries = AuditChain(workspace.database).entries()
+    assert [entry.action for entry in entries[-5:]] == [
+        "table_generated", "key_added", "keys_rotated", "keys_dropped", "table_generated",
+    ]  # fmt: skip
+    assert AuditChain(workspace.database).checkpoints()[-1]["length"] == len(entries)

@@ -227,17 +227,49 @@ def test_a_file_that_cannot_be_read_stops_no_other_and_keeps_the_old_keys(
         drop_old_keys([workspace], secrets=secrets)
 
 
-def test_two_rotations_at_once_lose_no_key(folder: Path, workspace: Workspace, secrets: Secrets) -> None:
-    code = (
-        "import sys; from pathlib import Path; from aevorium.rotation import rotate_keys;"
-        "from aevorium.governance.secrets import Secrets; from aevorium.workspace import Workspace;"
-        "f = Path(sys.argv[1]);"
-        "rotate_keys([Workspace(f / 'workspace')], secrets=Secrets.in_files(f / 'keys' / 'checkpoint.key'))"
-    )
-    processes = [subprocess.Popen([sys.executable, "-c", code, str(folder)]) for _ in range(2)]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
-    assert len(secrets.keys.load().keys) == 3
-    assert_readable(workspace, secrets.keys.load())
+TOGETHER = """
+import sys
+from pathlib import Path
+from aevorium.governance.secrets import Secrets
+from aevorium.rotation import rotate_keys
+from aevorium.workspace import Workspace
+
+folder, name = Path(sys.argv[1]), sys.argv[2]
+secrets = Secrets.in_files(folder / "keys" / "checkpoint.key")
+print("ready", flush=True)
+sys.stdin.readline()
+print(sum(rotate_keys([Workspace(folder / name)], secrets=secrets).is_new for _ in range(8)))
+"""
+
+
+def test_two_workspaces_that_rotate_the_same_keys_at_once_lose_none(folder: Path, secrets: Secrets) -> None:
+    names = ("workspace", "other")
+    shutil.copytree(folder / names[0], folder / names[1])
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", TOGETHER, str(folder), name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in names
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    answers = []
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        answers.append(int(out))
+    assert len(secrets.keys.load().keys) == 1 + sum(answers)
+    for name in names:
+        assert_readable(Workspace(folder / name), secrets.keys.load())
 
 
 class Desk:

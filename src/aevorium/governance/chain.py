@@ -59,7 +59,7 @@ _SIGNED_AFTER = frozenset(
 """Acts after which the head is signed at once."""
 
 _SIGNED_EVERY = 32
-"""At most so many entries stand behind the last checkpoint; the first of a chain is always signed."""
+"""At most so many entries stand behind the last checkpoint, and none behind no checkpoint at all."""
 
 _LARGEST_INTEGER = 2**53 - 1
 
@@ -243,9 +243,8 @@ class AuditChain:
             connection.execute("INSERT INTO entries (seq, entry) VALUES (?, ?)", (entry.seq, text))
             signed = _last_checkpoint(connection)
             behind = entry.seq - (0 if signed is None else signed.length)
-            if self._key is not None and (
-                action in _SIGNED_AFTER or behind >= _SIGNED_EVERY or entry.seq == behind == 1
-            ):
+            is_due = action in _SIGNED_AFTER or behind >= _SIGNED_EVERY or signed is None
+            if self._key is not None and is_due:
                 _store(connection, self._checkpoint(entry, after=signed, key=self._key))
         return entry
 

@@ -95,7 +95,7 @@ def check_checkpoints(
 
 def _problem_of(checkpoint: LogCheckpoint, *, pinned: str, after: int, heads: Sequence[str]) -> str | None:
     if checkpoint.public_key != pinned:
-        return f"it is signed with the key {checkpoint.public_key[:16]}…, not with {pinned[:16]}…."
+        return f"it is signed with another key, {checkpoint.public_key[:16]}…, than {pinned[:16]}…."
     if not checkpoint.is_authentic:
         return "its signature does not fit."
     length = checkpoint.length
