@@ -139,7 +139,7 @@ def test_a_plan_is_varied_in_one_thing_at_a_time(capsys: pytest.CaptureFixture[s
     ]  # fmt: skip
     for row in (less, many, few):
         assert row["cell_noise"] > 1.1 * asked["cell_noise"]
-        assert row["pairs"] < asked["pairs"]
+        assert row["tables"] < asked["tables"]
     assert less["noise_multiplier"] > 2 * asked["noise_multiplier"]
     assert (without["cell_noise"], without["noise_multiplier"]) == (0, 0)
     # The plan itself: the same figures as a plan of its own.

@@ -55,6 +55,7 @@ def test_every_setting_can_be_set_by_the_environment(name: str, monkeypatch: pyt
         "dp_noise_multiplier": "1.5",
         "server_address": "far.example:9000",
         "key_source": "keyring",
+        "device": "cpu",
     }
     for variable in environment_names(name):
         with monkeypatch.context() as only:

@@ -48,6 +48,7 @@ CHANGES = {
     "study": "other",
     "schema_hash": "cd" * 32,
     "columns": 15,
+    "has_target": True,
     "purpose": "research",
     "epsilon": 3.0001,
     "delta": 1.0001e-5,
