@@ -37,7 +37,7 @@ from aevorium.privacy.ledger import LedgerRun, SqliteLedger
 from aevorium.privacy.mechanisms import OsNoise
 from aevorium.privacy.phases import plan_budget
 from aevorium.privacy.plan import StudyPlan
-from aevorium.progress import ignore
+from aevorium.progress import ProgressEvent, Report, StepProgress, ignore
 from aevorium.schema.table import TableSchema
 from aevorium.server import study, summed
 from aevorium.server.warm_start import WarmStart
@@ -76,7 +76,9 @@ def _table(path: Path, *, rows: int = 150, seed: int = 0) -> Path:
     return path
 
 
-def _run(folder: Path, *, nodes: int = 3, rows: int = 150, options: RunOptions = OPTIONS) -> RunResult:
+def _run(
+    folder: Path, *, nodes: int = 3, rows: int = 150, options: RunOptions = OPTIONS, report: Report = ignore
+) -> RunResult:
     sources = [
         NodeSource(f"n{place}", _table(folder / f"{place}.csv", rows=rows + 10 * place, seed=place))
         for place in range(nodes)
@@ -89,6 +91,7 @@ def _run(folder: Path, *, nodes: int = 3, rows: int = 150, options: RunOptions =
         workspace=Workspace(folder / "workspace"),
         secrets=Secrets.in_files(folder / "key"),
         options=options,
+        report=report,
     )
 
 
@@ -99,7 +102,8 @@ def _ledger(folder: Path, node: str) -> LedgerRun:
 
 @pytest.mark.parametrize("recipe", ["warm-start", "dp-sgd"])
 def test_every_node_spends_the_plan_of_the_sum_and_no_more(tmp_path: Path, recipe: str) -> None:
-    result = _run(tmp_path, options=replace(OPTIONS, recipe=recipe))
+    told: list[ProgressEvent] = []
+    result = _run(tmp_path, options=replace(OPTIONS, recipe=recipe), report=told.append)
     record = result.record
     size = record.plan.node_size(count=None, records=record.records)
     planned = plan_budget(record.plan, records=record.records).events(size)
@@ -112,6 +116,8 @@ def test_every_node_spends_the_plan_of_the_sum_and_no_more(tmp_path: Path, recip
         assert kinds == {DiscreteGaussianSum, SampledDiscreteGaussianSum}
         assert all(event.shares == 3 for event in run.events if event.purpose != "count")
     assert len(result.rounds) == 2
+    steps = [event for event in told if isinstance(event, StepProgress) and event.label == "training"]
+    assert [event.done for event in steps] == list(range(1, steps[0].total + 1))
     assert all(0 < finished.loss < 4 for finished in result.rounds)
     workspace = Workspace(tmp_path / "workspace")
     assert verify_workspace(workspace).is_sound, verify_workspace(workspace).findings

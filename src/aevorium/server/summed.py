@@ -29,7 +29,7 @@ from aevorium.privacy.aggregation import add_parts, decode_vector
 from aevorium.privacy.phases import LOSS_BOUND, LOSS_LEVELS
 from aevorium.privacy.plan import StudyPlan
 from aevorium.privacy.schedule import CLIP_LEVELS, TrainingSchedule
-from aevorium.progress import Report, RoundFinished
+from aevorium.progress import Report, RoundFinished, StepProgress
 from aevorium.server.exchange import Replies, ask, require_going_on
 from aevorium.server.journal import Journal
 
@@ -95,10 +95,13 @@ class SummedTraining:
         Raises:
             AevoriumError: RUN_INTERRUPTED, or fewer nodes than a sum may be opened for.
         """
+        steps = self._schedule.steps
         for number in range(1, self._schedule.rounds + 1):
             started = time.monotonic()
-            for step in range(1, self._schedule.steps + 1):
+            for step in range(1, steps + 1):
                 self._step(number, step)
+                # A step of a million records takes minutes.
+                self._report(StepProgress("training", (number - 1) * steps + step, self._schedule.rounds * steps))
             self._finish_round(number, started=started)
         self._average.store()
 
