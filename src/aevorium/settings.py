@@ -127,7 +127,7 @@ class Settings(BaseSettings):
         ge=1,
         validation_alias=_named("BATCH_SIZE", "BATCH_SIZE"),
         description="Expected number of records in a step; unset = the recipe's own (dp-sgd: 32; warm-start: a tenth "
-        "of the records). Setting it asks for training.",
+        "of the records, 4,096 at most). Setting it asks for training.",
     )
     pretraining_steps: int | None = Field(
         default=None,

@@ -31,8 +31,9 @@ _FIXED_NOISE_REFERENCE = 3.0
 _EPOCHS, _BATCH_SIZE = 20, 32
 """Recipe `dp-sgd`: passes over the records in a round, and expected records in a step."""
 
-_WARM_RATE, _WARM_STEPS = 0.1, 200
-"""Recipe `warm-start`: sampling rate, and steps of all rounds together: large batches, few of them."""
+_WARM_RATE, _WARM_BATCH, _WARM_STEPS = 0.1, 4_096, 200
+"""Recipe `warm-start`: sampling rate, expected records of a node in a step at most, and steps of all rounds together:
+large batches, few of them. A tenth of a million records would take minutes a step."""
 
 
 class StudyPlan(BaseModel):
@@ -187,7 +188,7 @@ class StudyPlan(BaseModel):
         if self.recipe == "dp-sgd":
             rate = min(1.0, (self.batch_size or _BATCH_SIZE) / count)
             return rate, math.ceil((self.epochs or _EPOCHS) / rate)
-        rate = min(1.0, self.batch_size / count) if self.batch_size else _WARM_RATE
+        rate = min(1.0, self.batch_size / count) if self.batch_size else min(_WARM_RATE, _WARM_BATCH / count)
         return rate, math.ceil(self.epochs / rate if self.epochs else _WARM_STEPS / self.rounds)
 
     @property

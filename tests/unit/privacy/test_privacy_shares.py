@@ -152,6 +152,7 @@ def test_without_privacy_tables_are_exact_and_said_to_be():
 def test_private_steps_are_the_recipe_s_own_unless_the_plan_says_otherwise():
     assert make_plan().steps_of(1000) == (0.1, 40)
     assert make_plan(rounds=3).steps_of(7) == (0.1, 67)
+    assert make_plan().steps_of(1_000_000) == (0.004096, 40)
     assert make_plan(batch_size=50, epochs=2).steps_of(1000) == (0.05, 40)
     assert make_plan(batch_size=5000).steps_of(1000) == (1.0, 40)
     assert make_plan(epochs=3).steps_of(1000) == (0.1, 30)
