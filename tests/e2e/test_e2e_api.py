@@ -44,7 +44,7 @@ def _api(command: list[str], folder: Path, *, port: int) -> Iterator[Running]:
                 break
             except httpx.HTTPError:
                 time.sleep(0.1)
-        found = re.search(r"\b([A-Za-z0-9_-]{32})\b\s*$", log.read_text(), re.MULTILINE)
+        found = re.search(r"\b([0-9a-f]{48})\b", log.read_text())
         assert found is not None, log.read_text()
         yield Running(url, found[1])
     finally:

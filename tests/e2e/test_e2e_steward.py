@@ -61,7 +61,7 @@ def test_a_plan_waits_for_the_steward_who_agrees_from_another_process(asking: De
     for process in (server, one, two):
         status, _ = process.end()
         assert status == 0, process.text
-    assert actions(desk)[:3] == ["period_opened", "consent_given", "plan_agreed"]
+    assert actions(desk)[:4] == ["policy_in_force", "period_opened", "consent_given", "plan_agreed"]
     assert "consent_given" not in actions(desk, "two")
 
 

@@ -43,7 +43,7 @@ def configure(settings: Settings) -> ApiOptions:
         database=url,
         log_key=Secrets.of(settings).log,
         homes=(workspace.root / "nodes", workspace.root / "node-home", settings.node_home),
-        start_token=None if has_key else secrets.token_urlsafe(24),
+        start_token=None if has_key else secrets.token_hex(24),
     )
 
 
