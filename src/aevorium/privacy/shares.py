@@ -99,7 +99,7 @@ def number_of_tables(*, columns: int, signal: float, has_target: bool) -> Number
     every_pair = min(columns * (columns - 1) // 2, MOST_CANDIDATES)
     triples = min(every_triple, round(_TRIPLES * fine)) if signal >= _TRIPLES_SIGNAL else 0
     pairs = min(every_pair, fine - triples)
-    has_choice = pairs < every_pair or triples < every_triple
+    has_choice = pairs < every_pair or 0 < triples < every_triple
     return NumberOfTables(pairs=pairs, triples=triples, candidates=every_pair if pairs and has_choice else 0)
 
 

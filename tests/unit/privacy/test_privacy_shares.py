@@ -97,6 +97,12 @@ def test_tables_grow_with_the_signal_up_to_all_there_are():
         assert all(tables.triples <= 0.2 * together for tables, together in zip(found[:6], together[:6], strict=True))
 
 
+def test_nothing_is_selected_where_there_is_no_triple_and_every_pair():
+    assert _tables(4, 2_000) == NumberOfTables(pairs=6, triples=0, candidates=0)
+    assert _tables(4, 1e6) == NumberOfTables(pairs=6, triples=3, candidates=0)
+    assert _tables(7, 20_000).candidates == 21
+
+
 def test_only_a_schema_s_target_makes_triples_and_none_that_is_not_measured_does():
     plan = make_plan(records=5_000)
     with_target = make_plan(records=5_000, has_target=True)
