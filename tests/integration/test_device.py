@@ -11,6 +11,7 @@ import torch
 
 from aevorium.diffusion.device import DeviceName
 from aevorium.generation import generate_table
+from aevorium.governance.secrets import Secrets
 from aevorium.pipeline import NodeSource, run_federation
 from aevorium.planning import RunOptions, plan_study
 from aevorium.privacy.plan import Trust
@@ -72,7 +73,7 @@ def test_a_run_and_its_rows_on_a_device_and_its_checkpoint_on_the_cpu(
         plan=plan_study(schema, names, options),
         nodes=[NodeSource(name, tmp_path / f"{name}.csv") for name in names],
         workspace=workspace,
-        key_file=tmp_path / "key",
+        secrets=Secrets.in_files(tmp_path / "key"),
         options=options,
     )
     shares = []
@@ -81,7 +82,7 @@ def test_a_run_and_its_rows_on_a_device_and_its_checkpoint_on_the_cpu(
         output = tmp_path / f"{number}.csv"
         made = generate_table(
             workspace=workspace,
-            key_file=tmp_path / "key",
+            secrets=Secrets.in_files(tmp_path / "key"),
             output=output,
             rows=2000,
             device=place,

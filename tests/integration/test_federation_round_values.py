@@ -11,6 +11,7 @@ import pytest
 
 from aevorium.encoding.encoder import TableEncoder
 from aevorium.generation import generate_table
+from aevorium.governance.secrets import Secrets
 from aevorium.pipeline import NodeSource, run_federation
 from aevorium.planning import RunOptions, plan_study
 from aevorium.schema.table import TableSchema
@@ -54,12 +55,15 @@ def test_round_values_keep_their_shares(tmp_path: Path, trust: Literal["local", 
         plan=plan_study(schema, [source.name for source in sources], options),
         nodes=sources,
         workspace=workspace,
-        key_file=tmp_path / "key",
+        secrets=Secrets.in_files(tmp_path / "key"),
         options=options,
     )
     encoder = TableEncoder.from_json(workspace.encoder.read_text(encoding="utf-8"), schema)
     assert [spike.value for spike in encoder.columns["dose"].spikes] == [120]
-    generate_table(workspace=workspace, key_file=tmp_path / "key", output=tmp_path / "rows.csv", rows=4_000)
+    secrets = Secrets.in_files(tmp_path / "key")
+    generate_table(workspace=workspace, secrets=secrets, output=tmp_path / "rows.csv", rows=4_000)
+        workspace=workspace, secrets=Secrets.in_files(tmp_path / "key"), output=tmp_path / "rows.csv", rows=4_000
+    )
     made = pd.read_csv(tmp_path / "rows.csv")
     real = pd.concat([pd.read_csv(source.data) for source in sources])
     assert (made["dose"] == 120).mean() == pytest.approx((real["dose"] == 120).mean(), abs=0.03)
