@@ -62,8 +62,6 @@ def test_round_values_keep_their_shares(tmp_path: Path, trust: Literal["local", 
     assert [spike.value for spike in encoder.columns["dose"].spikes] == [120]
     secrets = Secrets.in_files(tmp_path / "key")
     generate_table(workspace=workspace, secrets=secrets, output=tmp_path / "rows.csv", rows=4_000)
-        workspace=workspace, secrets=Secrets.in_files(tmp_path / "key"), output=tmp_path / "rows.csv", rows=4_000
-    )
     made = pd.read_csv(tmp_path / "rows.csv")
     real = pd.concat([pd.read_csv(source.data) for source in sources])
     assert (made["dose"] == 120).mean() == pytest.approx((real["dose"] == 120).mean(), abs=0.03)
