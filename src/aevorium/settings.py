@@ -169,9 +169,8 @@ class Settings(BaseSettings):
     api_port: int = Field(
         default=8000, ge=1, le=65535, validation_alias=_named("API_PORT"), description="Port of the API."
     )
-    database: str | None = Field(
+    database: SecretStr | None = Field(
         default=None,
-        repr=False,
         validation_alias=_named("DATABASE"),
         description="URL of the server's database: sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/NAME; "
         "unset = api.db in the workspace.",

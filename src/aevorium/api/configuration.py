@@ -18,7 +18,9 @@ __all__ = ["configure", "database_of"]
 
 def database_of(settings: Settings) -> str:
     """URL of the server's database."""
-    return settings.database or sqlite_url(Workspace(settings.workspace).api_database)
+    if settings.database is not None:
+        return settings.database.get_secret_value()
+    return sqlite_url(Workspace(settings.workspace).api_database)
 
 
 def configure(settings: Settings) -> ApiOptions:

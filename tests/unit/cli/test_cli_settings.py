@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
 import pytest
 
+from aevorium.cli.app import main
 from aevorium.errors import ConfigError
 from aevorium.settings import Settings, environment_names, load_settings
 
@@ -122,3 +124,12 @@ def test_noise_and_epsilon_together_are_refused_wherever_each_comes_from(
     (folder / "aevorium.toml").write_text("epsilon = 2\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"aevorium\.toml"):
         load_settings()
+
+
+def test_no_secret_is_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("AEVORIUM_DATABASE", "postgresql+psycopg://ann:hunter2@host/name")
+    assert main(["config", "show", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert "hunter2" not in shown.out + shown.err
+    assert json.loads(shown.out)["data"]["database"]["value"] == "set, not shown"
+    assert "hunter2" not in repr(load_settings().values)

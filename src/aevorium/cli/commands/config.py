@@ -19,12 +19,17 @@ def _group() -> None:
 @app.command("show")
 def show(context: typer.Context) -> dict[str, object]:
     """Shows each setting with its value and origin: flag, environment, aevorium.toml or default."""
+    from pydantic import SecretStr
+
     from aevorium.settings import Settings, environment_names, load_settings
 
     console = console_of(context)
     found = load_settings()
-    # The key itself is never shown, only whether there is one.
-    values = found.values.model_dump(exclude={"key"}) | {"key": None if found.values.key is None else "set, not shown"}
+    # A secret is never shown, only whether there is one.
+    values = {
+        name: "set, not shown" if isinstance(value, SecretStr) else value
+        for name, value in found.values.model_dump().items()
+    }
     rows = [
         (name, "unset" if value is None else str(value), found.origins[name].text, ", ".join(environment_names(name)))
         for name, value in values.items()
