@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from aevorium.api.app import ApiOptions, create_app
 from aevorium.api.configuration import configure
 from aevorium.cli.app import main
 from aevorium.errors import CATALOGUE, ConfigError
-from aevorium.governance.chain import verify_entries
+from aevorium.governance.chain import AuditChain, verify_entries
 from aevorium.governance.signing import SigningKey
 from aevorium.settings import load_settings
 from aevorium.state.api_keys import ROLES, Role
@@ -229,6 +230,21 @@ def test_an_empty_workspace_says_what_to_do(tmp_path: Path, url: str):
             answer = client.get(path)
             assert (answer.status_code, answer.json()["code"]) == (404, "ARTEFACT_NOT_FOUND")
             assert "aevorium run" in answer.json()["hint"]
+
+
+def test_a_damaged_audit_log_is_said_to_be_one(tmp_path: Path, url: str):
+    workspace = Workspace(tmp_path / "w").create()
+    chain = AuditChain(workspace.database)
+    chain.append(actor="a", action="b", detail={})
+    with sqlite3.connect(workspace.database) as database:
+        database.execute("UPDATE entries SET entry = '{\"seq\": 1}'")
+    database.close()
+    with TestClient(
+        create_app(_options(workspace, url)), base_url="http://localhost", client=("127.0.0.1", 1)
+    ) as client:
+        answer = client.get("/audit-log")
+    assert answer.json()["code"] == "AUDIT_BROKEN"
+    assert answer.status_code == CATALOGUE["AUDIT_BROKEN"].http_status
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "hospital.example"])

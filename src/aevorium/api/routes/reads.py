@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import FileResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from aevorium import __version__
 from aevorium.api.access import Access, Principal
@@ -90,7 +90,14 @@ def router(access: Access, *, workspace: Workspace, homes: Sequence[Path]) -> AP
     ) -> AuditPage:
         """The server's audit log, oldest entry first."""
         chain = _chain(workspace)
-        everything = chain.entries() if action is None else chain.entries_of([action])
+        try:
+            everything = chain.entries() if action is None else chain.entries_of([action])
+        except ValidationError as error:
+            raise ArtefactError(
+                "AUDIT_BROKEN",
+                "The audit log cannot be shown. An entry in it is damaged.",
+                hint="Ask /v1/audit/verification which one it is, and treat the log's claims as unproven.",
+            ) from error
         found = [entry for entry in everything if entry.seq > after]
         page = found[:limit]
         return AuditPage(entries=page, head=chain.head, next=page[-1].seq if len(found) > limit else None)
