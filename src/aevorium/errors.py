@@ -133,7 +133,7 @@ CATALOGUE: dict[str, CatalogueEntry] = {
         "Run the command that makes it first.",
         http_status=404,
     ),
-    # access
+    # jobs and access
     "UNAUTHENTICATED": CatalogueEntry(
         "The API does not know who asks.",
         "Send 'Authorization: Bearer KEY' with a key that a steward made, or the token that the API printed.",
@@ -154,6 +154,39 @@ CATALOGUE: dict[str, CatalogueEntry] = {
     "REQUEST_TOO_LARGE": CatalogueEntry("A request's body is too long.", "Send less, and say its length.", _USAGE, 413),
     "ROUTE_NOT_FOUND": CatalogueEntry("There is nothing at this address.", "See /docs.", _USAGE, 404),
     "METHOD_NOT_ALLOWED": CatalogueEntry("This address takes another method.", "See /docs.", _USAGE, 405),
+    "JOB_NOT_FOUND": CatalogueEntry(
+        "There is no job of this id.", "List them, and take an id from there.", http_status=404
+    ),
+    "JOB_INTERRUPTED": CatalogueEntry(
+        "A job's process ended before the job did.",
+        "What nodes had released stays charged. Start it again if it is still wanted.",
+        http_status=500,
+    ),
+    "QUEUE_FULL": CatalogueEntry("Too many jobs wait.", "Ask again when some have ended.", http_status=429),
+    "IDEMPOTENCY_KEY_REUSED": CatalogueEntry(
+        "An idempotency key came with another request than the first time.",
+        "Send a new key with a new request.",
+        _USAGE,
+        409,
+    ),
+    "STUDY_NOT_FOUND": CatalogueEntry(
+        "There is no study of this id.", "List them, and take an id from there.", http_status=404
+    ),
+    "PLANNING_LIMIT_EXCEEDED": CatalogueEntry(
+        "The server's people agreed to order no more in this period.",
+        "Raise the limit, open a new planning period, or order a smaller ε. Nodes keep their own limits.",
+        _REFUSED,
+        409,
+    ),
+    "DATASET_NOT_READY": CatalogueEntry(
+        "The table is not made yet.", "Wait until its state is 'succeeded'.", http_status=409
+    ),
+    "DATASET_DAMAGED": CatalogueEntry(
+        "The table's file is not the one that was made.", "Order it again with the same seed.", http_status=500
+    ),
+    "RUN_NOT_FOUND": CatalogueEntry(
+        "There is no finished run of this id.", "List them, and take an id from there.", http_status=404
+    ),
     "API_KEY_NOT_FOUND": CatalogueEntry("There is no API key of this id.", "List them.", _USAGE, 404),
     "CHECKPOINT_DAMAGED": CatalogueEntry("The checkpoint is damaged or incomplete.", "Use another round's checkpoint."),
     "CHECKPOINT_KEY_WRONG": CatalogueEntry(

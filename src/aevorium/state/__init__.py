@@ -1,1 +1,1 @@
-"""The server's state: the keys of people. One SQL database, SQLite or PostgreSQL."""
+"""The server's state: jobs, studies, the keys of people. One SQL database, SQLite or PostgreSQL."""
