@@ -36,6 +36,7 @@ class GenerationResult:
         rejected: How many of the drawn rows a constraint turned away.
         where: The condition that each row meets; None if every row was welcome.
         balance: The column of whose categories there are equal numbers of rows, or None.
+        sha256: Hash (hex) of the file.
         seconds: How long it took.
         is_simulated: Whether the model was trained on simulated patients.
         is_private: Whether the run had a finite ε.
@@ -48,6 +49,7 @@ class GenerationResult:
     rejected: int
     where: str | None
     balance: str | None
+    sha256: str
     seconds: float
     is_simulated: bool
     is_private: bool
@@ -143,6 +145,7 @@ def generate_table(
         rejected=synthesis.rejected,
         where=where,
         balance=balance,
+        sha256=digest,
         seconds=time.monotonic() - started,
         is_simulated=record.is_simulated_data,
         is_private=record.plan.is_private,

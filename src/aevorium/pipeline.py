@@ -97,6 +97,7 @@ def conduct_run(
     server: str,
     report: Report,
     should_stop: Callable[[], bool],
+    run_id: str | None = None,
 ) -> RunResult:
     """Conducts one run, by whatever carries its messages, and writes its results.
 
@@ -111,13 +112,14 @@ def conduct_run(
         server: Identity of the server; `SIMULATED` if nodes and server are one process.
         report: Takes the progress.
         should_stop: Asked between exchanges whether the run is to end.
+        run_id: The run's name; a new one if None.
 
     Raises:
         AevoriumError: Whatever ends the run before its time.
     """
     started = time.monotonic()
     record = StudyRecord(
-        run_id=token_hex(8),
+        run_id=run_id or token_hex(8),
         server=server,
         plan=plan,
         seed=options.seed,
@@ -175,6 +177,9 @@ def run_federation(
     report: Report = ignore,
     should_stop: Callable[[], bool] = lambda: False,
     open_session: OpenSession = open_session,
+    homes: Path | None = None,
+    run_id: str | None = None,
+    explains: bool = True,
 ) -> RunResult:
     """Runs a whole federation in this process.
 
@@ -189,6 +194,9 @@ def run_federation(
         report: Takes the progress.
         should_stop: Asked between exchanges whether the run is to end.
         open_session: Opens a node.
+        homes: Folder of the nodes' homes, by name, where they outlive the workspace; within it if None.
+        run_id: The run's name; a new one if None.
+        explains: Whether a failure tells the nodes' own reasons: where their stewards and who runs it are one person.
 
     Raises:
         UserError: What the person can change: data, policy, budget, workspace.
@@ -199,7 +207,9 @@ def run_federation(
     secrets.open(workspace.root)
     device = find_device(options.device)
     sessions = {
-        node.name: open_session(_config(node, schema=schema, plan=plan, workspace=workspace, device=device), report)
+        node.name: open_session(
+            _config(node, schema=schema, plan=plan, homes=homes or workspace.nodes, device=device), report
+        )
         for node in nodes
     }
     workers = min(len(nodes), os.cpu_count() or 1)
@@ -226,20 +236,21 @@ def run_federation(
             server=SIMULATED,
             report=report,
             should_stop=should_stop,
+            run_id=run_id,
         )
     except AevoriumError as error:
+        if not explains:
+            raise
         raise _reason(error, sessions) from error
 
 
-def _config(
-    node: NodeSource, *, schema: TableSchema, plan: StudyPlan, workspace: Workspace, device: torch.device
-) -> NodeConfig:
+def _config(node: NodeSource, *, schema: TableSchema, plan: StudyPlan, homes: Path, device: torch.device) -> NodeConfig:
     policy = node.policy or simulated_policy(epsilon=plan.epsilon, delta=plan.delta)
     return NodeConfig(
         name=node.name,
         data=node.data,
         schema=schema,
-        home=workspace.node_home(node.name),
+        home=homes / node.name,
         policy=policy,
         is_simulated=True,
         device=device,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ __all__ = [
     "RoundFinished",
     "ServerListening",
     "StepProgress",
+    "event_name",
     "ignore",
 ]
 
@@ -212,3 +214,11 @@ Report = Callable[[ProgressEvent], None]
 
 def ignore(event: ProgressEvent) -> None:
     """Tells nobody."""
+
+
+_CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
+
+
+def event_name(event: ProgressEvent) -> str:
+    """What an event is called in a stream for programs, such as "round_finished"."""
+    return _CAPITAL.sub("_", type(event).__name__).lower()

@@ -62,6 +62,8 @@ def serve_study(
     report: Report = ignore,
     announce: Callable[[StudyPlan], None] = lambda plan: None,
     should_stop: Callable[[], bool] = lambda: False,
+    federation: Path | None = None,
+    run_id: str | None = None,
 ) -> RunResult:
     """Waits for nodes and conducts one study with those that came.
 
@@ -75,6 +77,8 @@ def serve_study(
         report: Takes the progress.
         announce: Takes the plan before any node is asked.
         should_stop: Asked whether the server is to end: while it waits, and between exchanges.
+        federation: Folder of certificates and keys of nodes, where they outlive the workspace; within it if None.
+        run_id: The run's name; a new one if None.
 
     Raises:
         UserError: What the person can change.
@@ -93,9 +97,10 @@ def serve_study(
     plan_study(schema, [f"node{number}" for number in range(server.min_nodes)], options)
     workspace.create()
     secrets.open(workspace.root)
+    place = federation or workspace.federation
     for name, path in server.enrol.items():
-        _keep_key(workspace.federation / "nodes", name=name, path=path)
-    with ServerLink(workspace.federation, host=server.host, port=server.port, names=server.names) as link:
+        _keep_key(place / "nodes", name=name, path=path)
+    with ServerLink(place, host=server.host, port=server.port, names=server.names) as link:
         identity = link.authority.fingerprint
         authority = str(link.authority.certificate_file)
         report(ServerListening(link.address, authority=authority, fingerprint=identity, needed=server.min_nodes))
@@ -121,6 +126,7 @@ def serve_study(
             server=identity,
             report=report,
             should_stop=should_stop,
+            run_id=run_id,
         )
 
 

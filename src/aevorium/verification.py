@@ -143,7 +143,7 @@ def verify_workspace(
         public_key: The key (hex) that must have signed the server's log; that of its first checkpoint if None.
         own_key: The key (hex) with which this machine signs its logs. A log of another key may be another machine's, or
             one that was written anew: the result says that only who holds the right key can tell.
-        homes: Folders with homes of real nodes, by name, that are on this machine. A real node that is in none of them
+        homes: Folders with homes of nodes, by name, that are on this machine. A real node that is in none of them
             cannot be checked here, and the result says so.
 
     Raises:
@@ -240,13 +240,16 @@ def _check_nodes(record: StudyRecord, workspace: Workspace, *, homes: Sequence[P
     told = {node.name: node for node in record.nodes}
     for name in record.plan.nodes:
         home = workspace.node_home(name)
+        here = [root / name for root in homes if (root / name / "ledger.db").is_file()]
         if not record.is_simulated_federation:
-            here = [root / name for root in homes if (root / name / "ledger.db").is_file()]
             if not here:
                 said = told[name].spent if name in told else None
                 text = f"It lies with the node; ε = {said} is what the node said at the end of the run."
                 yield Finding(f"Ledger of node {name!r}", None, text)
                 continue
+            home = here[0]
+        elif not home.exists() and here:
+            # The run of a server whose nodes outlive its runs.
             home = here[0]
         log = list(_check_log(f"node {name!r}", home / "audit.db", home / "audit_log.json", head=None, key=None))
         yield from log

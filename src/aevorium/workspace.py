@@ -190,6 +190,21 @@ class Workspace:
         return self.root / "api.db"
 
     @property
+    def datasets(self) -> Path:
+        """Folder of the tables that were ordered over the API."""
+        return self.root / "datasets"
+
+    @property
+    def runs(self) -> Path:
+        """Folder of the runs that were ordered over the API: each has a workspace of its own there."""
+        return self.root / "runs"
+
+    @property
+    def worker_lock(self) -> Path:
+        """Held by the one process that works through the queue."""
+        return self.root / ".worker.lock"
+
+    @property
     def key_lock(self) -> Path:
         """Held while a checkpoint is encrypted, so that no key is dropped meanwhile."""
         return self.root / ".keys.lock"
@@ -220,4 +235,9 @@ class Workspace:
 
     def node_home(self, name: str) -> Path:
         """Where a simulated node keeps its ledger, policy and chain."""
-        return self.root / "nodes" / name
+        return self.nodes / name
+
+    @property
+    def nodes(self) -> Path:
+        """Folder of the homes of simulated nodes."""
+        return self.root / "nodes"

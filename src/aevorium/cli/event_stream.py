@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 
 from aevorium.cli.console import Console
 from aevorium.cli.progress_view import ProgressView
-from aevorium.progress import ProgressEvent
+from aevorium.progress import ProgressEvent, event_name
 
 __all__ = ["EventStream"]
-
-_CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
 
 
 class EventStream:
@@ -27,6 +24,5 @@ class EventStream:
 
     def __call__(self, event: ProgressEvent) -> None:
         """Shows and writes one event."""
-        kind = _CAPITAL.sub("_", type(event).__name__).lower()
-        self._console.event(kind, dataclasses.asdict(event))
+        self._console.event(event_name(event), dataclasses.asdict(event))
         self._view(event)

@@ -137,8 +137,9 @@ def cautions(record: StudyRecord) -> tuple[str, ...]:
     plan, told = record.plan, []
     if record.is_simulated_federation:
         told.append(
-            "Simulated federation: all nodes were one process on one machine, and their ledgers are new with this"
-            " workspace. Releases from the same records in other workspaces are unknown to them and add up with these."
+            "Simulated federation: all nodes were one process on one machine, and their ledgers began with this"
+            " workspace, or with the server that it belongs to. Releases from the same records elsewhere are unknown to"
+            " them and add up with these."
         )
     if plan.is_private and record.total is not None and plan.delta > 1 / (10 * record.total):
         told.append(
