@@ -7,15 +7,22 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from platformdirs import user_data_path, user_log_path
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from aevorium.errors import ConfigError
 
@@ -31,6 +38,9 @@ __all__ = [
 
 SETTINGS_FILE = Path("aevorium.toml")
 """Looked for in the current folder."""
+
+
+_NODE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def _named(name: str, *aliases: str) -> AliasChoices:
@@ -169,6 +179,17 @@ class Settings(BaseSettings):
     api_port: int = Field(
         default=8000, ge=1, le=65535, validation_alias=_named("API_PORT"), description="Port of the API."
     )
+    nodes: Annotated[dict[str, Path], NoDecode] = Field(
+        default={},
+        validation_alias=_named("NODES"),
+        description="Tables of the nodes on which the API's own worker conducts runs: NAME=FILE, separated by commas; "
+        "unset = two hospitals of simulated patients.",
+    )
+    nodes_policy: Path | None = Field(
+        default=None,
+        validation_alias=_named("NODES_POLICY"),
+        description="Policy file of those nodes; unset = ε = 10 in all, at δ = 1e-5.",
+    )
     database: SecretStr | None = Field(
         default=None,
         validation_alias=_named("DATABASE"),
@@ -186,6 +207,28 @@ class Settings(BaseSettings):
         validation_alias=_named("NODE_HOME"),
         description="Where real nodes keep ledger, policy and key, one folder per name.",
     )
+
+    @field_validator("nodes", mode="before")
+    @classmethod
+    def _split_nodes(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        nodes: dict[str, str] = {}
+        for part in filter(None, (part.strip() for part in value.split(","))):
+            name, sign, file = part.partition("=")
+            if not sign or not name.strip() or not file.strip() or name.strip() in nodes:
+                raise ValueError("It should be NAME=FILE,NAME=FILE, each name once")
+            nodes[name.strip()] = file.strip()
+        return nodes
+
+    @field_validator("nodes")
+    @classmethod
+    def _check_names(cls, value: dict[str, Path]) -> dict[str, Path]:
+        if any(not _NODE_NAME.fullmatch(name) or name.endswith(".") for name in value):
+            raise ValueError(
+                "A node's name may hold letters, digits, '.', '_' and '-', 64 at most, and end with no dot"
+            )
+        return value
 
     @field_validator("dp_noise_multiplier")
     @classmethod

@@ -58,7 +58,9 @@ def test_every_setting_can_be_set_by_the_environment(name: str, monkeypatch: pyt
         "server_address": "far.example:9000",
         "key_source": "keyring",
         "device": "cpu",
+        "nodes": "a=7",
     }
+    expected = {"nodes": {"a": Path("7")}}
     for variable in environment_names(name):
         with monkeypatch.context() as only:
             for other in environment_names(name):
@@ -66,7 +68,22 @@ def test_every_setting_can_be_set_by_the_environment(name: str, monkeypatch: pyt
             only.setenv(variable, values.get(name, "7"))
             found = load_settings()
             assert found.origins[name].text == variable
-            assert getattr(found.values, name) == type(getattr(found.values, name))(values.get(name, "7"))
+            value = getattr(found.values, name)
+            assert value == (expected[name] if name in expected else type(value)(values.get(name, "7")))
+
+
+@pytest.mark.parametrize("text", ["a", "=x.csv", "a=", "a=x.csv,a=y.csv", "../a=x.csv", "a/b=x.csv", "a.=x.csv"])
+def test_nodes_of_the_worker_are_names_and_tables(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AEVORIUM_NODES", text)
+    with pytest.raises(ConfigError) as caught:
+        load_settings()
+    assert caught.value.code == "CONFIG_INVALID"
+    assert "AEVORIUM_NODES" in caught.value.message
+
+
+def test_nodes_of_the_worker_may_be_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AEVORIUM_NODES", "north = n.csv, south=s.parquet")
+    assert load_settings().values.nodes.keys() == {"north", "south"}
 
 
 def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
