@@ -226,10 +226,12 @@ def test_an_empty_workspace_says_what_to_do(tmp_path: Path, url: str):
     options = _options(Workspace(tmp_path / "none"), url)
     with TestClient(create_app(options), base_url="http://localhost", client=("127.0.0.1", 1)) as client:
         assert client.get("/health").json()["has_run"] is False
-        for path in ("/privacy-budget", "/audit-log"):
-            answer = client.get(path)
-            assert (answer.status_code, answer.json()["code"]) == (404, "ARTEFACT_NOT_FOUND")
-            assert "aevorium run" in answer.json()["hint"]
+        budget = client.get("/privacy-budget").json()
+        assert budget["nodes"] == {}
+        assert (budget["planning"]["limit"], budget["planning"]["ordered"]) == (None, 0)
+        answer = client.get("/audit-log")
+        assert (answer.status_code, answer.json()["code"]) == (404, "ARTEFACT_NOT_FOUND")
+        assert "aevorium run" in answer.json()["hint"]
 
 
 def test_a_damaged_audit_log_is_said_to_be_one(tmp_path: Path, url: str):

@@ -20,12 +20,12 @@ from aevorium.state.api_keys import ROLES, ApiKeyStore, Role
 
 __all__ = ["Access", "Permission", "Principal", "is_loopback"]
 
-Permission = Literal["read", "audit", "keys"]
+Permission = Literal["read", "audit", "run", "generate", "budget", "keys"]
 
 _ALLOWED: Mapping[Role, frozenset[Permission]] = {
-    "steward": frozenset({"read", "audit", "keys"}),
-    "engineer": frozenset({"read", "audit"}),
-    "researcher": frozenset({"read"}),
+    "steward": frozenset({"read", "audit", "run", "generate", "budget", "keys"}),
+    "engineer": frozenset({"read", "audit", "run", "generate"}),
+    "researcher": frozenset({"read", "generate"}),
     "auditor": frozenset({"read", "audit"}),
 }
 

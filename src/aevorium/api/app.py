@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
@@ -15,11 +15,17 @@ from fastapi.middleware.cors import CORSMiddleware
 from aevorium import __version__
 from aevorium.api.access import Access
 from aevorium.api.problems import RESPONSES, add_problems, problem_response
-from aevorium.api.routes import keys, reads
+from aevorium.api.routes import budgets, datasets, keys, nodes, reads, runs, studies
+from aevorium.api.services import ServerLog, Services
 from aevorium.errors import ConfigError
 from aevorium.governance.signing import SigningKey
+from aevorium.jobs.folders import RunFolders
+from aevorium.jobs.supervisor import WorkerProcess
+from aevorium.settings import Settings
 from aevorium.state.api_keys import ApiKeyStore
+from aevorium.state.jobs import JobStore
 from aevorium.state.store import Store
+from aevorium.state.studies import StudyStore
 from aevorium.workspace import Workspace
 
 __all__ = ["ApiOptions", "create_app"]
@@ -46,7 +52,10 @@ class ApiOptions:
         workspace: The results that it shows.
         database: URL of the server's database.
         log_key: Signs the audit log, in which API keys are noted.
+        settings: Say what an order leaves open.
         homes: Folders with homes of nodes on this machine.
+        nodes: Names of the nodes within the worker, if it has any.
+        worker: How the worker beside it is started, after `python -m`; None if there is none, or one elsewhere.
         start_token: Accepted as every role while the process lives; None where API keys are configured.
         origins: Web origins that may call it from a browser; none unless chosen.
     """
@@ -54,7 +63,10 @@ class ApiOptions:
     workspace: Workspace
     database: str
     log_key: SigningKey
+    settings: Settings = field(default_factory=Settings)
     homes: tuple[Path, ...] = ()
+    nodes: tuple[str, ...] = ()
+    worker: tuple[str, ...] | None = None
     start_token: str | None = None
     origins: tuple[str, ...] = ()
 
@@ -68,11 +80,21 @@ def create_app(options: ApiOptions) -> FastAPI:
     """
     store = Store(options.database)
     api_keys = ApiKeyStore(store)
-    access = Access(api_keys, start_token=options.start_token)
+    services = Services(
+        access=Access(api_keys, start_token=options.start_token),
+        keys=api_keys,
+        jobs=JobStore(store),
+        studies=StudyStore(store),
+        folders=RunFolders(options.workspace),
+        log=ServerLog(options.workspace, key=options.log_key),
+        settings=options.settings,
+        nodes=options.nodes,
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        with nullcontext() if options.worker is None else WorkerProcess(options.worker):
+            yield
         store.close()
 
     app = FastAPI(
@@ -91,8 +113,9 @@ def create_app(options: ApiOptions) -> FastAPI:
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
         )
-    app.include_router(reads.router(access, workspace=options.workspace, homes=options.homes))
-    app.include_router(keys.router(access, keys=api_keys, workspace=options.workspace, log_key=options.log_key))
+    app.include_router(reads.router(services, homes=options.homes))
+    for kind in (budgets, studies, runs, datasets, nodes, keys):
+        app.include_router(kind.router(services))
     return app
 
 

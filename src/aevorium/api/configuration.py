@@ -23,8 +23,12 @@ def database_of(settings: Settings) -> str:
     return sqlite_url(Workspace(settings.workspace).api_database)
 
 
-def configure(settings: Settings) -> ApiOptions:
+def configure(settings: Settings, *, has_worker: bool = True) -> ApiOptions:
     """What an API of these settings serves.
+
+    Args:
+        settings: They.
+        has_worker: Whether it starts a worker of its own, on the nodes that the settings name.
 
     Raises:
         ConfigError: API_UNPROTECTED, if other machines could reach it and no key exists.
@@ -44,6 +48,9 @@ def configure(settings: Settings) -> ApiOptions:
         workspace=workspace,
         database=url,
         log_key=Secrets.of(settings).log,
+        settings=settings,
+        nodes=tuple(settings.nodes),
+        worker=("aevorium", "api", "worker", "--attached", "--workspace", str(workspace.root)) if has_worker else None,
         homes=(workspace.root / "nodes", workspace.root / "node-home", settings.node_home),
         start_token=None if has_key else secrets.token_hex(24),
     )

@@ -130,8 +130,9 @@ def _documented(app: FastAPI) -> dict[str, Any]:
         )
         for operations in made["paths"].values():
             for operation in operations.values():
-                content = operation["responses"]["default"]["content"]
-                content[MEDIA_TYPE] = content.pop("application/json")
+                problem = operation["responses"]["default"]
+                # FastAPI names the operation's own media type there.
+                problem["content"] = {MEDIA_TYPE: next(iter(problem["content"].values()))}
                 # What FastAPI would say of a request that cannot be used is not what it answers here.
                 operation["responses"].pop("422", None)
         app.openapi_schema = made

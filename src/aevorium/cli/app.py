@@ -27,6 +27,7 @@ from aevorium.cli.commands import (
     plan,
     report,
     run,
+    runs,
     schema,
     server,
 )
@@ -57,6 +58,7 @@ app.add_typer(schema.app, name="schema")
 app.add_typer(data.app, name="data")
 app.command("plan")(plan.plan)
 app.command("run")(run.run)
+app.add_typer(runs.app, name="runs")
 app.command("server")(server.server)
 app.command("node")(node.node)
 app.command("generate")(generate.generate)

@@ -9,11 +9,9 @@ from fastapi import APIRouter, Depends
 from fastapi import Path as InPath
 from pydantic import BaseModel, ConfigDict, Field
 
-from aevorium.api.access import Access, Principal
-from aevorium.governance.chain import AuditChain
-from aevorium.governance.signing import SigningKey
-from aevorium.state.api_keys import ApiKeyStore, Role
-from aevorium.workspace import Workspace
+from aevorium.api.access import Principal
+from aevorium.api.services import Services
+from aevorium.state.api_keys import Role
 
 __all__ = ["router"]
 
@@ -45,40 +43,31 @@ class MadeKey(KeyView):
     secret: str = Field(description="Send it as 'Authorization: Bearer ...'. It is shown this once.")
 
 
-def router(access: Access, *, keys: ApiKeyStore, workspace: Workspace, log_key: SigningKey) -> APIRouter:
-    """The operations on keys.
-
-    Args:
-        access: Knows who asks.
-        keys: The keys.
-        workspace: Its audit log says who made and revoked them.
-        log_key: Signs that log.
-    """
+def router(services: Services) -> APIRouter:
+    """The operations on keys."""
     routes = APIRouter(prefix="/v1/keys", tags=["keys"])
-    stewards = Depends(access.require("keys"))
+    stewards = Depends(services.access.require("keys"))
 
     def note(actor: Principal, action: str, key_id: str, role: Role) -> None:
-        chain = AuditChain(workspace.database, key=log_key)
-        chain.append(actor=actor.name, action=action, detail={"key": key_id, "role": role})
-        chain.write_view(workspace.audit_log)
+        services.log.note(actor.name, action, {"key": key_id, "role": role})
 
     @routes.post("", status_code=201)
     def create(wanted: NewKey, actor: Principal = stewards) -> MadeKey:
         """Makes a key."""
         lifetime = None if wanted.days is None else timedelta(days=wanted.days)
-        key, secret = keys.create(name=wanted.name, role=wanted.role, lifetime=lifetime)
+        key, secret = services.keys.create(name=wanted.name, role=wanted.role, lifetime=lifetime)
         note(actor, "api_key_created", key.id, key.role)
         return MadeKey(**vars(key), secret=secret)
 
     @routes.get("")
     def listed(_: Principal = stewards) -> list[KeyView]:
         """Every key, oldest first, without secrets."""
-        return [KeyView(**vars(key)) for key in keys.all()]
+        return [KeyView(**vars(key)) for key in services.keys.all()]
 
     @routes.delete("/{key_id}")
     def revoke(key_id: Annotated[str, InPath(pattern=r"^[0-9a-f]{12}$")], actor: Principal = stewards) -> KeyView:
         """Refuses a key from now on."""
-        key = keys.revoke(key_id)
+        key = services.keys.revoke(key_id)
         note(actor, "api_key_revoked", key.id, key.role)
         return KeyView(**vars(key))
 

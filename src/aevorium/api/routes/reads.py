@@ -12,7 +12,8 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field, ValidationError
 
 from aevorium import __version__
-from aevorium.api.access import Access, Principal
+from aevorium.api.access import Principal
+from aevorium.api.services import Services
 from aevorium.errors import ArtefactError
 from aevorium.governance.chain import AuditChain, AuditEntry
 from aevorium.verification import verify_workspace
@@ -54,14 +55,14 @@ class Verification(BaseModel):
     checks: list[CheckFinding]
 
 
-def router(access: Access, *, workspace: Workspace, homes: Sequence[Path]) -> APIRouter:
+def router(services: Services, *, homes: Sequence[Path]) -> APIRouter:
     """The operations that read.
 
     Args:
-        access: Knows who asks.
-        workspace: Whose results they are.
+        services: What they read.
         homes: Folders with homes of nodes on this machine.
     """
+    access, workspace = services.access, services.workspace
     routes = APIRouter(tags=["read"])
     reads = Depends(access.require("read"))
     near = Depends(access.require("read", loopback=True))
@@ -71,14 +72,7 @@ def router(access: Access, *, workspace: Workspace, homes: Sequence[Path]) -> AP
     @routes.get("/health")
     def health(_: Principal = near) -> Health:
         """Whether the API works."""
-        return Health(has_run=workspace.study.is_file())
-
-    @routes.get("/privacy-budget")
-    @routes.get("/v1/budgets")
-    def privacy_budget(_: Principal = near) -> dict[str, Any]:
-        """What each node of the study has spent, against its limit: the study's view. Each node holds its own."""
-        content: dict[str, Any] = json.loads(_text(workspace.privacy_budget))
-        return content
+        return Health(has_run=bool(services.folders.all()))
 
     @routes.get("/audit-log")
     @routes.get("/v1/audit")
@@ -104,28 +98,29 @@ def router(access: Access, *, workspace: Workspace, homes: Sequence[Path]) -> AP
 
     @routes.get("/v1/audit/verification")
     def verification(_: Principal = audits) -> Verification:
-        """Whether chains, ledgers, budget and statement agree."""
-        result = verify_workspace(workspace, homes=homes)
+        """Whether chains, ledgers, budget and statement of the newest run agree."""
+        result = verify_workspace(services.folders.find().workspace, homes=homes)
         checks = [CheckFinding(subject=one.subject, is_sound=one.is_sound, text=one.text) for one in result.checks]
         return Verification(is_sound=result.is_sound, checks=checks)
 
     @routes.get("/v1/statement")
     def statement(_: Principal = reads) -> dict[str, Any]:
-        """The privacy statement, for programs."""
-        content: dict[str, Any] = json.loads(_text(workspace.privacy_statement_json))
+        """The privacy statement of the newest run, for programs."""
+        content: dict[str, Any] = json.loads(_text(services.folders.find().workspace.privacy_statement_json))
         return content
 
     @routes.get("/v1/report")
     def report(_: Principal = reads) -> dict[str, Any]:
-        """The run's own report, for programs: charged numbers alone. One made from real rows is never served."""
-        content: dict[str, Any] = json.loads(_text(workspace.report_json))
+        """The newest run's own report, for programs: charged numbers alone. One of real rows is never served."""
+        content: dict[str, Any] = json.loads(_text(services.folders.find().workspace.report_json))
         return content
 
     @routes.get("/v1/report.html", response_class=FileResponse)
     def report_page(_: Principal = reads) -> FileResponse:
         """The same for people."""
-        _text(workspace.report_html)
-        return FileResponse(workspace.report_html, media_type="text/html; charset=utf-8")
+        page = services.folders.find().workspace.report_html
+        _text(page)
+        return FileResponse(page, media_type="text/html; charset=utf-8")
 
     return routes
 

@@ -34,8 +34,11 @@ def api(
     port: Annotated[
         int | None, typer.Option("--port", min=1, max=65535, help="Its port. [default: 8000]", show_default=False)
     ] = None,
+    no_worker: Annotated[
+        bool, typer.Option("--no-worker", help="Starts none: 'aevorium server --queue' does what is ordered.")
+    ] = False,
 ) -> None:
-    """Serves a workspace: budget, audit log, statement and report, with /docs."""
+    """Serves a workspace: orders runs and tables, shows budget, audit log, statement and report; with /docs."""
     if context.invoked_subcommand is not None:
         return
     import uvicorn
@@ -46,7 +49,7 @@ def api(
 
     console = console_of(context)
     settings = load_settings({"workspace": workspace, "api_host": host, "api_port": port}).values
-    options = configure(settings)
+    options = configure(settings, has_worker=not no_worker)
     application = create_app(options)
     _tell(options, host=settings.api_host, port=settings.api_port, console=console)
     uvicorn.run(
@@ -61,6 +64,25 @@ def _tell(options: ApiOptions, *, host: str, port: int, console: Console) -> Non
     if options.start_token is not None:
         console.say(f"No API key exists yet. This token may do all while the process lives: {options.start_token}")
         console.say("Make keys for people with: aevorium api key create NAME --role researcher")
+
+
+@app.command("worker")
+def worker(
+    context: typer.Context,
+    workspace: WorkspaceFolder = None,
+    attached: Annotated[
+        bool, typer.Option("--attached", hidden=True, help="Ends after its work when its standard input ends.")
+    ] = False,
+) -> None:
+    """Does what is ordered over the API, on the nodes that AEVORIUM_NODES names. 'aevorium api' starts one itself."""
+    from aevorium.cli.working import work_through
+    from aevorium.jobs.sites import LocalSite
+    from aevorium.settings import load_settings
+    from aevorium.workspace import Workspace
+
+    settings = load_settings({"workspace": workspace}).values
+    site = LocalSite(Workspace(settings.workspace), tables=settings.nodes, policy=settings.nodes_policy)
+    work_through(settings, site=site, console=console_of(context), attached=attached)
 
 
 @keys.command("create")

@@ -67,6 +67,9 @@ def server(
     records: Records = None,
     evaluation_share: EvaluationShare = 0.0,
     purpose: Purpose = "synthetic data",
+    queue: Annotated[
+        bool, typer.Option("--queue", help="Stay, and conduct the runs that are ordered over the API, one by one.")
+    ] = False,
 ) -> dict[str, object]:
     """Starts the federation server, waits for nodes, conducts a study and leaves its results in the workspace.
 
@@ -104,6 +107,19 @@ def server(
 
     console = console_of(context)
     target = Workspace(settings.workspace)
+    place = ServerOptions(
+        host=host,
+        port=settings.server_port,
+        names=tuple(known_as or ()),
+        enrol=keys,
+        min_nodes=settings.min_nodes,
+    )
+    if queue:
+        from aevorium.cli.working import work_through
+        from aevorium.jobs.sites import ServerSite
+
+        work_through(settings, site=ServerSite(target, place), console=console)
+        return {"workspace": str(target.root)}
     options = run_options(
         settings,
         records=records,
@@ -115,13 +131,7 @@ def server(
         result = serve_study(
             table,
             schema_text=text,
-            server=ServerOptions(
-                host=host,
-                port=settings.server_port,
-                names=tuple(known_as or ()),
-                enrol=keys,
-                min_nodes=settings.min_nodes,
-            ),
+            server=place,
             options=options,
             workspace=target,
             secrets=Secrets.of(settings),

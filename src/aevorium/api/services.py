@@ -1,0 +1,81 @@
+"""What the operations of the API have in common: the server's state, its results, its log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aevorium.api.access import Access
+from aevorium.governance.chain import AuditChain
+from aevorium.governance.signing import SigningKey
+from aevorium.jobs.folders import RunFolders
+from aevorium.settings import Settings
+from aevorium.state.api_keys import ApiKeyStore
+from aevorium.state.jobs import JobStore
+from aevorium.state.studies import StudyStore
+from aevorium.workspace import Workspace
+
+__all__ = ["ServerLog", "Services"]
+
+
+class ServerLog:
+    """The server's audit log, as far as the API writes it.
+
+    Args:
+        workspace: Where it lies.
+        key: Signs it.
+    """
+
+    def __init__(self, workspace: Workspace, *, key: SigningKey) -> None:
+        self._workspace = workspace
+        self._key = key
+
+    @property
+    def chain(self) -> AuditChain:
+        """The chain, to be added to."""
+        return AuditChain(self._workspace.create().database, key=self._key)
+
+    def note(self, actor: str, action: str, detail: Mapping[str, object]) -> None:
+        """Adds an entry, and renews the file that people read.
+
+        Args:
+            actor: Who acted.
+            action: What was done.
+            detail: The particulars; no secret, no patient's value.
+        """
+        self.chain.append(actor=actor, action=action, detail=detail)
+        self.publish()
+
+    def publish(self) -> None:
+        """Renews the file that people read."""
+        self.chain.write_view(self._workspace.audit_log)
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the operations work with.
+
+    Attributes:
+        access: Knows who asks.
+        keys: The API keys.
+        jobs: The queue.
+        studies: The studies.
+        folders: The results of runs.
+        log: The server's audit log.
+        settings: Say what a person leaves open.
+        nodes: Names of the nodes within the worker, if it has any.
+    """
+
+    access: Access
+    keys: ApiKeyStore
+    jobs: JobStore
+    studies: StudyStore
+    folders: RunFolders
+    log: ServerLog
+    settings: Settings
+    nodes: tuple[str, ...] = ()
+
+    @property
+    def workspace(self) -> Workspace:
+        """The server's workspace."""
+        return self.folders.root
