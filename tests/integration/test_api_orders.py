@@ -1,0 +1,460 @@
+"""Runs and tables that are ordered over the API and made by a worker: the whole way, and every way it can go wrong."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from fastapi.testclient import TestClient
+
+from aevorium.api.app import ApiOptions, create_app
+from aevorium.governance.chain import AuditChain
+from aevorium.governance.secrets import Secrets
+from aevorium.jobs.folders import RunFolders
+from aevorium.jobs.sites import LocalSite
+from aevorium.jobs.worker import Worker
+from aevorium.settings import load_settings
+from aevorium.state.api_keys import ROLES, Role
+from aevorium.state.jobs import JobStore
+from aevorium.state.store import Store, sqlite_url
+from aevorium.verification import verify_export, verify_workspace
+from aevorium.workspace import Workspace
+
+START = "start-token-of-this-test"
+HEADERS = {"Authorization": f"Bearer {START}"}
+SCHEMA = """
+name = "clinic"
+target = "sick"
+[columns.value]
+kind = "continuous"
+min = 0
+max = 10
+[columns.sick]
+kind = "categorical"
+categories = ["yes", "no|maybe"]
+"""
+POLICY = '[budget]\nmax_epsilon = 5.0\nperiod = "simulated"\n'
+
+
+class Server:
+    """An API and its worker, in one process, as far as a test sees them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.workspace = Workspace(folder / "w")
+        self.url = sqlite_url(folder / "api.db")
+        (folder / "policy.toml").write_text(POLICY)
+        rng = np.random.default_rng(3)
+        tables = {}
+        for name in ("north", "south"):
+            values = rng.uniform(0, 10, 150).round(2)
+            frame = pd.DataFrame({"value": values, "sick": np.where(values > 6, "yes", "no|maybe")})
+            frame.to_csv(folder / f"{name}.csv", index=False)
+            tables[name] = folder / f"{name}.csv"
+        self.settings = load_settings(
+            {"workspace": self.workspace.root, "key_file": folder / "keys" / "key", "pretraining_steps": 5}
+        ).values
+        self.secrets = Secrets.of(self.settings)
+        self.site = LocalSite(self.workspace, tables=tables, policy=folder / "policy.toml")
+        self.jobs = JobStore(Store(self.url))
+        options = ApiOptions(
+            workspace=self.workspace,
+            database=self.url,
+            log_key=self.secrets.log,
+            settings=self.settings,
+            homes=(self.workspace.nodes,),
+            nodes=tuple(tables),
+            start_token=START,
+        )
+        self.client = TestClient(
+            create_app(options), base_url="http://aevorium.example", client=("192.0.2.7", 1), headers=HEADERS
+        )
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """A worker, until the block ends."""
+        stopped = threading.Event()
+        worker = Worker(
+            self.jobs,
+            folders=RunFolders(self.workspace),
+            site=self.site,
+            settings=self.settings,
+            secrets=self.secrets,
+        )
+        thread = threading.Thread(target=worker.work, kwargs={"should_stop": stopped.is_set})
+        thread.start()
+        try:
+            yield
+        finally:
+            stopped.set()
+            thread.join(60)
+            assert not thread.is_alive()
+
+    def post(self, path: str, body: object = None, *, status: int = 202, **headers: str) -> dict[str, Any]:
+        answer = self.client.post(path, json=body, headers=headers)
+        assert answer.status_code == status, answer.text
+        content: dict[str, Any] = answer.json()
+        return content
+
+    def get(self, path: str, *, status: int = 200, **query: object) -> Any:
+        answer = self.client.get(path, params=query)
+        assert answer.status_code == status, answer.text
+        return answer.json()
+
+    def ended(self, path: str, *, seconds: float = 90) -> dict[str, Any]:
+        """An order, when nothing more happens to it."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            found: dict[str, Any] = self.get(path)
+            if found["ended_at"] is not None:
+                return found
+            time.sleep(0.1)
+        raise AssertionError(f"{path} did not end: {found}")
+
+    def order_run(self, **choices: object) -> str:
+        return str(self.post("/v1/runs", {"schema_text": SCHEMA, "choices": choices})["id"])
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Server, str]:
+    """A server on which one run has ended."""
+    server = Server(tmp_path_factory.mktemp("served"))
+    run = server.order_run(epsilon=2.0, records=300)
+    with server.working():
+        assert server.ended(f"/v1/runs/{run}")["state"] == "succeeded", server.get(f"/v1/runs/{run}")
+    return server, run
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Server:
+    return Server(tmp_path)
+
+
+def test_a_run_that_was_ordered_is_conducted_and_can_be_checked(done: tuple[Server, str]):
+    server, run = done
+    found = server.get(f"/v1/runs/{run}")
+    assert found["has_results"] is True
+    assert found["result"]["epsilon"] == 2.0
+    assert {node["name"]: node["spent"] for node in found["result"]["nodes"]} == {
+        "north": pytest.approx(2, rel=0.01), "south": pytest.approx(2, rel=0.01),
+    }  # fmt: skip
+    statement = server.get(f"/v1/runs/{run}/statement")
+    assert statement == server.get("/v1/statement")
+    assert server.get(f"/v1/runs/{run}/report")["study"]
+    model = server.get(f"/v1/models/{run}")
+    assert (model["id"], model["target"], model["checkpoints"]) == (run, "sick", [0])
+    assert [each["id"] for each in server.get("/v1/models")["models"]] == [run]
+    assert server.get("/v1/audit/verification")["is_sound"] is True
+    assert server.get("/privacy-budget")["nodes"]["north"]["spent"] == pytest.approx(2, rel=0.01)
+    nodes = {node["name"]: node for node in server.get("/v1/nodes")["nodes"]}
+    assert nodes["north"]["limit"] == 5
+    assert nodes["north"]["last_run"] == run
+
+
+def test_what_nodes_keep_outlives_the_run_and_is_checked_with_it(done: tuple[Server, str]):
+    server, run = done
+    workspace = RunFolders(server.workspace).workspace_of(run)
+    assert not workspace.nodes.exists()
+    assert (server.workspace.nodes / "north" / "ledger.db").is_file()
+    result = verify_workspace(workspace, homes=(server.workspace.nodes,))
+    assert result.is_sound
+    ledgers = [check for check in result.checks if check.subject.startswith("Ledger of node")]
+    assert [check.is_sound for check in ledgers] == [True, True]
+
+
+def test_the_server_s_log_holds_the_order_its_end_and_the_head_of_the_run_s_own_log(done: tuple[Server, str]):
+    server, run = done
+    entries = [entry for entry in server.get("/v1/audit")["entries"] if entry["detail"].get("job") == run]
+    assert [(entry["actor"], entry["action"]) for entry in entries] == [
+        ("start token", "run_ordered"), ("worker", "run_ended"),
+    ]  # fmt: skip
+    own = server.get(f"/v1/runs/{run}/audit")
+    assert entries[1]["detail"]["head"] == own["head"]
+    assert entries[1]["detail"]["state"] == "succeeded"
+    assert verify_export(server.workspace.audit_log).is_sound
+
+
+def _events(server: Server, path: str, after: int | None = None) -> list[tuple[str | None, str, dict[str, Any]]]:
+    headers = {} if after is None else {"Last-Event-ID": str(after)}
+    answer = server.client.get(f"{path}/events", headers=headers)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    found = []
+    for block in answer.text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if fields:
+            found.append((fields.get("id"), fields["event"], json.loads(fields["data"])))
+    return found
+
+
+def test_a_story_is_told_to_its_end_and_goes_on_where_a_reader_left(done: tuple[Server, str]):
+    server, run = done
+    events = _events(server, f"/v1/runs/{run}")
+    phases = [data["phase"] for _, kind, data in events if kind == "phase_started"]
+    assert phases[:2] == ["plan", "count"]
+    assert events[-1] == (None, "ended", {"state": "succeeded", "error": None})
+    numbers = [int(number) for number, *_ in events if number is not None]
+    assert numbers == sorted(set(numbers))
+    assert _events(server, f"/v1/runs/{run}", after=numbers[3]) == events[4:]
+
+
+def test_no_story_holds_what_is_for_a_steward_alone(done: tuple[Server, str]):
+    server, run = done
+    kinds = {kind for _, kind, _ in _events(server, f"/v1/runs/{run}")}
+    assert kinds <= {"phase_started", "round_finished", "nodes_online", "step_progress", "ended"}
+    # The exact number of a node's rows is on its steward's console, and nowhere else.
+    told = json.dumps(_events(server, f"/v1/runs/{run}")) + json.dumps(server.get(f"/v1/runs/{run}"))
+    assert "150 rows" not in told
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_table_is_ordered_previewed_and_downloaded_with_checksum_and_card(done: tuple[Server, str], kind: str):
+    server, run = done
+    table = server.post("/v1/datasets", {"rows": 40, "where": "value > 5", "format": kind, "seed": 4})["id"]
+    with server.working():
+        found = server.ended(f"/v1/datasets/{table}")
+    assert (found["state"], found["rows"], found["result"]["run"]) == ("succeeded", 40, run)
+    answer = server.client.get(f"/v1/datasets/{table}/download")
+    digest = hashlib.sha256(answer.content).digest()
+    assert answer.headers["repr-digest"] == f"sha-256=:{base64.b64encode(digest).decode()}:"
+    assert found["sha256"] == digest.hex()
+    assert f'filename="synthetic-{table}.{kind}"' in answer.headers["content-disposition"]
+    read: Callable[..., pd.DataFrame] = pd.read_csv if kind == "csv" else pd.read_parquet
+    frame = read(io.BytesIO(answer.content))
+    assert len(frame) == 40
+    assert (frame["value"] > 5).all()
+    preview = server.get(f"/v1/datasets/{table}/preview", rows=3)
+    assert preview["columns"] == ["value", "sick"]
+    assert preview["rows"] == frame.head(3).to_numpy().tolist()
+    card = server.get(f"/v1/datasets/{table}/card")
+    assert (card["sha256"], card["where"], card["run"], card["epsilon"]) == (found["sha256"], "value > 5", run, 2.0)
+    assert any("chosen" in caution for caution in card["cautions"])
+    page = server.client.get(f"/v1/datasets/{table}/card.md")
+    assert page.headers["content-type"].startswith("text/markdown")
+    assert found["sha256"] in page.text
+    assert "no\\|maybe" in page.text
+    actions = [entry["action"] for entry in server.get("/v1/audit")["entries"] if entry["detail"].get("job") == table]
+    assert actions == ["dataset_ended", "dataset_downloaded"]
+
+
+def test_a_file_that_was_changed_is_not_served(done: tuple[Server, str]):
+    server, _ = done
+    table = server.post("/generate", {"rows": 5})["id"]
+    early = server.client.get(f"/v1/datasets/{table}/download")
+    assert (early.status_code, early.json()["code"]) == (409, "DATASET_NOT_READY")
+    with server.working():
+        server.ended(f"/v1/datasets/{table}")
+    path = server.workspace.datasets / f"{table}.csv"
+    path.write_bytes(path.read_bytes() + b"1,yes\n")
+    assert server.get(f"/v1/datasets/{table}/download", status=500)["code"] == "DATASET_DAMAGED"
+    path.unlink()
+    assert server.get(f"/v1/datasets/{table}/download", status=404)["code"] == "ARTEFACT_NOT_FOUND"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"where": "Ages > 3"}, 422, "EXPRESSION_INVALID"),
+        ({"where": "__import__('os').system('x')"}, 422, "EXPRESSION_INVALID"),
+        ({"balance": "value"}, 422, "CONFIG_INVALID"),
+        ({"run": "0" * 16}, 404, "RUN_NOT_FOUND"),
+        ({"run": "../../../etc"}, 422, "REQUEST_INVALID"),
+        ({"rows": 0}, 422, "REQUEST_INVALID"),
+        ({"rows": 10_000_001}, 422, "REQUEST_INVALID"),
+        ({"format": "exe"}, 422, "REQUEST_INVALID"),
+        ({"output": "/etc/passwd"}, 422, "REQUEST_INVALID"),
+    ],
+)
+def test_a_table_that_cannot_be_made_is_refused_at_once(
+    done: tuple[Server, str], body: dict[str, object], status: int, code: str
+):
+    assert done[0].post("/v1/datasets", body, status=status)["code"] == code
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"choices": {"epsilon": 0}}, 422, "REQUEST_INVALID"),
+        ({"choices": {"epsilon": 1, "noise_multiplier": 1}}, 422, "CONFIG_CONFLICT"),
+        ({"choices": {"trust": "secure-aggregation"}}, 409, "AGGREGATION_TOO_FEW_NODES"),
+        ({"choices": {"purpose": "a\nb"}}, 422, "REQUEST_INVALID"),
+        ({"schema_text": "name = 'x'"}, 422, "SCHEMA_INVALID"),
+        ({"schema_text": "= ="}, 422, "SCHEMA_INVALID"),
+        ({"study": "0" * 16}, 404, "STUDY_NOT_FOUND"),
+        ({"node": "/etc/passwd"}, 422, "REQUEST_INVALID"),
+    ],
+)
+def test_a_run_that_cannot_be_planned_is_refused_before_it_waits(
+    server: Server, body: dict[str, object], status: int, code: str
+):
+    assert server.post("/v1/runs", body, status=status)["code"] == code
+    assert server.get("/v1/runs")["runs"] == []
+
+
+def test_json_that_names_no_number_is_refused(server: Server):
+    for text in (
+        '{"choices": {"epsilon": NaN}}',
+        '{"choices": {"epsilon": Infinity}}',
+        '{"choices": {"epsilon": 1e999}}',
+    ):
+        answer = server.client.post("/v1/runs", content=text, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 422, text
+
+
+def test_an_order_sent_twice_with_its_key_is_one_order(server: Server):
+    body = {"choices": {"epsilon": 1.0}}
+    first = server.post("/v1/runs", body, **{"Idempotency-Key": "k1"})
+    assert server.post("/v1/runs", body, **{"Idempotency-Key": "k1"})["id"] == first["id"]
+    other = server.post("/v1/runs", {"choices": {"epsilon": 2.0}}, status=409, **{"Idempotency-Key": "k1"})
+    assert other["code"] == "IDEMPOTENCY_KEY_REUSED"
+    assert len(server.get("/v1/runs")["runs"]) == 1
+    ordered = [entry for entry in server.get("/v1/audit")["entries"] if entry["action"] == "run_ordered"]
+    assert len(ordered) == 1
+    # Somebody else's key of the same name is another.
+    secret = server.post("/v1/keys", {"name": "Ann", "role": "engineer"}, status=201)["secret"]
+    theirs = server.post("/v1/runs", body, **{"Idempotency-Key": "k1", "Authorization": f"Bearer {secret}"})
+    assert theirs["id"] != first["id"]
+
+
+def test_the_planning_limit_stops_orders_and_touches_no_node(server: Server):
+    assert server.post("/privacy-budget/set-limit", {"limit": 3.0}, status=200)["limit"] == 3.0
+    waiting = server.order_run(epsilon=2.0)
+    refused = server.post("/v1/runs", {"choices": {"epsilon": 1.5}}, status=409)
+    assert refused["code"] == "PLANNING_LIMIT_EXCEEDED"
+    # What was stopped while it waited was never ordered of a node.
+    server.post(f"/v1/runs/{waiting}/stop")
+    server.order_run(epsilon=3.0)
+    assert server.get("/v1/budgets")["planning"] | {"note": ""} == {
+        "period": "1", "limit": 3.0, "ordered": 3.0, "opened_at": None, "note": "",
+    }  # fmt: skip
+    opened = server.post("/privacy-budget/reset", {"label": "2027"}, status=201)
+    assert (opened["period"], opened["ordered"], opened["limit"]) == ("2027", 0.0, 3.0)
+    assert "Nodes are not affected" in opened["note"]
+    assert server.post("/privacy-budget/reset", {"label": "2027"}, status=409)["code"] == "PERIOD_USED"
+    server.order_run(epsilon=3.0)
+    actions = [entry["action"] for entry in server.get("/v1/audit")["entries"]]
+    assert actions.count("planning_limit_set") == 1
+    assert actions.count("planning_period_opened") == 1
+    assert verify_export(server.workspace.audit_log).is_sound
+
+
+def test_nodes_refuse_what_is_over_their_own_limit_whatever_the_server_plans(done: tuple[Server, str]):
+    server, _ = done
+    run = server.order_run(epsilon=5.0, records=300)
+    with server.working():
+        found = server.ended(f"/v1/runs/{run}")
+    assert found["state"] == "failed"
+    assert found["error"]["code"] in {"BUDGET_EXCEEDED", "PLAN_REFUSED"}, found["error"]
+    assert found["has_results"] is False
+    budget = server.get("/privacy-budget")["nodes"]["north"]
+    assert budget["spent"] == pytest.approx(2, rel=0.01)
+
+
+def test_a_failure_tells_no_table_s_content(server: Server):
+    frame = pd.read_csv(server.folder / "north.csv")
+    frame.loc[7, "sick"] = "SECRET-VALUE"
+    frame.to_csv(server.folder / "north.csv", index=False)
+    run = server.order_run(epsilon=1.0, records=300)
+    with server.working():
+        found = server.ended(f"/v1/runs/{run}")
+    assert found["state"] == "failed"
+    told = json.dumps([found, _events(server, f"/v1/runs/{run}"), server.get("/v1/audit")])
+    assert "SECRET" not in told
+    # Not even how many there are: that is for the node's own console.
+    assert "1 row" not in told
+    assert "'sick'" not in found["error"]["message"]
+
+
+def test_a_run_that_waits_stops_at_once_and_one_that_runs_stops_between_exchanges(server: Server):
+    first = server.order_run(epsilon=1.0, records=300, recipe="dp-sgd", epochs=2000, rounds=50)
+    second = server.order_run(epsilon=1.0)
+    assert server.post(f"/v1/runs/{second}/stop")["state"] == "stopped"
+    with server.working():
+        deadline = time.monotonic() + 60
+        while server.get(f"/v1/runs/{first}")["state"] != "running" and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(1)
+        server.post(f"/v1/runs/{first}/stop")
+        assert server.ended(f"/v1/runs/{first}")["state"] == "stopped"
+    assert server.get(f"/v1/runs/{second}")["started_at"] is None
+
+
+def test_what_a_dead_worker_left_is_repeated_or_failed(server: Server):
+    training = server.order_run(epsilon=1.0)
+    claimed = server.jobs.claim("dead", kind="train")
+    assert claimed is not None
+    with server.working():
+        found = server.ended(f"/v1/runs/{training}")
+    assert (found["state"], found["error"]["code"]) == ("failed", "JOB_INTERRUPTED")
+    ended = [entry for entry in server.get("/v1/audit")["entries"] if entry["action"] == "run_ended"]
+    assert [entry["detail"]["state"] for entry in ended] == ["failed"]
+
+
+def test_two_workers_of_a_workspace_never_work_at_once(server: Server):
+    with server.working(), server.working():
+        run = server.order_run(epsilon=1.0, records=300)
+        assert server.ended(f"/v1/runs/{run}")["state"] == "succeeded"
+    story = _events(server, f"/v1/runs/{run}")
+    assert [data.get("phase") for _, _, data in story].count("plan") == 1
+    assert AuditChain(server.workspace.database).verify().is_sound
+
+
+def test_studies_are_registered_planned_and_run(server: Server):
+    study = server.post(
+        "/v1/studies", {"name": "Clinic", "schema_text": SCHEMA, "choices": {"epsilon": 1.5}}, status=201
+    )
+    assert server.get(f"/v1/studies/{study['id']}") == study
+    assert server.get("/v1/studies")["studies"] == [study]
+    run = server.post("/v1/runs", {"study": study["id"]})
+    assert (run["study"], run["epsilon"]) == (study["id"], 1.5)
+    plan = server.post("/v1/plans", {"schema_text": SCHEMA, "records": 300, "nodes": 2}, status=200)
+    assert plan["epsilon"] == server.settings.epsilon
+    assert {phase["phase"] for phase in plan["phases"]} >= {"statistics"}
+    assert all(phase["epsilon"] < plan["epsilon"] for phase in plan["phases"])
+
+
+def test_pages_of_runs_are_newest_first_and_complete(server: Server):
+    made = [server.order_run(epsilon=1.0 + number) for number in range(5)]
+    found, before = [], None
+    while True:
+        page = server.get("/v1/runs", limit=2, **({} if before is None else {"before": before}))
+        found += [run["id"] for run in page["runs"]]
+        before = page["next"]
+        if before is None:
+            break
+    assert found == made[::-1]
+
+
+ORDERS = {
+    "/v1/runs": {"engineer", "steward"},
+    "/train": {"engineer", "steward"},
+    "/v1/studies": {"engineer", "steward"},
+    "/v1/datasets": {"engineer", "steward", "researcher"},
+    "/privacy-budget/set-limit": {"steward"},
+    "/privacy-budget/reset": {"steward"},
+}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_orders_what_is_its_own(server: Server, role: Role):
+    secret = server.post("/v1/keys", {"name": "x", "role": role}, status=201)["secret"]
+    bearer = {"Authorization": f"Bearer {secret}"}
+    allowed = {path for path in ORDERS if server.client.post(path, json={}, headers=bearer).status_code != 403}
+    assert allowed == {path for path, roles in ORDERS.items() if role in roles}
+
+
+def test_orders_need_a_token_on_this_machine_too(server: Server):
+    near = TestClient(server.client.app, base_url="http://localhost:8000", client=("127.0.0.1", 1))
+    for path in ORDERS:
+        assert near.post(path, json={}).status_code == 401
+    assert near.get("/v1/datasets").status_code == 401
