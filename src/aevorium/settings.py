@@ -7,17 +7,25 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from platformdirs import user_data_path, user_log_path
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from aevorium.errors import ConfigError
+from aevorium.state.roles import Role
 
 __all__ = [
     "SETTINGS_FILE",
@@ -35,6 +43,14 @@ SETTINGS_FILE = Path("aevorium.toml")
 
 def _named(name: str, *aliases: str) -> AliasChoices:
     return AliasChoices(f"AEVORIUM_{name}", *aliases)
+
+
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
+"""As a browser sends it: lower case, and no path."""
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _default_key_file() -> Path:
@@ -175,6 +191,45 @@ class Settings(BaseSettings):
         description="URL of the server's database: sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/NAME; "
         "unset = api.db in the workspace.",
     )
+    api_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        validation_alias=_named("API_ORIGINS"),
+        description="Web origins whose pages may call the API from a browser, separated by commas; unset = none.",
+    )
+    api_rate: str = Field(
+        default="600/minute",
+        pattern=r"^(off|[1-9]\d{0,5}/(second|minute|hour|day))$",
+        validation_alias=_named("API_RATE"),
+        description="Requests that the API answers to one key, subject or address, such as 600/minute; or off.",
+    )
+    oidc_issuer: str | None = Field(
+        default=None,
+        validation_alias=_named("OIDC_ISSUER"),
+        description="The issuer whose tokens the API accepts (OpenID Connect), as an https address.",
+    )
+    oidc_audience: str | None = Field(
+        default=None,
+        min_length=1,
+        validation_alias=_named("OIDC_AUDIENCE"),
+        description="What a token must name as its audience; needed with oidc_issuer.",
+    )
+    oidc_role_claim: str = Field(
+        default="roles",
+        min_length=1,
+        validation_alias=_named("OIDC_ROLE_CLAIM"),
+        description="The claim of a token that holds its roles; dots lead into objects, as in realm_access.roles.",
+    )
+    oidc_roles: Annotated[dict[str, Role], NoDecode] = Field(
+        default={},
+        validation_alias=_named("OIDC_ROLES"),
+        description="What the claim's values mean, as in 'it-staff=engineer, data-office=steward'; unset = the names "
+        "of the roles themselves.",
+    )
+    log_json: bool = Field(
+        default=True,
+        validation_alias=_named("LOG_JSON"),
+        description="Whether the API logs each request as a line of JSON, or in a form for people.",
+    )
     timeout: float = Field(
         default=3600.0,
         gt=0,
@@ -193,6 +248,26 @@ class Settings(BaseSettings):
         if value is not None and not math.isfinite(value):
             raise ValueError("It should be a finite number")
         return value
+
+    @field_validator("api_origins", mode="before")
+    @classmethod
+    def _split_list(cls, value: object) -> object:
+        return _parts(value) if isinstance(value, str) else value
+
+    @field_validator("api_origins")
+    @classmethod
+    def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(_ORIGIN.fullmatch(origin) for origin in value):
+            raise ValueError("It should hold origins such as https://portal.example, and no wildcard")
+        return value
+
+    @field_validator("oidc_roles", mode="before")
+    @classmethod
+    def _split_table(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.rpartition("=") for part in _parts(value)]
+        return {name.strip(): role.strip() for name, _, role in pairs}
 
     @classmethod
     def settings_customise_sources(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field, ValidationError
 
@@ -21,6 +21,9 @@ from aevorium.workspace import Workspace
 __all__ = ["router"]
 
 _MOST_ENTRIES = 500
+
+_DEPRECATED_SINCE = 1795478400
+"""24 November 2026 (Unix time, RFC 9745): when the addresses without a version got successors."""
 
 
 class Health(BaseModel):
@@ -65,22 +68,23 @@ def router(access: Access, *, workspace: Workspace, homes: Sequence[Path]) -> AP
     routes = APIRouter(tags=["read"])
     reads = Depends(access.require("read"))
     near = Depends(access.require("read", loopback=True))
+    probes = Depends(access.require("read", loopback=True, is_probe=True))
     audits = Depends(access.require("audit"))
     audits_near = Depends(access.require("audit", loopback=True))
 
     @routes.get("/health")
-    def health(_: Principal = near) -> Health:
+    def health(_: Principal = probes) -> Health:
         """Whether the API works."""
         return Health(has_run=workspace.study.is_file())
 
-    @routes.get("/privacy-budget")
+    @routes.get("/privacy-budget", deprecated=True, dependencies=[_succeeded_by("/v1/budgets")])
     @routes.get("/v1/budgets")
     def privacy_budget(_: Principal = near) -> dict[str, Any]:
         """What each node of the study has spent, against its limit: the study's view. Each node holds its own."""
         content: dict[str, Any] = json.loads(_text(workspace.privacy_budget))
         return content
 
-    @routes.get("/audit-log")
+    @routes.get("/audit-log", deprecated=True, dependencies=[_succeeded_by("/v1/audit")])
     @routes.get("/v1/audit")
     def audit_log(
         _: Principal = audits_near,
@@ -128,6 +132,14 @@ def router(access: Access, *, workspace: Workspace, homes: Sequence[Path]) -> AP
         return FileResponse(workspace.report_html, media_type="text/html; charset=utf-8")
 
     return routes
+
+
+def _succeeded_by(successor: str) -> Any:  # noqa: ANN401 - FastAPI's own type for it is Any
+    def tell(response: Response) -> None:
+        response.headers["Deprecation"] = f"@{_DEPRECATED_SINCE}"
+        response.headers["Link"] = f'<{successor}>; rel="successor-version"'
+
+    return Depends(tell)
 
 
 def _chain(workspace: Workspace) -> AuditChain:
