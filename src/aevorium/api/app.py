@@ -72,6 +72,7 @@ def create_app(options: ApiOptions) -> FastAPI:
         ArtefactError: DATABASE_UNUSABLE.
         ConfigError: CONFIG_INVALID, if the database's URL cannot be read, or the issuer is no address to trust.
     """
+    tokens = None if options.oidc is None else OidcTokens(options.oidc)
     store = Store(options.database)
     api_keys = ApiKeyStore(store)
     metrics, log = Metrics(options.workspace), RequestLog(is_json=options.is_log_json)
@@ -79,7 +80,7 @@ def create_app(options: ApiOptions) -> FastAPI:
         api_keys,
         rates=Rates(options.rate),
         refusals=Refusals(options.workspace, log_key=options.log_key),
-        tokens=None if options.oidc is None else OidcTokens(options.oidc),
+        tokens=tokens,
         start_token=options.start_token,
     )
 

@@ -93,8 +93,9 @@ class Guard:
         except Exception as error:
             # The last edge of the process. The answer was given, or its end is missing, which tells its reader enough;
             # the server above would write the error's text to its log, and texts may quote data.
-            _LOGGER.error("an answer broke off: %s", type(error).__name__)
-            state.setdefault("code", "INTERNAL")
+            if state.setdefault("code", None) is None:
+                _LOGGER.error("an answer broke off: %s", type(error).__name__)
+                state["code"] = "INTERNAL"
         finally:
             self._tell(scope, name=name, status=answer.status or _FAILED, seconds=time.perf_counter() - started)
 
