@@ -6,18 +6,24 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.x509.oid import NameOID
 from fastapi.testclient import TestClient
 
 from aevorium.api.app import ApiOptions, create_app
@@ -46,6 +52,7 @@ class Issuer:
     keys: list[dict[str, Any]] = field(default_factory=list)
     asked: int = 0
     is_broken: bool = False
+    server: Any = None
 
 
 def _jwk(key: Any, kid: str, **more: object) -> dict[str, Any]:
@@ -75,7 +82,7 @@ def issuer() -> Iterator[Issuer]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = state.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     state.url = state.named = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -256,3 +263,44 @@ def test_an_issuer_is_configured_authentication_and_needs_an_audience(tmp_path: 
     options = configure(load_settings({**flags, "oidc_audience": AUDIENCE}).values)
     assert options.start_token is None
     assert options.oidc == OidcOptions(issuer="https://issuer.example", audience=AUDIENCE)
+
+
+def test_an_issuer_that_hangs_holds_few_requests(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("aevorium.api.issuer_keys._SECONDS", 2.0)
+    waits: list[float] = []
+
+    def ask() -> None:
+        started = time.monotonic()
+        with pytest.raises(RetryLater):
+            keys.find("one")
+        waits.append(time.monotonic() - started)
+
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        keys = IssuerKeys(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        threads = [threading.Thread(target=ask) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len([wait for wait in waits if wait > 1]) == 4
+    assert max(waits) < 8
+
+
+def test_an_issuer_proves_itself_by_its_certificate(issuer: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(RSA.public_key())
+    made = made.serial_number(1).not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+    made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    chain, secret = tmp_path / "chain.pem", tmp_path / "secret.pem"
+    chain.write_bytes(made.sign(RSA, SHA256()).public_bytes(Encoding.PEM))
+    secret.write_bytes(RSA.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain, secret)
+    issuer.server.socket = context.wrap_socket(issuer.server.socket, server_side=True)
+    issuer.url = issuer.named = f"https://localhost:{issuer.server.server_port}"
+    with pytest.raises(RetryLater):
+        IssuerKeys(issuer.url).find("one")
+    monkeypatch.setenv("SSL_CERT_FILE", str(chain))
+    assert IssuerKeys(issuer.url).find("one") is not None
