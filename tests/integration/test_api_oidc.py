@@ -239,7 +239,8 @@ def test_an_issuer_that_cannot_be_asked_lets_nobody_in(api: TestClient, issuer: 
 
 def test_weak_private_and_foreign_keys_do_not_count(issuer: Issuer):
     weak = rsa.generate_private_key(65537, 1024)
-    private = {**_jwk(RSA, "private"), "d": "AQAB"}
+    private = {**jwt.algorithms.RSAAlgorithm.to_jwk(RSA, as_dict=True), "kid": "private", "use": "sig"}
+    del private["key_ops"]
     shared = {"kty": "oct", "kid": "shared", "k": "c2VjcmV0"}
     issuer.keys = [_jwk(weak, "weak"), private, shared, _jwk(RSA, "enc", use="enc"), _jwk(RSA, "good")]
     keys = IssuerKeys(issuer.url)
