@@ -180,7 +180,7 @@ class Settings(BaseSettings):
     api_host: str = Field(
         default="127.0.0.1",
         validation_alias=_named("API_HOST"),
-        description="Address that the API listens on; any but that of this machine takes an API key.",
+        description="Address that the API listens on; any but that of this machine takes an API key or an issuer.",
     )
     api_port: int = Field(
         default=8000, ge=1, le=65535, validation_alias=_named("API_PORT"), description="Port of the API."
