@@ -145,9 +145,22 @@ CATALOGUE: dict[str, CatalogueEntry] = {
     ),
     "API_UNPROTECTED": CatalogueEntry(
         "The API would be open to other machines without any key.",
-        "Make a key first, or listen on this machine alone.",
+        "Make a key first, name an issuer of tokens, or listen on this machine alone.",
         _USAGE,
     ),
+    "RATE_LIMITED": CatalogueEntry(
+        "There were too many requests in a short time.",
+        "Wait as long as the header Retry-After says. AEVORIUM_API_RATE sets the limit.",
+        _REFUSED,
+        429,
+    ),
+    "ISSUER_UNREACHABLE": CatalogueEntry(
+        "The issuer of tokens cannot be asked for its keys.",
+        "Try again soon, or use an API key. If it stays: check AEVORIUM_OIDC_ISSUER and the way to it.",
+        _AWAY,
+        503,
+    ),
+    "NOT_READY": CatalogueEntry("The API cannot serve requests yet.", "Try again soon.", _AWAY, 503),
     "REQUEST_INVALID": CatalogueEntry(
         "A request's fields do not hold what they should.", "Correct the fields named.", _USAGE, 422
     ),

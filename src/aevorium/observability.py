@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import traceback
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from pathlib import Path
 __all__ = ["FailureLog", "recording"]
 
 _LOGGER = "aevorium"
+_MOST_LINES = 1000
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -25,7 +27,8 @@ class FailureLog(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
         self.setFormatter(logging.Formatter(_FORMAT))
-        self._lines: list[str] = []
+        # A server lives long, and may log what it meets at every request.
+        self._lines: deque[str] = deque(maxlen=_MOST_LINES)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keeps a record."""

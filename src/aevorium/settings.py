@@ -25,6 +25,7 @@ from pydantic_settings import (
 )
 
 from aevorium.errors import ConfigError
+from aevorium.state.roles import Role
 
 __all__ = [
     "SETTINGS_FILE",
@@ -45,6 +46,14 @@ _NODE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 def _named(name: str, *aliases: str) -> AliasChoices:
     return AliasChoices(f"AEVORIUM_{name}", *aliases)
+
+
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
+"""As a browser sends it: lower case, and no path."""
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _default_key_file() -> Path:
@@ -174,7 +183,7 @@ class Settings(BaseSettings):
     api_host: str = Field(
         default="127.0.0.1",
         validation_alias=_named("API_HOST"),
-        description="Address that the API listens on; any but that of this machine takes an API key.",
+        description="Address that the API listens on; any but that of this machine takes an API key or an issuer.",
     )
     api_port: int = Field(
         default=8000, ge=1, le=65535, validation_alias=_named("API_PORT"), description="Port of the API."
@@ -196,6 +205,45 @@ class Settings(BaseSettings):
         description="URL of the server's database: sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/NAME; "
         "unset = api.db in the workspace.",
     )
+    api_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        validation_alias=_named("API_ORIGINS"),
+        description="Web origins whose pages may call the API from a browser, separated by commas; unset = none.",
+    )
+    api_rate: str = Field(
+        default="600/minute",
+        pattern=r"^(off|[1-9]\d{0,5}/(second|minute|hour|day))$",
+        validation_alias=_named("API_RATE"),
+        description="Requests that the API answers to one key, subject or address, such as 600/minute; or off.",
+    )
+    oidc_issuer: str | None = Field(
+        default=None,
+        validation_alias=_named("OIDC_ISSUER"),
+        description="The issuer whose tokens the API accepts (OpenID Connect), as an https address.",
+    )
+    oidc_audience: str | None = Field(
+        default=None,
+        min_length=1,
+        validation_alias=_named("OIDC_AUDIENCE"),
+        description="What a token must name as its audience; needed with oidc_issuer.",
+    )
+    oidc_role_claim: str = Field(
+        default="roles",
+        min_length=1,
+        validation_alias=_named("OIDC_ROLE_CLAIM"),
+        description="The claim of a token that holds its roles; dots lead into objects, as in realm_access.roles.",
+    )
+    oidc_roles: Annotated[dict[str, Role], NoDecode] = Field(
+        default={},
+        validation_alias=_named("OIDC_ROLES"),
+        description="What the claim's values mean, as in 'it-staff=engineer, data-office=steward'; unset = the names "
+        "of the roles themselves.",
+    )
+    log_json: bool = Field(
+        default=True,
+        validation_alias=_named("LOG_JSON"),
+        description="Whether the API logs each request as a line of JSON, or in a form for people.",
+    )
     timeout: float = Field(
         default=3600.0,
         gt=0,
@@ -214,11 +262,11 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         nodes: dict[str, str] = {}
-        for part in filter(None, (part.strip() for part in value.split(","))):
-            name, sign, file = part.partition("=")
-            if not sign or not name.strip() or not file.strip() or name.strip() in nodes:
+        for part in _parts(value):
+            name, _, file = (text.strip() for text in part.partition("="))
+            if not name or not file or name in nodes:
                 raise ValueError("It should be NAME=FILE,NAME=FILE, each name once")
-            nodes[name.strip()] = file.strip()
+            nodes[name] = file
         return nodes
 
     @field_validator("nodes")
@@ -236,6 +284,26 @@ class Settings(BaseSettings):
         if value is not None and not math.isfinite(value):
             raise ValueError("It should be a finite number")
         return value
+
+    @field_validator("api_origins", mode="before")
+    @classmethod
+    def _split_list(cls, value: object) -> object:
+        return _parts(value) if isinstance(value, str) else value
+
+    @field_validator("api_origins")
+    @classmethod
+    def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(_ORIGIN.fullmatch(origin) for origin in value):
+            raise ValueError("It should hold origins such as https://portal.example, and no wildcard")
+        return value
+
+    @field_validator("oidc_roles", mode="before")
+    @classmethod
+    def _split_table(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.rpartition("=") for part in _parts(value)]
+        return {name.strip(): role.strip() for name, _, role in pairs}
 
     @classmethod
     def settings_customise_sources(

@@ -1,4 +1,4 @@
-"""Who may do what: roles, API keys, the token of a start, and what loopback may read without any.
+"""Who may do what: roles, API keys, tokens of an issuer, the token of a start, and what loopback may read without any.
 
 A request from loopback needs more than the address: a proxy on the same machine forwards the whole world's, and a web
 page can send a browser to any name that resolves to 127.0.0.1. So it must not have been forwarded, and must name a
@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from fastapi import Request
 
+from aevorium.api.addresses import address_of, network_of
+from aevorium.api.oidc import OidcTokens
+from aevorium.api.problems import RetryLater
+from aevorium.api.rates import Rates
+from aevorium.api.refusals import Refusals, TokenRefused
 from aevorium.errors import PolicyRefused, UserError
 from aevorium.state.api_keys import ROLES, ApiKeyStore, Role
 
@@ -52,24 +57,46 @@ class Access:
 
     Args:
         keys: The API keys.
+        rates: How often they may ask.
+        refusals: Notes whom it turns away.
+        tokens: Judges the tokens of an issuer; None if there is none.
         start_token: Accepted as every role while this process lives; None if keys alone are.
     """
 
-    def __init__(self, keys: ApiKeyStore, *, start_token: str | None) -> None:
+    def __init__(
+        self,
+        keys: ApiKeyStore,
+        *,
+        rates: Rates,
+        refusals: Refusals,
+        tokens: OidcTokens | None = None,
+        start_token: str | None = None,
+    ) -> None:
         self._keys = keys
+        self._rates = rates
+        self._refusals = refusals
+        self._tokens = tokens
         self._start_token = start_token
 
-    def require(self, permission: Permission, *, loopback: bool = False) -> Callable[[Request], Principal]:
+    def require(
+        self, permission: Permission, *, loopback: bool = False, is_probe: bool = False
+    ) -> Callable[[Request], Principal]:
         """A dependency that passes who may.
 
         Args:
             permission: What the operation takes.
             loopback: Whether requests of this machine need no token.
+            is_probe: Whether requests of this machine are not counted: what watches the API may not be kept out by it.
         """
 
         def check(request: Request) -> Principal:
             principal = self._principal(request, open_to_loopback=loopback)
+            request.state.principal = principal.name
+            if not (is_probe and is_loopback(request)):
+                self._rates.count(principal.name)
             if permission not in principal.permissions:
+                detail = {"address": address_of(request), "permission": permission}
+                self._refusals.note("access_denied", about=principal.name, detail=detail)
                 raise PolicyRefused("FORBIDDEN", f"{principal.name!r} may not do this. It takes another role.")
             return principal
 
@@ -77,18 +104,47 @@ class Access:
 
     def _principal(self, request: Request, *, open_to_loopback: bool) -> Principal:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        network = network_of(request)
         if not token:
             if open_to_loopback and is_loopback(request):
                 return Principal("loopback", frozenset({"read", "audit"}))
+            self._rates.count(network)
             raise UserError("UNAUTHENTICATED", "The request is not accepted. It names nobody.")
-        token = token.strip()
-        if scheme.lower() == "bearer":
-            if self._start_token is not None and secrets.compare_digest(token.encode(), self._start_token.encode()):
-                return Principal("start token", frozenset().union(*(_ALLOWED[role] for role in ROLES)))
-            key = self._keys.accept(token)
-            if key is not None:
-                return Principal(f"key {key.id}", _ALLOWED[key.role])
+        try:
+            return self._holder(scheme.lower(), token.strip())
+        except RetryLater:
+            self._rates.count(network)
+            raise
+        except TokenRefused as refused:
+            detail = {"address": address_of(request), "reason": refused.reason}
+            detail |= {} if refused.key is None else {"key": refused.key}
+            self._refusals.note("login_failed", about=network, detail=detail)
+            # A right token passes however many wrong ones came before: it cannot be guessed, and whoever shares an
+            # address with somebody else, as all do behind a proxy, must not be kept out by him.
+            self._rates.count_refused(network)
         raise UserError("UNAUTHENTICATED", "The request is not accepted. Its token is wrong, expired or revoked.")
+
+    def _holder(self, scheme: str, token: str) -> Principal:
+        """Who holds a token; raises TokenRefused if nobody does."""
+        if scheme != "bearer":
+            raise TokenRefused("scheme")
+        if self._start_token is not None and secrets.compare_digest(token.encode(), self._start_token.encode()):
+            return Principal("start token", _permissions(ROLES))
+        # Only tokens of an issuer hold points.
+        if self._tokens is not None and "." in token:
+            identity = self._tokens.identify(token)
+            return Principal(f"oidc {identity.subject}", _permissions(identity.roles))
+        key = self._keys.find(token)
+        if key is None:
+            raise TokenRefused("unknown")
+        standing = self._keys.standing(key)
+        if standing != "accepted":
+            raise TokenRefused(standing, key=key.id)
+        return Principal(f"key {key.id}", _permissions([key.role]))
+
+
+def _permissions(roles: Iterable[Role]) -> frozenset[Permission]:
+    return frozenset().union(*(_ALLOWED[role] for role in roles))
 
 
 def is_loopback(request: Request) -> bool:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import re
-import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
 from aevorium import __version__
 from aevorium.api.access import Access
-from aevorium.api.problems import RESPONSES, add_problems, problem_response
-from aevorium.api.routes import budgets, datasets, keys, nodes, reads, runs, studies
+from aevorium.api.metrics import Metrics
+from aevorium.api.middleware import Guard
+from aevorium.api.oidc import OidcOptions, OidcTokens
+from aevorium.api.problems import RESPONSES, DocumentedApi, add_problems
+from aevorium.api.rates import NO_LIMIT, Rates
+from aevorium.api.refusals import Refusals
+from aevorium.api.request_log import RequestLog
+from aevorium.api.routes import budgets, datasets, keys, nodes, operations, reads, runs, studies
 from aevorium.api.services import ServerLog, Services
-from aevorium.errors import ConfigError
 from aevorium.governance.signing import SigningKey
 from aevorium.jobs.folders import RunFolders
 from aevorium.jobs.supervisor import WorkerProcess
@@ -30,19 +34,6 @@ from aevorium.workspace import Workspace
 
 __all__ = ["ApiOptions", "create_app"]
 
-_MOST_BYTES = 1_048_576
-"""Of a request's body."""
-
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
-
 
 @dataclass(frozen=True)
 class ApiOptions:
@@ -51,13 +42,16 @@ class ApiOptions:
     Attributes:
         workspace: The results that it shows.
         database: URL of the server's database.
-        log_key: Signs the audit log, in which API keys are noted.
+        log_key: Signs the audit log, in which API keys and refusals are noted.
         settings: Say what an order leaves open.
         homes: Folders with homes of nodes on this machine.
         nodes: Names of the nodes within the worker, if it has any.
         worker: How the worker beside it is started, after `python -m`; None if there is none, or one elsewhere.
-        start_token: Accepted as every role while the process lives; None where API keys are configured.
+        start_token: Accepted as every role while the process lives; None where API keys or an issuer are configured.
+        oidc: Whose tokens it accepts beside API keys; None for nobody's.
+        rate: Requests that one key, subject or address is answered, such as "600/minute".
         origins: Web origins that may call it from a browser; none unless chosen.
+        is_log_json: Whether it logs requests as JSON, or in a form for people.
     """
 
     workspace: Workspace
@@ -68,7 +62,19 @@ class ApiOptions:
     nodes: tuple[str, ...] = ()
     worker: tuple[str, ...] | None = None
     start_token: str | None = None
+    oidc: OidcOptions | None = None
+    rate: str = NO_LIMIT
     origins: tuple[str, ...] = ()
+    is_log_json: bool = True
+
+
+class _Api(DocumentedApi):
+    """The application, with its guard outside of everything."""
+
+    guard: Callable[[ASGIApp], Guard]
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return self.guard(super().build_middleware_stack())
 
 
 def create_app(options: ApiOptions) -> FastAPI:
@@ -76,12 +82,21 @@ def create_app(options: ApiOptions) -> FastAPI:
 
     Raises:
         ArtefactError: DATABASE_UNUSABLE.
-        ConfigError: CONFIG_INVALID, if the database's URL cannot be read.
+        ConfigError: CONFIG_INVALID, if the database's URL cannot be read, or the issuer is no address to trust.
     """
+    tokens = None if options.oidc is None else OidcTokens(options.oidc)
     store = Store(options.database)
     api_keys = ApiKeyStore(store)
+    metrics, log = Metrics(options.workspace), RequestLog(is_json=options.is_log_json)
+    access = Access(
+        api_keys,
+        rates=Rates(options.rate),
+        refusals=Refusals(options.workspace, log_key=options.log_key),
+        tokens=tokens,
+        start_token=options.start_token,
+    )
     services = Services(
-        access=Access(api_keys, start_token=options.start_token),
+        access=access,
         keys=api_keys,
         jobs=JobStore(store),
         studies=StudyStore(store),
@@ -97,7 +112,7 @@ def create_app(options: ApiOptions) -> FastAPI:
             yield
         store.close()
 
-    app = FastAPI(
+    app = _Api(
         title="Aevorium",
         version=__version__,
         summary="Synthetic patient tables from federated, differentially private training.",
@@ -105,34 +120,17 @@ def create_app(options: ApiOptions) -> FastAPI:
         responses=dict(RESPONSES),
     )
     add_problems(app)
-    app.middleware("http")(_guard)
+    app.guard = lambda inner: Guard(inner, metrics=metrics, log=log)
     if options.origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(options.origins),
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
+            expose_headers=["Retry-After", "X-Request-ID"],
         )
+    app.include_router(operations.router(access, metrics=metrics, is_ready=operations.Readiness(store)))
     app.include_router(reads.router(services, homes=options.homes))
     for kind in (budgets, studies, runs, datasets, nodes, keys):
         app.include_router(kind.router(services))
     return app
-
-
-async def _guard(request: Request, proceed: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Bodies have an end, answers have the headers that browsers heed, and every request has a name."""
-    given = request.headers.get("x-request-id", "")
-    # A name that could break a line of a log, or stand in a header for more than itself, is not taken over.
-    name = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-    length = request.headers.get("content-length", "0")
-    is_chunked = "transfer-encoding" in request.headers
-    if is_chunked or not length.isascii() or not length.isdigit() or int(length) > _MOST_BYTES:
-        response: Response = problem_response(
-            ConfigError("REQUEST_TOO_LARGE", "The request is not read. Its body is too long, or does not say how long.")
-        )
-    else:
-        response = await proceed(request)
-    response.headers["X-Request-ID"] = name
-    for header, value in _HEADERS.items():
-        response.headers.setdefault(header, value)
-    return response

@@ -6,6 +6,7 @@ import ipaddress
 import secrets
 
 from aevorium.api.app import ApiOptions
+from aevorium.api.oidc import OidcOptions
 from aevorium.errors import ConfigError
 from aevorium.governance.secrets import Secrets
 from aevorium.settings import Settings
@@ -31,18 +32,21 @@ def configure(settings: Settings, *, has_worker: bool = True) -> ApiOptions:
         has_worker: Whether it starts a worker of its own, on the nodes that the settings name.
 
     Raises:
-        ConfigError: API_UNPROTECTED, if other machines could reach it and no key exists.
+        ConfigError: API_UNPROTECTED, if other machines could reach it and neither a key nor an issuer is there;
+            CONFIG_INVALID, if an issuer is named and no audience.
         ArtefactError: DATABASE_UNUSABLE.
     """
     workspace, url = Workspace(settings.workspace), database_of(settings)
     store = Store(url)
     has_key = any(key.revoked_at is None for key in ApiKeyStore(store).all())
     store.close()
-    if not has_key and not _is_loopback(settings.api_host):
+    oidc = _oidc(settings)
+    is_protected = has_key or oidc is not None
+    if not is_protected and not _is_loopback(settings.api_host):
         raise ConfigError(
             "API_UNPROTECTED",
             f"The API does not start on {settings.api_host!r}. Other machines could reach it, and no API key exists.",
-            hint="Type: aevorium api key create NAME --role steward. Or leave --host out.",
+            hint="Type: aevorium api key create NAME --role steward. Or name an issuer of tokens, or leave --host out.",
         )
     return ApiOptions(
         workspace=workspace,
@@ -52,7 +56,28 @@ def configure(settings: Settings, *, has_worker: bool = True) -> ApiOptions:
         nodes=tuple(settings.nodes),
         worker=("aevorium", "api", "worker", "--attached", "--workspace", str(workspace.root)) if has_worker else None,
         homes=(workspace.root / "nodes", workspace.root / "node-home", settings.node_home),
-        start_token=None if has_key else secrets.token_hex(24),
+        start_token=None if is_protected else secrets.token_hex(24),
+        oidc=oidc,
+        rate=settings.api_rate,
+        origins=settings.api_origins,
+        is_log_json=settings.log_json,
+    )
+
+
+def _oidc(settings: Settings) -> OidcOptions | None:
+    if settings.oidc_issuer is None:
+        return None
+    if settings.oidc_audience is None:
+        raise ConfigError(
+            "CONFIG_INVALID",
+            "AEVORIUM_OIDC_ISSUER is set, and AEVORIUM_OIDC_AUDIENCE is not. Tokens for other services would pass.",
+            hint="Set AEVORIUM_OIDC_AUDIENCE to the name under which the issuer knows this API.",
+        )
+    return OidcOptions(
+        issuer=settings.oidc_issuer,
+        audience=settings.oidc_audience,
+        role_claim=settings.oidc_role_claim,
+        roles=settings.oidc_roles,
     )
 
 

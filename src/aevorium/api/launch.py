@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 
@@ -12,6 +13,10 @@ from aevorium.settings import load_settings
 __all__ = ["app"]
 
 os.environ["AEVORIUM_LAUNCHER"] = "1"
+# uvicorn's own log of requests shows paths with their queries. The API logs without them.
+_uvicorn = logging.getLogger("uvicorn.access")
+_uvicorn.handlers.clear()
+_uvicorn.propagate = False
 _options = configure(load_settings().values)
 if _options.start_token is not None:
     sys.stderr.write(f"No API key exists yet. This token may do all while the process lives: {_options.start_token}\n")

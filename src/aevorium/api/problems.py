@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,9 +15,9 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
-from aevorium.errors import AevoriumError, ConfigError, InternalError
+from aevorium.errors import AevoriumError, ConfigError, InternalError, UserError
 
-__all__ = ["MEDIA_TYPE", "RESPONSES", "Problem", "add_problems", "problem_response"]
+__all__ = ["MEDIA_TYPE", "RESPONSES", "DocumentedApi", "Problem", "RetryLater", "add_problems", "problem_response"]
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -50,16 +51,52 @@ RESPONSES: Mapping[int | str, dict[str, Any]] = {"default": {"model": Problem, "
 """What every operation may answer beside what it promises."""
 
 
+class RetryLater(UserError):
+    """Something that passes by itself.
+
+    Args:
+        code: A key of the catalogue.
+        message: "Problem. Reason."
+        seconds: When to try again.
+    """
+
+    def __init__(self, code: str, message: str, *, seconds: float) -> None:
+        super().__init__(code, message)
+        self.seconds = max(1, math.ceil(seconds))
+
+
+class DocumentedApi(FastAPI):
+    """A FastAPI whose OpenAPI document tells of problem documents."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The document; made once."""
+        if self.openapi_schema is None:
+            made = get_openapi(
+                title=self.title, version=self.version, summary=self.summary, routes=self.routes, tags=self.openapi_tags
+            )
+            for operations in made["paths"].values():
+                for operation in operations.values():
+                    # FastAPI names the type of what the operation promises.
+                    default = operation["responses"]["default"]
+                    default["content"] = {MEDIA_TYPE: next(iter(default["content"].values()))}
+                    # What FastAPI would say of a request that cannot be used is not what it answers here.
+                    operation["responses"].pop("422", None)
+            self.openapi_schema = made
+        return self.openapi_schema
+
+
 def add_problems(app: FastAPI) -> None:
-    """Turns every exception into a problem document, and says so in the OpenAPI document."""
-    app.openapi = lambda: _documented(app)  # type: ignore[method-assign]
+    """Turns every exception into a problem document, and notes its code for the log."""
 
     @app.exception_handler(AevoriumError)
-    async def known(_: Request, error: AevoriumError) -> JSONResponse:
-        return problem_response(error)
+    async def known(request: Request, error: AevoriumError) -> JSONResponse:
+        request.state.code = error.code
+        headers = {"Retry-After": str(error.seconds)} if isinstance(error, RetryLater) else None
+        return problem_response(error, headers=headers)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        request.state.code = "REQUEST_INVALID"
         fields = [
             Invalid(field=".".join(str(part) for part in found["loc"]), reason=str(found["msg"]))
             for found in error.errors()
@@ -71,7 +108,7 @@ def add_problems(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
-        code = _OF_STATUS.get(error.status_code, "REQUEST_INVALID")
+        code = request.state.code = _OF_STATUS.get(error.status_code, "REQUEST_INVALID")
         headers = (
             {**(error.headers or {}), **_allowed(request)} if error.status_code == _WRONG_METHOD else error.headers
         )
@@ -80,9 +117,10 @@ def add_problems(app: FastAPI) -> None:
         return answer
 
     @app.exception_handler(Exception)
-    async def failed(_: Request, error: Exception) -> JSONResponse:
+    async def failed(request: Request, error: Exception) -> JSONResponse:
         # The kind alone: texts may quote data, and logs are read by many.
         _LOGGER.error("request failed: %s", type(error).__name__)
+        request.state.code = "INTERNAL"
         return problem_response(InternalError(f"Something failed inside Aevorium: {type(error).__name__}."))
 
 
@@ -121,19 +159,3 @@ def _allowed(request: Request) -> dict[str, str]:
         if compile_path(path)[0].match(request.url.path):
             methods.update(method.upper() for method in found)
     return {"Allow": ", ".join(sorted(methods))} if methods else {}
-
-
-def _documented(app: FastAPI) -> dict[str, Any]:
-    if app.openapi_schema is None:
-        made = get_openapi(
-            title=app.title, version=app.version, summary=app.summary, routes=app.routes, tags=app.openapi_tags
-        )
-        for operations in made["paths"].values():
-            for operation in operations.values():
-                problem = operation["responses"]["default"]
-                # FastAPI names the operation's own media type there.
-                problem["content"] = {MEDIA_TYPE: next(iter(problem["content"].values()))}
-                # What FastAPI would say of a request that cannot be used is not what it answers here.
-                operation["responses"].pop("422", None)
-        app.openapi_schema = made
-    return app.openapi_schema

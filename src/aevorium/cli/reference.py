@@ -68,7 +68,7 @@ def _settings() -> str:
     ]
     for name, field in Settings.model_fields.items():
         default = "per-user data folder" if field.default_factory is not None else field.default
-        shown = "unset" if default is None else str(default)
+        shown = "unset" if default in (None, (), {}) else str(default)
         names = ", ".join(f"`{variable}`" for variable in dict.fromkeys(environment_names(name)))
         lines.append(f"| {names} | {shown} | {field.description} |")
     return "\n".join(lines) + "\n"

@@ -7,18 +7,18 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal, get_args
+from typing import Literal
 
 from sqlalchemy import RowMapping, insert, select, update
 
 from aevorium.errors import ArtefactError
+from aevorium.state.roles import ROLES, Role
 from aevorium.state.store import Store
 from aevorium.state.tables import API_KEYS
 
-__all__ = ["ROLES", "ApiKey", "ApiKeyStore", "Role"]
+__all__ = ["ROLES", "ApiKey", "ApiKeyStore", "Role", "Standing"]
 
-Role = Literal["steward", "engineer", "researcher", "auditor"]
-ROLES: tuple[Role, ...] = get_args(Role)
+Standing = Literal["accepted", "expired", "revoked"]
 
 _PREFIX = "aev_"
 """Tells people and scanners of leaked secrets what it is."""
@@ -89,13 +89,20 @@ class ApiKeyStore:
 
     def accept(self, secret: str) -> ApiKey | None:
         """The key of a secret; None if it is none, or one that has expired or was revoked."""
+        key = self.find(secret)
+        return key if key is not None and self.standing(key) == "accepted" else None
+
+    def find(self, secret: str) -> ApiKey | None:
+        """The key of a secret, whatever its standing; None if there is none."""
         with self._store.read() as connection:
             row = connection.execute(select(API_KEYS).where(API_KEYS.c.digest == _digest(secret))).mappings().first()
-        if row is None:
-            return None
-        key = _key(row)
-        has_expired = key.expires_at is not None and key.expires_at <= _text(self._now())
-        return None if has_expired or key.revoked_at is not None else key
+        return None if row is None else _key(row)
+
+    def standing(self, key: ApiKey) -> Standing:
+        """Whether a key is accepted now, and if not, why."""
+        if key.revoked_at is not None:
+            return "revoked"
+        return "expired" if key.expires_at is not None and key.expires_at <= _text(self._now()) else "accepted"
 
     def revoke(self, key_id: str) -> ApiKey:
         """Refuses a key from now on; raises ArtefactError (API_KEY_NOT_FOUND) if there is none of this id."""

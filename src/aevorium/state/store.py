@@ -78,6 +78,11 @@ class Store:
             with connection.begin():
                 yield connection
 
+    def check(self) -> None:
+        """Passes if the database answers; raises ArtefactError (DATABASE_UNUSABLE) if not."""
+        with self.read() as connection:
+            connection.exec_driver_sql("SELECT version_num FROM alembic_version").all()
+
     def close(self) -> None:
         """Closes the connections."""
         self._engine.dispose()

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
 from aevorium.api.access import Principal
+from aevorium.api.legacy import succeeded_by
 from aevorium.api.services import Services
 from aevorium.governance.chain import plain
 from aevorium.governance.planning import PlanningPeriod, open_planning_period, set_planning_limit
@@ -63,13 +64,13 @@ def router(services: Services) -> APIRouter:
     near = Depends(services.access.require("read", loopback=True))
     stewards = Depends(services.access.require("budget"))
 
-    @routes.get("/privacy-budget")
+    @routes.get("/privacy-budget", deprecated=True, dependencies=[succeeded_by("/v1/budgets")])
     @routes.get("/v1/budgets")
     def privacy_budget(_: Principal = near) -> BudgetPage:
         """What each node of the newest run has spent, against its limit, and the server's own planning view."""
         return BudgetPage.model_validate({"nodes": {}, **_newest(services), "planning": _planning(services)})
 
-    @routes.post("/privacy-budget/set-limit")
+    @routes.post("/privacy-budget/set-limit", deprecated=True, dependencies=[succeeded_by("/v1/budgets/limit")])
     @routes.post("/v1/budgets/limit")
     def limit(wanted: NewLimit, actor: Principal = stewards) -> Planning:
         """Limits what may be ordered in the open planning period. Nodes are not affected."""
@@ -77,7 +78,9 @@ def router(services: Services) -> APIRouter:
         services.log.publish()
         return _planning(services)
 
-    @routes.post("/privacy-budget/reset", status_code=201)
+    @routes.post(
+        "/privacy-budget/reset", status_code=201, deprecated=True, dependencies=[succeeded_by("/v1/budgets/periods")]
+    )
     @routes.post("/v1/budgets/periods", status_code=201)
     def reset(wanted: NewPeriod | None = None, actor: Principal = stewards) -> Planning:
         """Opens a planning period, signed in the audit log. Nothing is erased, and nodes are not affected."""

@@ -25,6 +25,7 @@ from aevorium.api.job_views import (
     next_cursor,
     stream,
 )
+from aevorium.api.legacy import succeeded_by
 from aevorium.api.services import Services
 from aevorium.errors import AevoriumError, ArtefactError
 from aevorium.jobs.cards import DataCard, data_card
@@ -84,7 +85,7 @@ def router(services: Services) -> APIRouter:
         """Orders a table; Location says where to watch it."""
         return order(wanted, actor, idempotency_key, response)
 
-    @routes.post("/generate", status_code=202)
+    @routes.post("/generate", status_code=202, deprecated=True, dependencies=[succeeded_by("/v1/datasets")])
     def generate(
         response: Response,
         wanted: TableOrder | None = None,

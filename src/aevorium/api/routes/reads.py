@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from aevorium import __version__
 from aevorium.api.access import Principal
+from aevorium.api.legacy import succeeded_by
 from aevorium.api.services import Services
 from aevorium.errors import ArtefactError
 from aevorium.governance.chain import AuditChain, AuditEntry
@@ -65,16 +66,16 @@ def router(services: Services, *, homes: Sequence[Path]) -> APIRouter:
     access, workspace = services.access, services.workspace
     routes = APIRouter(tags=["read"])
     reads = Depends(access.require("read"))
-    near = Depends(access.require("read", loopback=True))
+    probes = Depends(access.require("read", loopback=True, is_probe=True))
     audits = Depends(access.require("audit"))
     audits_near = Depends(access.require("audit", loopback=True))
 
     @routes.get("/health")
-    def health(_: Principal = near) -> Health:
+    def health(_: Principal = probes) -> Health:
         """Whether the API works."""
         return Health(has_run=bool(services.folders.all()))
 
-    @routes.get("/audit-log")
+    @routes.get("/audit-log", deprecated=True, dependencies=[succeeded_by("/v1/audit")])
     @routes.get("/v1/audit")
     def audit_log(
         _: Principal = audits_near,

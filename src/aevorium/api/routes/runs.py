@@ -22,6 +22,7 @@ from aevorium.api.job_views import (
     next_cursor,
     stream,
 )
+from aevorium.api.legacy import succeeded_by
 from aevorium.api.services import Services
 from aevorium.errors import ArtefactError
 from aevorium.governance.chain import AuditChain, AuditEntry, plain
@@ -135,7 +136,7 @@ def router(services: Services) -> APIRouter:
         """Orders a run. It waits its turn; Location says where to watch it."""
         return order(wanted, actor, idempotency_key, response)
 
-    @routes.post("/train", status_code=202)
+    @routes.post("/train", status_code=202, deprecated=True, dependencies=[succeeded_by("/v1/runs")])
     def train(
         response: Response,
         wanted: Choices | None = None,

@@ -53,8 +53,8 @@ def api(
     application = create_app(options)
     _tell(options, host=settings.api_host, port=settings.api_port, console=console)
     uvicorn.run(
-        application, host=settings.api_host, port=settings.api_port, log_level="warning", server_header=False,
-        proxy_headers=False,
+        application, host=settings.api_host, port=settings.api_port, log_level="warning", access_log=False,
+        server_header=False, proxy_headers=False,
     )  # fmt: skip
 
 

@@ -31,7 +31,12 @@ def show(context: typer.Context) -> dict[str, object]:
         for name, value in found.values.model_dump().items()
     }
     rows = [
-        (name, "unset" if value is None else str(value), found.origins[name].text, ", ".join(environment_names(name)))
+        (
+            name,
+            "unset" if value in (None, (), {}) else str(value),
+            found.origins[name].text,
+            ", ".join(environment_names(name)),
+        )
         for name, value in values.items()
     ]
     console.table(("setting", "value", "origin", "environment variables"), rows)
