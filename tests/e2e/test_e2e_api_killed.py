@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from besieged import ROWS, Besieged, Client, order_runs, order_tables, read
 
 from aevorium.governance.chain import AuditChain
 from aevorium.jobs.folders import RunFolders
-from aevorium.state.jobs import JobKind, JobStore
+from aevorium.state.jobs import JobStore
 from aevorium.state.store import Store, sqlite_url
 from aevorium.verification import verify_export, verify_workspace
 
@@ -53,11 +53,21 @@ def _besiege(besieged: Besieged, moments: random.Random) -> Counter[str]:
     done: Counter[str] = Counter()
     besieged.start()
     while (count := sum(done.values())) < KILLS:
-        # The first cuts off a run. Of the others some surely lie in the work, and many in the start of a process.
-        if count == 0 or moments.random() < 0.2:
-            _await_work(besieged, kind="train" if count == 0 else None)
-        time.sleep(moments.uniform(0.05, 1.5))
         how = moments.choice(_HOW)
+        # The first cuts off a run. Of the others some lie in the work and some at the end of a job, where a worker has
+        # several things to write; many lie in the start of a process.
+        where = moments.random()
+        if count == 0:
+            _await(besieged, lambda jobs: any(job.state == "running" for job in jobs.page(kind="train", limit=1)), 60)
+        elif where < 0.2:
+            _await(besieged, lambda jobs: jobs.counts().get("running", 0) > 0, 10)
+        elif where < 0.4:
+            how = "worker"
+            with _jobs(besieged) as jobs:
+                before = jobs.counts().get("succeeded", 0)
+            _await(besieged, lambda jobs, before=before: jobs.counts().get("succeeded", 0) > before, 10)
+        if count == 0 or where >= 0.4:
+            time.sleep(moments.uniform(0.05, 1.5))
         if how != "worker":
             besieged.kill_api()
         if how == "api" or besieged.kill_workers():
@@ -67,14 +77,12 @@ def _besiege(besieged: Besieged, moments: random.Random) -> Counter[str]:
     return done
 
 
-def _await_work(besieged: Besieged, *, kind: JobKind | None) -> None:
-    """Until a worker is at something, or it takes too long."""
-    deadline = time.monotonic() + (10 if kind is None else 60)
+def _await(besieged: Besieged, is_time: Callable[[JobStore], bool], seconds: float) -> None:
+    """Until it is time, or it takes too long: then there is no worker, and one is killed before it works."""
+    deadline = time.monotonic() + seconds
     with _jobs(besieged) as jobs:
-        while time.monotonic() < deadline:
-            if besieged.workers() and any(job.state == "running" for job in jobs.page(kind=kind, limit=1000)):
-                return
-            time.sleep(0.05)
+        while time.monotonic() < deadline and not is_time(jobs):
+            time.sleep(0.001)
 
 
 @contextmanager
