@@ -69,12 +69,16 @@ def check(role: str, extras: str, *, wheel: Path, folder: Path) -> None:
     said = run([program, "doctor"], folder=folder, environment=environment)
     if not re.search(rf"installed for: .*\b{role}\b", said):
         sys.exit(f"doctor does not say that this is a {role}:\n{said}")
+    run([program.with_name("python"), "-I", "-c", f"import {MODULES[role]}"], folder=folder, environment=environment)
     run([program.with_name("python"), "-I", "-c", SETUP, ROOT / "deploy"], folder=folder, environment=environment)
     if role == "api":
         serve(program, folder, environment)
     sys.stdout.write(f"{role}: ok\n")
     sys.stdout.flush()
 
+
+MODULES = {"server": "aevorium.serving", "node": "aevorium.joining", "api": "aevorium.api.app"}
+"""What each role's command loads once it is typed."""
 
 SETUP = "import sys; sys.path.insert(0, sys.argv[1]); import setup"
 """The script that prepares volumes finds what it needs."""

@@ -227,7 +227,7 @@ def test_doctor_says_for_which_roles_an_installation_is(capsys: pytest.CaptureFi
         return version(name)
 
     monkeypatch.setattr(doctor.metadata, "version", look)
-    assert _answer(capsys, "doctor")["roles"] == ["server", "api"]
+    assert _answer(capsys, "doctor")["roles"] == ["api"]
     absent.add("torch")
     assert main(["doctor"]) == 2
     assert "'torch' is not installed" in capsys.readouterr().err

@@ -19,7 +19,7 @@ __all__ = ["doctor"]
 _LIBRARIES = ("numpy", "pandas", "pyarrow", "dp-accounting", "scikit-learn")
 
 _ROLES = {
-    "server": ("torch", "flwr"),
+    "server": ("torch", "flwr", "opacus", "opendp"),
     "node": ("torch", "flwr", "opacus", "opendp"),
     "api": ("torch", "fastapi", "sqlalchemy"),
 }
