@@ -5,74 +5,95 @@ Needs nothing but the standard library: it runs several times a minute, and must
 
 from __future__ import annotations
 
+import fcntl
 import os
-import ssl
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-__all__ = ["Door", "doors", "main"]
+__all__ = ["Door", "Post", "checks", "main"]
 
 _TIMEOUT = 5.0
 
 
 @dataclass(frozen=True)
 class Door:
-    """What a role's health is read off.
+    """An address that a process answers at.
 
     Attributes:
         address: Host and port.
         path: Answered with 200 by a process that is well.
-        authority: File of the certificate that the server's is signed with; None for plain HTTP on loopback.
     """
 
     address: str
-    path: str = "/health"
-    authority: Path | None = None
+    path: str = "/health/live"
 
-    def is_open(self) -> bool:
-        """Whether it answers, and with a certificate of its authority. Asks it directly, never through a proxy."""
-        if self.authority is None:
-            connection = HTTPConnection(self.address, timeout=_TIMEOUT)
-        else:
-            context = ssl.create_default_context(cafile=str(self.authority))
-            connection = HTTPSConnection(self.address, timeout=_TIMEOUT, context=context)
+    def is_well(self) -> bool:
+        """Whether it answers. Asks it directly, never through a proxy."""
+        connection = HTTPConnection(self.address, timeout=_TIMEOUT)
         try:
             connection.request("GET", self.path)
             return connection.getresponse().status == 200
+        except HTTPException:
+            return False
         finally:
             connection.close()
 
 
-def doors(environment: Mapping[str, str]) -> dict[str, Door]:
-    """The door of each role. A node is of use if it reaches its server, and knows it for the right one."""
+@dataclass(frozen=True)
+class Post:
+    """A lock that a process holds as long as it is at its work. Between two runs, server and node answer nobody.
+
+    Attributes:
+        folder: Where it is looked for.
+        pattern: What it is called there.
+    """
+
+    folder: Path
+    pattern: str
+
+    def is_well(self) -> bool:
+        """Whether somebody holds it."""
+        return any(_is_held(path) for path in self.folder.glob(self.pattern))
+
+
+def _is_held(path: Path) -> bool:
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def checks(environment: Mapping[str, str]) -> dict[str, Callable[[], bool]]:
+    """What is asked of each role."""
     workspace = Path(environment.get("AEVORIUM_WORKSPACE", "workspace"))
-    server = environment.get("AEVORIUM_SERVER_ADDRESS") or environment.get("SERVER_ADDRESS", "127.0.0.1:8091")
+    home = Path(environment.get("AEVORIUM_NODE_HOME", "node-home"))
     return {
-        "server": Door("127.0.0.1:8091", authority=workspace / "federation" / "ca.crt"),
-        "node": Door(server, authority=Path(environment.get("AEVORIUM_AUTHORITY", "/var/lib/aevorium/public/ca.crt"))),
-        "api": Door("127.0.0.1:8000"),
-        "dashboard": Door("127.0.0.1:8501", path="/_stcore/health"),
+        "server": Post(workspace, ".worker.lock").is_well,
+        "node": Post(home, "*/.lock").is_well,
+        "api": Door("127.0.0.1:8000").is_well,
+        "dashboard": Door("127.0.0.1:8501", path="/_stcore/health").is_well,
     }
 
 
 def main(arguments: list[str]) -> int:
-    """Looks at one role's door."""
-    known = doors(os.environ)
+    """Asks one role."""
+    known = checks(os.environ)
     if len(arguments) != 1 or arguments[0] not in known:
         sys.stderr.write(f"Usage: python health.py {'|'.join(known)}\n")
         return 2
-    door = known[arguments[0]]
     try:
-        is_open = door.is_open()
-    except (OSError, HTTPException) as error:
-        sys.stderr.write(f"{door.address}{door.path} does not answer. {type(error).__name__}: {error}.\n")
+        is_well = known[arguments[0]]()
+    except OSError as error:
+        sys.stderr.write(f"{arguments[0]} does not answer. {type(error).__name__}: {error}.\n")
         return 1
-    if not is_open:
-        sys.stderr.write(f"{door.address}{door.path} answers, but not that it is well.\n")
-    return 0 if is_open else 1
+    if not is_well:
+        sys.stderr.write(f"{arguments[0]} is not at its work.\n")
+    return 0 if is_well else 1
 
 
 if __name__ == "__main__":

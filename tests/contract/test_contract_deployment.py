@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from aevorium.federation.identity import read_public_key
 from aevorium.settings import load_settings
@@ -235,7 +236,7 @@ class _Answer(BaseHTTPRequestHandler):
     status = 200
 
     def do_GET(self) -> None:
-        self.send_response(self.status if self.path == "/health" else 404)
+        self.send_response(self.status if self.path == "/health/live" else 404)
         self.end_headers()
 
     def log_message(self, *args: object) -> None:
@@ -260,14 +261,33 @@ def test_health_is_what_the_door_says(
     port = answering.server_port
     # What a proxy would say is no word about this container.
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    monkeypatch.setattr(health, "doors", lambda environment: {"api": health.Door(f"127.0.0.1:{port}")})
+    monkeypatch.setattr(health, "checks", lambda environment: {"api": health.Door(f"127.0.0.1:{port}").is_well})
     assert health.main(["api"]) == 0
     monkeypatch.setattr(_Answer, "status", 503)
     assert health.main(["api"]) == 1
-    monkeypatch.setattr(health, "doors", lambda environment: {"api": health.Door("127.0.0.1:1")})
+    monkeypatch.setattr(health, "checks", lambda environment: {"api": health.Door("127.0.0.1:1").is_well})
     assert health.main(["api"]) == 1
     assert health.main([]) == health.main(["other"]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("role", "lock"), [("server", "workspace/.worker.lock"), ("node", "home/north/.lock")])
+def test_server_and_node_are_well_while_they_hold_their_lock(
+    role: str, lock: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AEVORIUM_WORKSPACE", str(tmp_path / "workspace"))
+    monkeypatch.setenv("AEVORIUM_NODE_HOME", str(tmp_path / "home"))
+    command = [sys.executable, ROOT / "deploy" / "health.py", role]
+    path = tmp_path / lock
+    path.parent.mkdir(parents=True)
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 1
+    with FileLock(path):
+        assert subprocess.run(command, check=False).returncode == 0
+    path.touch()
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 1
+    # To be asked takes the lock from nobody.
+    with FileLock(path, timeout=0):
+        pass
 
 
 def test_health_needs_no_library() -> None:

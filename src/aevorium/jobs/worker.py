@@ -30,6 +30,7 @@ from aevorium.progress import (
     ProgressEvent,
     Report,
     RoundFinished,
+    ServerListening,
     StepProgress,
     event_name,
     ignore,
@@ -63,7 +64,7 @@ _UNFINISHED = 3600.0
 _ENDED: Mapping[JobKind, str] = {"train": "run_ended", "generate": "dataset_ended"}
 """How the server's log calls the end of a job."""
 
-_TOLD = (PhaseStarted, RoundFinished, NodesOnline, StepProgress)
+_TOLD = (PhaseStarted, RoundFinished, ServerListening, NodesOnline, StepProgress)
 """What is told of a job. The other events are for the consoles of single stewards."""
 
 _LOGGER = logging.getLogger(__name__)
@@ -290,8 +291,10 @@ class Worker:
                 if event.done < event.total and now - last.get(event.label, -_STEP_EVERY) < _STEP_EVERY:
                     return
                 last[event.label] = now
+            told = dataclasses.asdict(event)
+            told.pop("authority", None)  # a path of this machine
             try:
-                self._jobs.tell(job, {"event": event_name(event), **plain(dataclasses.asdict(event))})
+                self._jobs.tell(job, {"event": event_name(event), **plain(told)})
             except AevoriumError as error:
                 # What nodes have released is charged: a story with a gap is better than a run that failed of it.
                 _LOGGER.error("an event of job %s cannot be written: %s", job.id, error.code)
