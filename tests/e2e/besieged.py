@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -83,15 +84,24 @@ class Besieged:
         )  # fmt: skip
         return str(pd.read_json(self.workspace.study, typ="series")["run_id"])
 
-    def start(self) -> None:
-        """Starts the API; it starts its worker."""
+    def start(self, *, most_bytes: int | None = None) -> None:
+        """Starts the API; it starts its worker.
+
+        Args:
+            most_bytes: Where each file ends, as on a disk that is full; None where the disk does.
+        """
+
+        def limit() -> None:
+            if most_bytes is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+
         with (self.folder / "api.log").open("ab") as log:
             self._api = subprocess.Popen(
                 [
                     sys.executable, "-m", "aevorium", "api", "--port", str(self.port),
                     "--workspace", str(self.workspace.root),
                 ],
-                cwd=self.folder, env=self.environment, stdout=log, stderr=log,
+                cwd=self.folder, env=self.environment, stdout=log, stderr=log, preexec_fn=limit,
             )  # fmt: skip
 
     @property
