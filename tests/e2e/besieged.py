@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,21 +135,22 @@ class Besieged:
             self._api.kill()
             self._api.wait(20)
 
-    def kill_workers(self) -> int:
-        """Kills all workers; returns how many there were."""
-        found = self.workers()
-        for worker in found:
+    def kill_workers(self, workers: Sequence[int]) -> int:
+        """Kills workers; returns how many of them there still were."""
+        killed = 0
+        for worker in workers:
             try:
                 os.kill(worker, signal.SIGKILL)
+                killed += 1
             except ProcessLookupError:
                 continue
-        return len(found)
+        return killed
 
     def end(self) -> None:
         """Ends everything, however it is."""
         self.kill_api()
         deadline = time.monotonic() + 20
-        while self.kill_workers() and time.monotonic() < deadline:
+        while self.kill_workers(self.workers()) and time.monotonic() < deadline:
             time.sleep(0.1)
 
     def get(self, path: str, **query: object) -> Any:
