@@ -34,7 +34,12 @@ _PATHS = {
 }
 _ROWS = 20
 _QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+_FEWEST = 2
+"""Answers of a kind, for it to have quantiles."""
+
 _END = 1_800.0
+"""Seconds in which everything that was ordered ends."""
+
 _OK, _ACCEPTED = 200, 202
 
 
@@ -132,6 +137,8 @@ def _latencies(answers: Sequence[Answer], base: Sequence[Answer]) -> dict[str, A
     for kind in _MIX:
         groups[kind] = [answer for answer in answers if answer.request.kind == kind]
     for kind, those in groups.items():
+        if len(those) < _FEWEST:
+            continue
         own = _quantiles(those)
         found[kind] = {"ms": own, "ratio": {name: own[name] / empty[name] for name in own}}
     return found

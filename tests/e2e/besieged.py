@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,15 +84,24 @@ class Besieged:
         )  # fmt: skip
         return str(pd.read_json(self.workspace.study, typ="series")["run_id"])
 
-    def start(self) -> None:
-        """Starts the API; it starts its worker."""
+    def start(self, *, most_bytes: int | None = None) -> None:
+        """Starts the API; it starts its worker.
+
+        Args:
+            most_bytes: Where each file ends, as on a disk that is full; None where the disk does.
+        """
+
+        def limit() -> None:
+            if most_bytes is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+
         with (self.folder / "api.log").open("ab") as log:
             self._api = subprocess.Popen(
                 [
                     sys.executable, "-m", "aevorium", "api", "--port", str(self.port),
                     "--workspace", str(self.workspace.root),
                 ],
-                cwd=self.folder, env=self.environment, stdout=log, stderr=log,
+                cwd=self.folder, env=self.environment, stdout=log, stderr=log, preexec_fn=limit,
             )  # fmt: skip
 
     @property
@@ -125,21 +135,22 @@ class Besieged:
             self._api.kill()
             self._api.wait(20)
 
-    def kill_workers(self) -> int:
-        """Kills all workers; returns how many there were."""
-        found = self.workers()
-        for worker in found:
+    def kill_workers(self, workers: Sequence[int]) -> int:
+        """Kills workers; returns how many of them there still were."""
+        killed = 0
+        for worker in workers:
             try:
                 os.kill(worker, signal.SIGKILL)
+                killed += 1
             except ProcessLookupError:
                 continue
-        return len(found)
+        return killed
 
     def end(self) -> None:
         """Ends everything, however it is."""
         self.kill_api()
         deadline = time.monotonic() + 20
-        while self.kill_workers() and time.monotonic() < deadline:
+        while self.kill_workers(self.workers()) and time.monotonic() < deadline:
             time.sleep(0.1)
 
     def get(self, path: str, **query: object) -> Any:

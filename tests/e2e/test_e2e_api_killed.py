@@ -53,36 +53,46 @@ def _besiege(besieged: Besieged, moments: random.Random) -> Counter[str]:
     done: Counter[str] = Counter()
     besieged.start()
     while (count := sum(done.values())) < KILLS:
-        how = moments.choice(_HOW)
+        how, place = moments.choice(_HOW), moments.random()
         # The first cuts off a run. Of the others some lie in the work and some at the end of a job, where a worker has
         # several things to write; many lie in the start of a process.
-        where = moments.random()
+        if count > 0 and place < 0.3:
+            done["end of a job"] += _kill_at_the_end_of_a_job(besieged)
+            continue
         if count == 0:
             _await(besieged, lambda jobs: any(job.state == "running" for job in jobs.page(kind="train", limit=1)), 60)
-        elif where < 0.2:
+        elif place < 0.5:
             _await(besieged, lambda jobs: jobs.counts().get("running", 0) > 0, 10)
-        elif where < 0.4:
-            how = "worker"
-            with _jobs(besieged) as jobs:
-                before = jobs.counts().get("succeeded", 0)
-            _await(besieged, lambda jobs, before=before: jobs.counts().get("succeeded", 0) > before, 10)
-        if count == 0 or where >= 0.4:
-            time.sleep(moments.uniform(0.05, 1.5))
+        time.sleep(moments.uniform(0.05, 1.5))
         if how != "worker":
             besieged.kill_api()
-        if how == "api" or besieged.kill_workers():
+        if how == "api" or besieged.kill_workers(besieged.workers()):
             done[how] += 1
         if not besieged.is_served:
             besieged.start()
     return done
 
 
-def _await(besieged: Besieged, is_time: Callable[[JobStore], bool], seconds: float) -> None:
-    """Until it is time, or it takes too long: then there is no worker, and one is killed before it works."""
+def _kill_at_the_end_of_a_job(besieged: Besieged) -> bool:
+    """Kills the workers at once when a table is said to be made; whether it came to that."""
+    deadline = time.monotonic() + 15
+    while not (workers := besieged.workers()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    with _jobs(besieged) as jobs:
+        made = jobs.counts().get("succeeded", 0)
+    is_made = _await(besieged, lambda jobs: jobs.counts().get("succeeded", 0) > made, 15)
+    return is_made and besieged.kill_workers(workers) > 0
+
+
+def _await(besieged: Besieged, is_time: Callable[[JobStore], bool], seconds: float) -> bool:
+    """Waits until it is time; whether it is, or it took too long."""
     deadline = time.monotonic() + seconds
     with _jobs(besieged) as jobs:
-        while time.monotonic() < deadline and not is_time(jobs):
+        while time.monotonic() < deadline:
+            if is_time(jobs):
+                return True
             time.sleep(0.001)
+    return False
 
 
 @contextmanager
@@ -116,7 +126,7 @@ def test_no_order_is_lost_or_done_twice_however_often_processes_are_killed(besie
     for client in (*clients, trainer):
         client.start()
     kills = _besiege(besieged, random.Random(SEED))
-    besieged.kill_workers()  # a run that was begun has been cut off
+    besieged.kill_workers(besieged.workers())  # a run that was begun has been cut off
     ended.set()
     for client in (*clients, trainer):
         client.join(60)
