@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_api_orders import SCHEMA, Server
+from orders_server import SCHEMA, Server
 
 from aevorium.errors import ArtefactError
 from aevorium.governance.chain import AuditChain
