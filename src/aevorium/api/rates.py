@@ -32,9 +32,9 @@ class Rates:
 
     def __init__(self, rate: str) -> None:
         self._rate = None if rate == NO_LIMIT else limits.parse(rate)
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
-        self._known: OrderedDict[tuple[limits.RateLimitItem, str], None] = OrderedDict()
         self._lock = threading.Lock()
+        self._limiter = MovingWindowRateLimiter(_Memory(self._lock))
+        self._known: OrderedDict[tuple[limits.RateLimitItem, str], None] = OrderedDict()
 
     def count(self, who: str) -> None:
         """Counts a request.
@@ -62,3 +62,19 @@ class Rates:
                 return
             reset = self._limiter.get_window_stats(rate, who).reset_time
         raise RetryLater("RATE_LIMITED", f"The request is not served. {reason}", seconds=reset - time.time())
+
+
+class _Memory(MemoryStorage):
+    """The library's memory, whose own thread tidies up only while nobody counts: it fails over a key that is cleared.
+
+    Args:
+        lock: Held by whoever counts.
+    """
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._lock = lock
+        super().__init__()
+
+    def _MemoryStorage__expire_events(self) -> None:  # noqa: N802 - the library's private name
+        with self._lock:
+            super()._MemoryStorage__expire_events()  # type: ignore[misc]
