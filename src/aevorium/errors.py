@@ -197,6 +197,9 @@ CATALOGUE: dict[str, CatalogueEntry] = {
     "DATASET_DAMAGED": CatalogueEntry(
         "The table's file is not the one that was made.", "Order it again with the same seed.", http_status=500
     ),
+    "RUN_WITHOUT_RESULTS": CatalogueEntry(
+        "The run has no results, or none yet.", "Look at its state and its events.", http_status=409
+    ),
     "RUN_NOT_FOUND": CatalogueEntry(
         "There is no finished run of this id.", "List them, and take an id from there.", http_status=404
     ),

@@ -28,7 +28,7 @@ from aevorium.server.statement_form import PrivacyStatement
 from aevorium.server.statement_page import statement_page
 from aevorium.workspace import Workspace
 
-__all__ = ["Finding", "VerificationResult", "verify_export", "verify_workspace"]
+__all__ = ["Finding", "VerificationResult", "check_log", "verify_export", "verify_workspace"]
 
 
 _VERDICT = {True: "ok", False: "BROKEN", None: "not checked"}
@@ -151,7 +151,7 @@ def verify_workspace(
     """
     record, schema = load_study(workspace)
     checks = [
-        *_check_log("the server", workspace.database, workspace.audit_log, head=record.audit_head, key=public_key),
+        *check_log("the server", workspace.database, workspace.audit_log, head=record.audit_head, key=public_key),
         *_check_own(workspace, own_key if public_key is None else None),
         *_check_nodes(record, workspace, homes=homes),
         *_check_statement(record, schema, workspace),
@@ -159,8 +159,16 @@ def verify_workspace(
     return VerificationResult(tuple(checks))
 
 
-def _check_log(owner: str, chain: Path, view: Path, *, head: str | None, key: str | None) -> Iterator[Finding]:
-    """The chain itself, its checkpoints, and the file that is a view of it."""
+def check_log(owner: str, chain: Path, view: Path, *, head: str | None, key: str | None) -> Iterator[Finding]:
+    """The chain itself, its checkpoints, and the file that is a view of it.
+
+    Args:
+        owner: Whose it is.
+        chain: The chain.
+        view: The file.
+        head: The hash of an entry that it must hold.
+        key: The key (hex) that must have signed it; that of its first checkpoint if None.
+    """
     sound = _check_chain(f"Audit chain of {owner}", chain, head=head)
     yield sound
     if not sound.is_sound:
@@ -251,7 +259,7 @@ def _check_nodes(record: StudyRecord, workspace: Workspace, *, homes: Sequence[P
         elif not home.exists() and here:
             # The run of a server whose nodes outlive its runs.
             home = here[0]
-        log = list(_check_log(f"node {name!r}", home / "audit.db", home / "audit_log.json", head=None, key=None))
+        log = list(check_log(f"node {name!r}", home / "audit.db", home / "audit_log.json", head=None, key=None))
         yield from log
         if log[0].is_sound:
             yield from _check_steward(name, home)

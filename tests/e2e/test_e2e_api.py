@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -30,9 +31,9 @@ class Running:
 
 
 @contextmanager
-def _api(command: list[str], folder: Path, *, port: int) -> Iterator[Running]:
+def _api(command: list[str], folder: Path, *, port: int, **variables: str) -> Iterator[Running]:
     log = folder / "api.log"
-    environment = {**os.environ, "AEVORIUM_WORKSPACE": str(folder / "w"), "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "AEVORIUM_WORKSPACE": str(folder / "w"), "PYTHONUNBUFFERED": "1", **variables}
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
     url = f"http://127.0.0.1:{port}"
@@ -69,6 +70,30 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+DOCUMENT = ROOT / "docs" / "API.md"
+
+
+@pytest.mark.skipif(shutil.which("curl") is None or shutil.which("bash") is None, reason="needs curl and bash")
+def test_the_documented_examples_order_a_run_and_a_table(port: int, folder: Path):
+    block = re.search(r"<!-- tested -->\n```bash\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    assert block is not None
+    with _api([sys.executable, "-m", "aevorium", "api", "--port", str(port)], folder, port=port) as running:
+        typed = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", block[1].replace("http://localhost:8000", f"http://localhost:{port}")],
+            cwd=folder,
+            env={**os.environ, "TOKEN": running.token},
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+    assert typed.returncode == 0, typed.stderr + typed.stdout
+    table = (folder / "synthetic.csv").read_text()
+    assert len(table.splitlines()) == 201
+    assert hashlib.sha256(table.encode()).hexdigest() in (folder / "synthetic.card.md").read_text()
+    assert typed.stdout.count('event: ended\ndata: {"state": "succeeded"') == 2
+    assert '"is_sound":true' in typed.stdout
+
+
 def _commands(port: int) -> list[list[str]]:
     return [
         [sys.executable, "-m", "aevorium", "api", "--port", str(port)],
@@ -97,11 +122,16 @@ def test_schemathesis_finds_no_answer_that_is_not_documented(folder: Path, port:
     program = Path(sys.executable).with_name("schemathesis")
     if not program.exists():
         pytest.skip("schemathesis is not installed")
-    with _api(_commands(port)[0], folder, port=port) as api:
+    # Without a worker: what is ordered here is to be accepted or refused, not done.
+    with _api([*_commands(port)[0], "--no-worker"], folder, port=port, AEVORIUM_API_RATE="off") as api:
         tried = subprocess.run(
             [
                 program, "run", f"{api.url}/openapi.json", "--header", f"Authorization: Bearer {api.token}",
-                "--max-examples", "40", "--seed", "1", "--no-color",
+                "--max-examples", "20", "--seed", "1", "--no-color",
+                # No JSON schema says that two fields exclude each other, or that a text is a schema as TOML.
+                "--exclude-checks", "positive_data_acceptance",
+                # The story of an order that nobody does has no end.
+                "--exclude-path-regex", "/events$",
             ],
             capture_output=True, text=True, timeout=200, cwd=folder,
         )  # fmt: skip

@@ -16,6 +16,7 @@ import pytest
 from fastapi.testclient import TestClient
 from orders_server import SCHEMA, Server
 
+from aevorium.cli.app import main
 from aevorium.governance.chain import AuditChain
 from aevorium.jobs.folders import RunFolders
 from aevorium.state.api_keys import ROLES, Role
@@ -354,3 +355,56 @@ def test_orders_need_a_token_on_this_machine_too(server: Server):
     for path in ORDERS:
         assert near.post(path, json={}).status_code == 401
     assert near.get("/v1/datasets").status_code == 401
+
+
+def test_the_server_s_log_guards_the_logs_of_its_runs(server: Server):
+    run = server.order_run(epsilon=1.0, records=300)
+    with server.working():
+        server.ended(f"/v1/runs/{run}")
+    assert server.get("/v1/audit/verification")["is_sound"] is True
+    arguments = ["audit", "verify", "--workspace", str(server.workspace.root), "--quiet"]
+    assert main(arguments) == 0
+    workspace = RunFolders(server.workspace).workspace_of(run)
+    assert main([*arguments[:3], str(workspace.root), "--quiet"]) == 0
+    # A run's log that was written anew, with the right key, is sound by itself.
+    workspace.database.unlink()
+    AuditChain(workspace.database, key=server.secrets.log).append(actor="local", action="run_finished", detail={})
+    broken = [check for check in server.get("/v1/audit/verification")["checks"] if check["is_sound"] is False]
+    assert f"Run {run}: its log and the server's" in {check["subject"] for check in broken}
+    assert main(arguments) == 1
+
+
+def test_keys_are_rotated_under_every_run(done: tuple[Server, str], monkeypatch: pytest.MonkeyPatch):
+    server, run = done
+    monkeypatch.setenv("AEVORIUM_KEY_FILE", str(server.settings.key_file))
+    root = str(server.workspace.root)
+    assert main(["keys", "rotate", "--drop-old", "--yes", "--workspace", root, "--quiet"]) == 0
+    table = server.post("/v1/datasets", {"rows": 3, "run": run})["id"]
+    with server.working():
+        assert server.ended(f"/v1/datasets/{table}")["state"] == "succeeded"
+
+
+def test_runs_are_ordered_watched_and_stopped_on_the_command_line(
+    server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    for name, value in (("DATABASE", server.url), ("KEY_FILE", server.settings.key_file), ("PRETRAINING_STEPS", 5)):
+        monkeypatch.setenv(f"AEVORIUM_{name}", str(value))
+    schema = server.folder / "schema.toml"
+    schema.write_text(server.schema)
+    place = ["--workspace", str(server.workspace.root), "--json"]
+
+    def typed(*arguments: str) -> dict[str, Any]:
+        assert main(["runs", *arguments, *place]) == 0
+        data: dict[str, Any] = json.loads(capsys.readouterr().out)["data"]
+        return data
+
+    first = typed("submit", "--schema", str(schema), "--epsilon", "1", "--records", "300")
+    second = typed("submit", "--schema", str(schema), "--epsilon", "1")
+    assert typed("stop", second["id"])["state"] == "stopped"
+    with server.working():
+        assert typed("watch", first["id"])["state"] == "succeeded"
+    assert [run["id"] for run in typed("list")["runs"]] == [second["id"], first["id"]]
+    assert typed("show", first["id"])["epsilon"] == 1.0
+    assert [run["id"] for run in server.get("/v1/runs")["runs"]] == [second["id"], first["id"]]
+    assert main(["runs", "show", "0" * 16, *place]) == 1
+    assert main(["runs", "submit", "--schema", str(schema), "--epsilon", "-1", *place]) == 2

@@ -34,12 +34,13 @@ def existing_workspace(root: Path, *, console: Console) -> Workspace:
 
 
 def workspaces_under(root: Path) -> tuple[Workspace, ...]:
-    """Every workspace with a log: that at `root`, and the demos in it.
+    """Every workspace with a log: that at `root`, the demos in it, and the runs that were ordered of it.
 
     Raises:
         ArtefactError: ARTEFACT_NOT_FOUND, if there is none.
     """
-    found = [Workspace(path) for path in (root, *sorted(root.glob(f"{DEMO_PREFIX}*")))]
+    runs = sorted(Workspace(root).runs.glob("*"))
+    found = [Workspace(path) for path in (root, *sorted(root.glob(f"{DEMO_PREFIX}*")), *runs)]
     kept = tuple(workspace for workspace in found if workspace.database.is_file())
     if not kept:
         raise ArtefactError(
@@ -54,10 +55,13 @@ def node_homes(folder: Workspace, *, home: Path) -> tuple[Path, ...]:
     """Where nodes of this machine may have their homes, by name.
 
     Args:
-        folder: The workspace: its simulated nodes, and real ones that a launcher started beside it.
+        folder: The workspace: its simulated nodes, and real ones that a launcher started beside it. Nodes of a run that
+            was ordered of a server have their homes with the server.
         home: Where real nodes have theirs otherwise.
     """
-    return (folder.root / "nodes", folder.root / "node-home", home)
+    server = Workspace(folder.root.parent.parent)
+    outliving = (server.nodes,) if folder.root.parent == server.runs else ()
+    return (folder.nodes, folder.root / "node-home", home, *outliving)
 
 
 def node_folder(folder: Workspace, name: str, *, home: Path) -> Path:

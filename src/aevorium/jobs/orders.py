@@ -25,17 +25,17 @@ class _Order(BaseModel):
 class Choices(_Order):
     """What a person chooses of a study. What is absent is as the server's settings say."""
 
-    epsilon: float | None = Field(default=None, gt=0, le=1e6, description="Target ε, end to end.")
-    delta: float | None = Field(default=None, gt=0, lt=1, description="Target δ.")
+    epsilon: float | None = Field(default=None, ge=1e-3, le=1e4, description="Target ε, end to end.")
+    delta: float | None = Field(default=None, ge=1e-12, le=0.1, description="Target δ.")
     recipe: Literal["warm-start", "dp-sgd"] | None = Field(default=None, description="How the model is trained.")
     trust: Literal["local", "secure-aggregation"] | None = Field(
         default=None, description="Who may see what a node sends."
     )
-    rounds: int | None = Field(default=None, ge=1, le=10_000, description="Rounds of private training, if any.")
-    epochs: int | None = Field(default=None, ge=1, le=100_000, description="Passes over the records in each round.")
+    rounds: int | None = Field(default=None, ge=1, le=1_000, description="Rounds of private training, if any.")
+    epochs: int | None = Field(default=None, ge=1, le=10_000, description="Passes over the records in each round.")
     batch_size: int | None = Field(default=None, ge=1, le=10**9, description="Expected records in a step.")
     noise_multiplier: float | None = Field(
-        default=None, ge=0, le=1e6, description="DP-SGD's noise as it is, instead of an ε."
+        default=None, ge=0.1, le=1e4, description="DP-SGD's noise as it is, instead of an ε."
     )
     records: int | None = Field(
         default=None, ge=1, le=10**9, description="Declared number of records of all nodes; absent: a noisy count."

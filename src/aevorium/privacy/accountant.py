@@ -60,6 +60,9 @@ __all__ = ["calibrate", "epsilon", "gaussian_budget", "privacy_curve", "round_up
 _FINE = 1e-4
 """Grid of the privacy loss, in nats, for statements."""
 
+_NARROWEST = 2.0**-6
+"""Of the grid's widenings. At a large δ the estimate of ε can be nothing at all."""
+
 _COARSE = 1e-3
 """The same while searching for an ε of at least `_SMALL`; below that it would cost more than the target itself."""
 
@@ -202,7 +205,8 @@ def _widening(events: tuple[PrivacyEvent, ...], delta: float) -> float:
     estimate = renyi_epsilon(events, delta=delta)
     noises = [ideal.noise_multiplier for ideal in map(_ideal, events) if isinstance(ideal, SampledGaussian)]
     reach = max(((10 + 0.5 / noise) / noise for noise in noises), default=0.0)
-    return 2.0 ** math.ceil(math.log2(max(min(1.0, estimate), math.sqrt(estimate / 4), estimate / 200, reach / 30)))
+    wide = max(min(1.0, estimate), math.sqrt(estimate / 4), estimate / 200, reach / 30, _NARROWEST)
+    return 2.0 ** math.ceil(math.log2(wide))
 
 
 @lru_cache(maxsize=16)

@@ -146,3 +146,12 @@ def test_calibration_refuses_impossible_targets(target, delta):
 def test_calibration_stops_at_the_smallest_noise_when_almost_none_is_needed():
     found = calibrate(lambda s: [training(1.0, s, 1)], epsilon=1e6, delta=0.5)
     assert found == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("delta", [0.4, 0.688073450397936, 0.99])
+def test_a_large_delta_leaves_little_epsilon_and_is_no_failure(delta):
+    events = [DiscreteGaussian(purpose="t", sigma=22.0, sensitivity=1, count=13)]
+    # The Gaussian's own curve (Balle and Wang 2018): delta at epsilon 0 is 2Φ(μ/2) - 1 for μ = sqrt(13) / 22.
+    at_zero = math.erf(math.sqrt(13) / 22 / 2 / math.sqrt(2))
+    assert at_zero < delta
+    assert 0 <= epsilon(events, delta=delta) <= 0.001

@@ -17,7 +17,7 @@ from aevorium.api.legacy import succeeded_by
 from aevorium.api.services import Services
 from aevorium.errors import ArtefactError
 from aevorium.governance.chain import AuditChain, AuditEntry
-from aevorium.verification import verify_workspace
+from aevorium.jobs.checks import verify_server
 from aevorium.workspace import Workspace
 
 __all__ = ["router"]
@@ -99,8 +99,8 @@ def router(services: Services, *, homes: Sequence[Path]) -> APIRouter:
 
     @routes.get("/v1/audit/verification")
     def verification(_: Principal = audits) -> Verification:
-        """Whether chains, ledgers, budget and statement of the newest run agree."""
-        result = verify_workspace(services.folders.find().workspace, homes=homes)
+        """Whether chains, ledgers, budgets and statements of the server and its runs agree."""
+        result = verify_server(services.folders, homes=homes)
         checks = [CheckFinding(subject=one.subject, is_sound=one.is_sound, text=one.text) for one in result.checks]
         return Verification(is_sound=result.is_sound, checks=checks)
 

@@ -174,17 +174,17 @@ def router(services: Services) -> APIRouter:
     @routes.get("/v1/runs/{job_id}/statement")
     def statement(job_id: JobId, _: Principal = reads) -> dict[str, Any]:
         """Its privacy statement."""
-        return _json(services.folders.find(job_id), "privacy_statement.json")
+        return _json(_results(services, job_id), "privacy_statement.json")
 
     @routes.get("/v1/runs/{job_id}/report")
     def report(job_id: JobId, _: Principal = reads) -> dict[str, Any]:
         """Its own report: charged numbers alone."""
-        return _json(services.folders.find(job_id), "report.json")
+        return _json(_results(services, job_id), "report.json")
 
     @routes.get("/v1/runs/{job_id}/report.html", response_class=FileResponse)
     def report_page(job_id: JobId, _: Principal = reads) -> FileResponse:
         """The same for people."""
-        path = services.folders.find(job_id).workspace.report_html
+        path = _results(services, job_id).workspace.report_html
         if not path.is_file():
             raise _absent("report")
         return FileResponse(path, media_type="text/html; charset=utf-8")
@@ -192,7 +192,7 @@ def router(services: Services) -> APIRouter:
     @routes.get("/v1/runs/{job_id}/audit")
     def log(job_id: JobId, _: Principal = audits) -> RunLog:
         """Its own audit log."""
-        chain = AuditChain(services.folders.find(job_id).workspace.database)
+        chain = AuditChain(_results(services, job_id).workspace.database)
         return RunLog(entries=list(chain.entries()), head=chain.head)
 
     @routes.get("/v1/models")
@@ -203,9 +203,20 @@ def router(services: Services) -> APIRouter:
     @routes.get("/v1/models/{job_id}")
     def model(job_id: JobId, _: Principal = reads) -> ModelView:
         """One model."""
-        return _model(services.folders.find(job_id))
+        return _model(_results(services, job_id))
 
     return routes
+
+
+def _results(services: Services, run_id: str) -> RunFolder:
+    """The results of a run; raises ArtefactError (RUN_WITHOUT_RESULTS, RUN_NOT_FOUND) if there are none."""
+    try:
+        return services.folders.find(run_id)
+    except ArtefactError as error:
+        if error.code != "RUN_NOT_FOUND":
+            raise
+        job = services.jobs.find(run_id, kind="train")
+        raise ArtefactError("RUN_WITHOUT_RESULTS", f"The run has no results. Its state is {job.state!r}.") from error
 
 
 def _view(services: Services, job: Job) -> RunView:
@@ -254,6 +265,4 @@ def _json(run: RunFolder, name: str) -> dict[str, Any]:
 
 
 def _absent(name: str) -> ArtefactError:
-    return ArtefactError(
-        "ARTEFACT_NOT_FOUND", f"The run has no {name}. It did not reach its end.", hint="Look at its events."
-    )
+    return ArtefactError("RUN_WITHOUT_RESULTS", f"The run has no {name}. It did not reach its end.")

@@ -113,12 +113,14 @@ def verify(
         settings = load_settings({"workspace": workspace, "node_home": home}).values
         folder = existing_workspace(settings.workspace, console=console)
         log = Secrets.of(settings).log
-        result = verify_workspace(
-            folder,
-            homes=node_homes(folder, home=settings.node_home),
-            public_key=key,
-            own_key=log.public_key if log.exists() else None,
-        )
+        homes, own_key = node_homes(folder, home=settings.node_home), log.public_key if log.exists() else None
+        if folder.runs.is_dir():
+            from aevorium.jobs.checks import verify_server
+            from aevorium.jobs.folders import RunFolders
+
+            result = verify_server(RunFolders(folder), homes=homes, public_key=key, own_key=own_key)
+        else:
+            result = verify_workspace(folder, homes=homes, public_key=key, own_key=own_key)
     for line in result.findings:
         console.say(line)
     if not result.is_sound:
