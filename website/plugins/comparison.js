@@ -2,9 +2,14 @@
 import fs from 'node:fs/promises';
 import path from 'node:path';
 
-/** Tables and methods that are shown: Aevorium as it is meant to be run, and the central peers. */
+/** Tables and methods that are shown: Aevorium under both kinds of trust, and the central peers. */
 const SHOWN = {
-  methods: {aevorium: 'Aevorium', mst: 'MST', aim: 'AIM'},
+  methods: {
+    'aevorium/secure-aggregation': 'Aevorium',
+    'aevorium/local': 'Aevorium, local noise',
+    'mst/': 'MST',
+    'aim/': 'AIM',
+  },
   tables: {synthea: 'Six Synthea hospitals', adult: 'Adult over five nodes', cardio: 'Cardio over five nodes'},
 };
 
@@ -14,10 +19,11 @@ function parse(text) {
   return lines.map((cells) => Object.fromEntries(header.map((name, place) => [name, cells[place]])));
 }
 
-function isShown(row) {
-  const trust = row.method === 'aevorium' ? 'secure-aggregation' : '';
-  return row.step === '' && row.method in SHOWN.methods && row.table in SHOWN.tables && row.trust === trust;
-}
+const methodOf = (row) => `${row.method}/${row.trust}`;
+
+/** Whether a row is shown; one without seeds did not finish, and the page of results says why. */
+const isShown = (row) =>
+  row.step === '' && row.table in SHOWN.tables && methodOf(row) in SHOWN.methods && row.seeds !== '0';
 
 export default function comparison({siteDir}) {
   const results = path.resolve(siteDir, '../benchmarks/fidelity/results.csv');
@@ -34,9 +40,9 @@ export default function comparison({siteDir}) {
           (one, other) =>
             tables.indexOf(one.table) - tables.indexOf(other.table) ||
             one.epsilon - other.epsilon ||
-            methods.indexOf(one.method) - methods.indexOf(other.method),
+            methods.indexOf(methodOf(one)) - methods.indexOf(methodOf(other)),
         )
-        .map((row) => ({...row, table: SHOWN.tables[row.table], method: SHOWN.methods[row.method]}));
+        .map((row) => ({...row, table: SHOWN.tables[row.table], method: SHOWN.methods[methodOf(row)]}));
       actions.setGlobalData({rows});
     },
   };

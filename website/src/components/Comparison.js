@@ -26,7 +26,7 @@ function Score({row, score, peers}) {
 export default function Comparison() {
   const {rows} = usePluginData('comparison');
   const groupOf = (row) => `${row.table}, ε = ${row.epsilon}`;
-  const groups = [...new Set(rows.map(groupOf))]
+  const groups = Array.from(new Set(rows.map(groupOf)))
     .map((name) => ({name, peers: rows.filter((row) => groupOf(row) === name)}))
     .filter((group) => group.peers.length > 1);
   return (

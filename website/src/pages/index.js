@@ -30,7 +30,7 @@ function Hero() {
           differential privacy from the first count to the last round, and gives everyone outside a synthetic table.
         </p>
         <div className={styles.commands}>
-          <CodeBlock language="bash">{'python start.py         # installs, and runs the demo\npython start.py test    # the tests'}</CodeBlock>
+          <CodeBlock language="bash">{'python start.py         # install, run the demo\npython start.py test    # run the tests'}</CodeBlock>
         </div>
         <p className={styles.buttons}>
           <Link className="button button--primary button--lg" to="/docs/GETTING_STARTED">
@@ -78,9 +78,10 @@ function Beside() {
       <div className="container">
         <h2>Beside central methods</h2>
         <p>
-          MST and AIM see all rows in one place. Aevorium never does: secure aggregation over the nodes, all of ε end to
-          end. Means ± standard errors over seeds, on the same held-out rows; the best of each group is bold.{' '}
-          <Link to="/benchmarks/fidelity/RESULTS">Every cell, good or bad</Link>.
+          MST and AIM see all rows in one place. Aevorium never does: secure aggregation over the nodes, or noise of each
+          node's own where it says so, and all of ε end to end. Means ± standard errors over seeds, on the same held-out
+          rows; the best of each group is bold. <Link to="/docs/VALIDATION">What each score says</Link>;{' '}
+          <Link to="/benchmarks/fidelity/RESULTS">every cell, good or bad</Link>.
         </p>
         <Comparison />
       </div>
