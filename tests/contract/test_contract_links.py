@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -60,6 +62,18 @@ def test_every_page_is_in_the_site() -> None:
     pages = {page.relative_to(ROOT).with_suffix("").as_posix() for page in PAGES}
     assert pages - named == {"README", "website/README"}
     assert named - pages == set()
+
+
+def test_the_site_is_made_of_public_packages_and_asks_nothing_of_other_hosts() -> None:
+    site = ROOT / "website"
+    lock = json.loads((site / "package-lock.json").read_text(encoding="utf-8"))
+    hosts = {urlsplit(package["resolved"]).netloc for package in lock["packages"].values() if "resolved" in package}
+    assert hosts <= {"registry.npmjs.org"}
+    assert all("integrity" in package for name, package in lock["packages"].items() if name)
+    written = [site / "docusaurus.config.js", *(site / "src").rglob("*.*"), *(site / "static").rglob("*.*")]
+    for path in written:
+        hosts = set(re.findall(r"(?:https?:)?//([\w.-]+\.\w+|localhost)", path.read_text(encoding="utf-8")))
+        assert hosts <= {"localhost", "www.w3.org"}, f"{path.name}: {hosts}"
 
 
 def test_anchors_are_told_from_text(tmp_path: Path) -> None:

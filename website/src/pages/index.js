@@ -30,7 +30,7 @@ function Hero() {
           differential privacy from the first count to the last round, and gives everyone outside a synthetic table.
         </p>
         <div className={styles.commands}>
-          <CodeBlock language="bash">{'python start.py         # install, run the demo\npython start.py test    # run the tests'}</CodeBlock>
+          <CodeBlock language="bash">{'python start.py       # the demo\npython start.py test  # the tests'}</CodeBlock>
         </div>
         <p className={styles.buttons}>
           <Link className="button button--primary button--lg" to="/docs/GETTING_STARTED">
