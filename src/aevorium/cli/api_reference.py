@@ -54,7 +54,9 @@ def api_page(document: Mapping[str, Any]) -> str:
     """
     parts = [_HEAD]
     operations = [
-        (method, path, operation) for path, methods in document["paths"].items() for method, operation in methods.items()
+        (method, path, operation)
+        for path, operations_of_path in document["paths"].items()
+        for method, operation in operations_of_path.items()
     ]
     used = {tag for _, _, operation in operations for tag in operation["tags"]}
     for tag in (*_TAGS, *sorted(used - set(_TAGS))):
