@@ -63,6 +63,8 @@ export default {
         page('docs/RELEASE_CHECKLIST', 'Release checklist'),
         page('benchmarks/speed/RESULTS', 'Speed: results'),
         page('benchmarks/speed/README', 'Speed: how it is measured'),
+        page('benchmarks/load/RESULTS', 'Load: results'),
+        page('benchmarks/load/README', 'Load: how it is measured'),
         page('benchmarks/federation/README', 'What real processes cost'),
         page('IMPROVEMENTS_SUMMARY', 'Changelog'),
       ],

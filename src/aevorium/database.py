@@ -47,6 +47,9 @@ class Database:
 
     def _migrate(self, migrations: Sequence[Sequence[str]]) -> None:
         newest = len(migrations)
+        with self._connect() as connection:
+            if _version_of(connection) == newest:
+                return  # whoever opens a file for reading must not wait for its writer
         with self.write() as connection:
             found = _version_of(connection)
             for statements in migrations[found:]:

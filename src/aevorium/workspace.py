@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from aevorium.errors import ArtefactError, ConfigError
 
-__all__ = ["Workspace", "synchronise", "write_atomically"]
+__all__ = ["Workspace", "remove_unfinished", "synchronise", "write_atomically"]
 
 
 @contextmanager
@@ -44,6 +45,19 @@ def write_atomically(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path, *, age: float = 0.0) -> None:
+    """Removes what processes that were killed had begun to write in a folder. What cannot be removed stays.
+
+    Args:
+        folder: The folder; subfolders are left alone.
+        age: Only what nobody wrote to for so many seconds, where others may be writing.
+    """
+    for path in folder.glob(".*.part"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime >= age:
+                path.unlink()
 
 
 def synchronise(folder: Path) -> None:

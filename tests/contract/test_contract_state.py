@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from state_stores import PROGRAMS, postgresql
 from aevorium.errors import AevoriumError, ArtefactError, ConfigError
 from aevorium.state import jobs as jobs_module
 from aevorium.state.api_keys import ApiKeyStore
-from aevorium.state.jobs import JobStore
+from aevorium.state.jobs import Job, JobStore
 from aevorium.state.store import Store, sqlite_url
 
 KINDS = ("sqlite", "postgresql")
@@ -134,6 +135,77 @@ def test_a_dead_worker_s_jobs_are_repeated_or_failed_with_a_reason(store: Store)
     # A training is never begun a second time.
     assert [jobs.claim("next"), jobs.claim("next")][1] is None
     assert jobs.recover() != ()
+
+
+def test_a_worker_does_not_end_what_another_took_over(store: Store):
+    jobs = JobStore(store)
+    jobs.submit("generate", {}, actor="a")
+    held = jobs.claim("slow")
+    assert held is not None
+    jobs.recover()
+    assert jobs.finish(held, "failed", error={"code": "X"}) is False
+    again = jobs.claim("next")
+    assert again is not None
+    assert jobs.finish(held, "failed", error={"code": "X"}) is False
+    assert jobs.finish(again, "succeeded", result={"rows": 1}) is True
+    assert (jobs.find(held.id).state, jobs.find(held.id).result) == ("succeeded", {"rows": 1})
+    assert [job.id for job in jobs.begun_and_ended()] == [held.id]
+
+
+def test_no_job_is_there_without_its_note(store: Store):
+    jobs = JobStore(store)
+
+    def fail(_: Job) -> None:
+        raise ConfigError("WORKSPACE_UNWRITABLE", "The note cannot be written.")
+
+    with pytest.raises(ConfigError):
+        jobs.submit("train", {}, actor="a", idempotency_key="k", note=fail)
+    assert jobs.page(limit=10) == ()
+    noted: list[str] = []
+    job, _ = jobs.submit("train", {}, actor="a", idempotency_key="k", note=lambda job: noted.append(job.id))
+    jobs.submit("train", {}, actor="a", idempotency_key="k", note=lambda job: noted.append(job.id))
+    assert noted == [job.id]
+
+
+def test_a_queue_has_one_worker_wherever_it_runs(store: Store, url: str):
+    other = Store(url)
+    first, second = JobStore(store).worker_lock(), JobStore(other).worker_lock()
+    assert first.acquire()
+    assert not second.acquire()
+    assert first.is_held()
+    first.release()
+    assert second.acquire()
+    assert not first.acquire()
+    second.release()
+    other.close()
+
+
+def test_a_worker_whose_session_broke_learns_that_another_has_the_queue(store: Store, url: str):
+    if store.is_sqlite:
+        pytest.skip("a file's lock has no session")
+    other = Store(url)
+    first, second = JobStore(store).worker_lock(), JobStore(other).worker_lock()
+    assert first.acquire()
+    _break_sessions(url)
+    assert first.is_held()  # it is free, so it is taken again
+    assert not second.acquire()
+    _break_sessions(url)
+    assert second.acquire()
+    assert not first.is_held()
+    first.release()
+    assert second.is_held()
+    second.release()
+    other.close()
+
+
+def _break_sessions(url: str) -> None:
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(
+            text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted")
+        )
+    engine.dispose()
+    time.sleep(0.3)
 
 
 def test_a_job_that_waits_stops_at_once_and_one_that_runs_is_asked(store: Store):

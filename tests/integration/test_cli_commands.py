@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from aevorium.cli.app import main
+from aevorium.cli.commands import doctor
 from aevorium.governance.keys import load_or_create_keys
 from aevorium.schema.table import TableSchema
 
@@ -214,3 +215,19 @@ def test_doctor_runs_one_round(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     answer = _answer(capsys, "doctor", "--with-round")
     assert answer["with_round"] is True
     assert list(tmp_path.iterdir()) == []
+
+
+def test_doctor_says_for_which_roles_an_installation_is(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    absent = {"opacus"}
+    version = doctor.metadata.version
+
+    def look(name: str) -> str:
+        if name in absent:
+            raise doctor.metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(doctor.metadata, "version", look)
+    assert _answer(capsys, "doctor")["roles"] == ["api"]
+    absent.add("torch")
+    assert main(["doctor"]) == 2
+    assert "'torch' is not installed" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from aevorium.api.access import Access
 from aevorium.governance.chain import AuditChain
@@ -30,7 +31,7 @@ class ServerLog:
         self._workspace = workspace
         self._key = key
 
-    @property
+    @cached_property
     def chain(self) -> AuditChain:
         """The chain, to be added to."""
         return AuditChain(self._workspace.create().database, key=self._key)

@@ -44,9 +44,13 @@ GENESIS = "0" * 64
 LOG_VERSION = 2
 """Version of the file that `write_view` writes; the first had no checkpoints."""
 
+_ACTION = "CASE WHEN json_valid(entry) THEN json_extract(entry, '$.action') END"
+"""SQL: an entry's action; NULL of one that is damaged, which must not keep the others from being found."""
+
 _MIGRATIONS = (
     ("CREATE TABLE entries (seq INTEGER PRIMARY KEY, entry TEXT NOT NULL)",),
     ("CREATE TABLE checkpoints (length INTEGER PRIMARY KEY, checkpoint TEXT NOT NULL)",),
+    (f"CREATE INDEX entries_action ON entries ({_ACTION})",),
 )
 
 _SIGNED_AFTER = frozenset(
@@ -295,8 +299,7 @@ class AuditChain:
         """The entries of some actions in order, without reading the others; one that is damaged is left out."""
         with self._database.read() as connection:
             rows = connection.execute(
-                "SELECT entry FROM entries WHERE json_valid(entry)"
-                " AND json_extract(entry, '$.action') IN (SELECT value FROM json_each(?)) ORDER BY seq",
+                f"SELECT entry FROM entries WHERE {_ACTION} IN (SELECT value FROM json_each(?)) ORDER BY seq",  # noqa: S608 - a constant
                 (json.dumps(list(actions)),),
             ).fetchall()
         found = []
@@ -304,6 +307,22 @@ class AuditChain:
             with suppress(ValidationError):
                 found.append(AuditEntry.model_validate_json(row["entry"]))
         return tuple(found)
+
+    def page(self, *, after: int, limit: int, action: str | None = None) -> tuple[AuditEntry, ...]:
+        """Some entries in order, without reading the others. Raises pydantic.ValidationError if one is damaged.
+
+        Args:
+            after: Only entries of a larger number.
+            limit: How many at most.
+            action: Only entries of this action; one that is damaged has none.
+        """
+        of_action = "" if action is None else f" AND {_ACTION} = :action"
+        with self._database.read() as connection:
+            rows = connection.execute(
+                f"SELECT entry FROM entries WHERE seq > :after{of_action} ORDER BY seq LIMIT :limit",  # noqa: S608 - constants
+                {"after": after, "limit": limit, "action": action},
+            ).fetchall()
+        return tuple(AuditEntry.model_validate(_parsed(row["entry"])) for row in rows)
 
     def export(self) -> list[Any]:
         """All entries as JSON values, in order, exactly as stored. Safe to release."""

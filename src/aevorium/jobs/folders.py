@@ -40,6 +40,7 @@ class RunFolders:
 
     def __init__(self, root: Workspace) -> None:
         self.root = root
+        self._read: dict[Path, tuple[tuple[int, ...], RunFolder]] = {}
 
     def workspace_of(self, run_id: str) -> Workspace:
         """Where the results of a run go that is ordered now."""
@@ -50,7 +51,9 @@ class RunFolders:
         return self.root.datasets / f"{table_id}.{kind}"
 
     def find(self, run_id: str | None = None) -> RunFolder:
-        """The run of this id, or the newest.
+        """The run of this id, or the newest that has finished, or while none has, the newest.
+
+        A run that goes on, or was cut off, hides no model that people work with.
 
         Raises:
             ArtefactError: RUN_NOT_FOUND; CHECKPOINT_DAMAGED or CHECKPOINT_SCHEMA_MISMATCH, if it cannot be read.
@@ -61,10 +64,10 @@ class RunFolders:
                 raise ArtefactError(
                     "RUN_NOT_FOUND", "There is no run yet.", hint="Order one with POST /v1/runs, or type: aevorium run"
                 )
-            return found[0]
+            return next((run for run in found if run.record.status == "finished"), found[0])
         for workspace in (self.workspace_of(run_id), self.root):
             if workspace.study.is_file():
-                run = _load(workspace)
+                run = self._load(workspace)
                 if run.record.run_id == run_id:
                     return run
         raise ArtefactError("RUN_NOT_FOUND", "There is no run of this id that has results.")
@@ -76,12 +79,27 @@ class RunFolders:
             workspace = Workspace(path)
             if workspace.study.is_file():
                 try:
-                    runs.append(_load(workspace))
+                    runs.append(self._load(workspace))
                 except ArtefactError:
                     continue  # by its own id it is found, and says what is wrong with it
         return tuple(sorted(runs, key=lambda run: run.record.started_at, reverse=True))
 
+    def _load(self, workspace: Workspace) -> RunFolder:
+        """Reads a run, unless its files are those that were read last: whoever asks for all of them asks often."""
+        state = (*_state(workspace.study), *_state(workspace.schema))
+        known = self._read.get(workspace.root)
+        if known is not None and known[0] == state:
+            return known[1]
+        record, schema = load_study(workspace)
+        run = RunFolder(workspace, record, schema)
+        # Had a file changed since it was looked at, the next look finds another state.
+        self._read[workspace.root] = (state, run)
+        return run
 
-def _load(workspace: Workspace) -> RunFolder:
-    record, schema = load_study(workspace)
-    return RunFolder(workspace, record, schema)
+
+def _state(path: Path) -> tuple[int, ...]:
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return (found.st_ino, found.st_mtime_ns, found.st_size)

@@ -62,10 +62,12 @@ def submit_run(
             return earlier
     period = PlanningPeriod.of(chain)
     period.require(ordered_in(period, jobs=jobs), more=math.inf if order.epsilon is None else order.epsilon)
-    job, is_new = jobs.submit("train", request, actor=actor, idempotency_key=idempotency_key)
-    if is_new:
+
+    def note(job: Job) -> None:
         detail = {"job": job.id, "study": order.study, "epsilon": plain(order.epsilon or math.inf)}
         chain.append(actor=actor, action="run_ordered", detail=detail)
+
+    job, _ = jobs.submit("train", request, actor=actor, idempotency_key=idempotency_key, note=note)
     return job
 
 

@@ -107,7 +107,7 @@ class TableOrder(_Order):
     """A table of synthetic rows."""
 
     run: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = Field(
-        default=None, description="Id of the run whose model makes them; absent: the newest."
+        default=None, description="Id of the run whose model makes them; absent: the newest that finished."
     )
     rows: int | None = Field(
         default=None, ge=1, le=_MOST_ROWS, description="How many; absent: as many as the noisy total of patients."

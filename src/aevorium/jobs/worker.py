@@ -30,6 +30,7 @@ from aevorium.progress import (
     ProgressEvent,
     Report,
     RoundFinished,
+    ServerListening,
     StepProgress,
     event_name,
     ignore,
@@ -37,6 +38,8 @@ from aevorium.progress import (
 from aevorium.schema.table import TableSchema
 from aevorium.settings import Settings
 from aevorium.state.jobs import INTERRUPTED, Job, JobKind, JobState, JobStore
+from aevorium.state.worker_lock import WorkerLock
+from aevorium.workspace import remove_unfinished
 
 __all__ = ["Worker"]
 
@@ -52,7 +55,16 @@ _STEP_EVERY = 1.0
 _GRACE = 20.0
 """Seconds in which lanes end once the worker is told to."""
 
-_TOLD = (PhaseStarted, RoundFinished, NodesOnline, StepProgress)
+_AGAIN = 5.0
+"""Seconds after which the end of a job is written again that could not be written."""
+
+_UNFINISHED = 3600.0
+"""Seconds after which a file that was not finished counts as left by a process that died, where others write too."""
+
+_ENDED: Mapping[JobKind, str] = {"train": "run_ended", "generate": "dataset_ended"}
+"""How the server's log calls the end of a job."""
+
+_TOLD = (PhaseStarted, RoundFinished, ServerListening, NodesOnline, StepProgress)
 """What is told of a job. The other events are for the consoles of single stewards."""
 
 _LOGGER = logging.getLogger(__name__)
@@ -96,6 +108,7 @@ class Worker:
         self._name = token_hex(4)
         self._ending = threading.Event()
         self._draining = threading.Event()
+        self._is_training = threading.Event()
 
     def work(self, *, should_stop: Callable[[], bool], should_drain: Callable[[], bool] = lambda: False) -> None:
         """Works until told to end. Waits first for another worker of the workspace, if there is one.
@@ -109,20 +122,24 @@ class Worker:
         """
         root = self._folders.root.create()
         self._secrets.open(root.root)
-        lock = FileLock(root.worker_lock)
+        lock, place = self._jobs.worker_lock(), FileLock(root.worker_lock)
         while not should_stop() and not should_drain():
-            try:
-                lock.acquire(timeout=_LOOK)
-            except Timeout:
+            if not lock.acquire():
+                time.sleep(_LOOK)
                 continue
             try:
-                self._take_over()
-                self._run_lanes(should_stop, should_drain)
+                with place.acquire(timeout=_LOOK):
+                    self._take_over()
+                    self._run_lanes(should_stop, should_drain, lock=lock)
+                return
+            except Timeout:
+                continue
             finally:
                 lock.release()
-            return
 
-    def _run_lanes(self, should_stop: Callable[[], bool], should_drain: Callable[[], bool]) -> None:
+    def _run_lanes(
+        self, should_stop: Callable[[], bool], should_drain: Callable[[], bool], *, lock: WorkerLock
+    ) -> None:
         kinds: tuple[JobKind, ...] = get_args(JobKind)
         lanes = [threading.Thread(target=self._lane, args=(kind,), daemon=True, name=kind) for kind in kinds]
         for lane in lanes:
@@ -130,6 +147,9 @@ class Worker:
         while not should_stop() and any(lane.is_alive() for lane in lanes):
             if should_drain():
                 self._draining.set()
+            if not lock.is_held():
+                _LOGGER.error("another worker has taken over the queue")
+                break
             time.sleep(_LOOK)
         self._ending.set()
         deadline = time.monotonic() + _GRACE
@@ -137,13 +157,19 @@ class Worker:
             lane.join(max(0.0, deadline - time.monotonic()))
 
     def _take_over(self) -> None:
-        """Repeats or fails what a worker left that died."""
-        for job in self._jobs.recover():
-            if job.has_ended:
-                self._note(job, "failed")
+        """Repeats or fails what a worker left that died, says in the log what it could not say, and tidies up."""
+        self._jobs.recover()
+        told = {entry.detail.get("job") for entry in self._log().entries_of(list(_ENDED.values()))}
+        for job in self._jobs.begun_and_ended():
+            if job.id not in told:
+                self._note(job, job.state, error=job.error, result=job.result)
+        root = self._folders.root
+        remove_unfinished(root.datasets)
+        for folder in (root.root, *(root.runs.iterdir() if root.runs.is_dir() else ())):
+            remove_unfinished(folder, age=_UNFINISHED)
 
     def _lane(self, kind: JobKind) -> None:
-        while not self._ending.is_set() and not self._draining.is_set():
+        while not self._ending.is_set() and not (self._draining.is_set() and self._is_over(kind)):
             try:
                 job = self._jobs.claim(self._name, kind=kind)
                 if job is not None:
@@ -153,7 +179,13 @@ class Worker:
                 _LOGGER.error("the queue cannot be read: %s", error.code)
             self._ending.wait(_LOOK)
 
+    def _is_over(self, kind: JobKind) -> bool:
+        """Whether a lane ends that is to end after its work: tables are made for as long as a run goes on beside."""
+        return kind == "train" or not self._is_training.is_set()
+
     def _do(self, job: Job) -> None:
+        if job.kind == "train":
+            self._is_training.set()
         try:
             result = self._train(job) if job.kind == "train" else self._generate(job)
             outcome = _Outcome("succeeded", result=result)
@@ -164,25 +196,34 @@ class Worker:
             told = InternalError(f"Something failed inside Aevorium: {type(error).__name__}.")
             outcome = _Outcome("failed", error=_told(told))
         self._finish(job, outcome)
+        if job.kind == "train":
+            self._is_training.clear()
 
     def _failure(self, job: Job, error: AevoriumError) -> _Outcome:
         if error.code != "RUN_INTERRUPTED":
             return _Outcome("failed", error=_told(error))
-        if self._jobs.find(job.id).is_stop_requested:
+        if self._is_stop_requested(job):
             return _Outcome("stopped")
         return _Outcome("failed", error=INTERRUPTED)
 
     def _finish(self, job: Job, outcome: _Outcome) -> None:
         """Writes down how a job ended, if need be when the database is back."""
+        is_written = False
         while True:
             try:
-                self._jobs.finish(job, outcome.state, result=outcome.result, error=outcome.error)
-                self._note(job, outcome.state, error=outcome.error, result=outcome.result)
+                is_written = is_written or self._jobs.finish(
+                    job, outcome.state, result=outcome.result, error=outcome.error
+                )
+                if is_written:
+                    self._note(job, outcome.state, error=outcome.error, result=outcome.result)
                 return
             except AevoriumError as error:
                 _LOGGER.error("the end of job %s cannot be written: %s", job.id, error.code)
-                if self._ending.wait(5.0):
+                if self._ending.wait(_AGAIN):
                     return
+            except Exception:  # a lane must outlive it; the next worker says in the log what this one could not
+                _LOGGER.exception("the end of job %s cannot be written", job.id)
+                return
 
     def _train(self, job: Job) -> Mapping[str, Any]:
         order = RunOrder.model_validate(job.request)
@@ -250,12 +291,18 @@ class Worker:
                 if event.done < event.total and now - last.get(event.label, -_STEP_EVERY) < _STEP_EVERY:
                     return
                 last[event.label] = now
-            self._jobs.tell(job, {"event": event_name(event), **plain(dataclasses.asdict(event))})
+            told = dataclasses.asdict(event)
+            told.pop("authority", None)  # a path of this machine
+            try:
+                self._jobs.tell(job, {"event": event_name(event), **plain(told)})
+            except AevoriumError as error:
+                # What nodes have released is charged: a story with a gap is better than a run that failed of it.
+                _LOGGER.error("an event of job %s cannot be written: %s", job.id, error.code)
 
         return tell
 
     def _stopper(self, job: Job) -> Callable[[], bool]:
-        """Whether a job is to end: because somebody asked, or because the worker ends."""
+        """Whether a job is to end: because somebody asked, because the worker ends, or because it is another's now."""
         asked, answer = -_STOP_LOOK, False
 
         def is_stopped() -> bool:
@@ -263,10 +310,21 @@ class Worker:
             if self._ending.is_set():
                 return True
             if not answer and time.monotonic() - asked >= _STOP_LOOK:
-                answer, asked = self._jobs.find(job.id).is_stop_requested, time.monotonic()
+                answer, asked = self._is_stop_requested(job), time.monotonic()
             return answer
 
         return is_stopped
+
+    def _is_stop_requested(self, job: Job) -> bool:
+        try:
+            now = self._jobs.find(job.id)
+        except AevoriumError as error:
+            _LOGGER.error("job %s cannot be looked at: %s", job.id, error.code)
+            return False
+        return now.is_stop_requested or now.state != "running" or now.attempts != job.attempts
+
+    def _log(self) -> AuditChain:
+        return AuditChain(self._folders.root.database, key=self._secrets.log)
 
     def _note(
         self,
@@ -277,8 +335,7 @@ class Worker:
         result: Mapping[str, Any] | None = None,
     ) -> None:
         """Writes into the server's log how a job ended."""
-        root = self._folders.root
-        chain = AuditChain(root.database, key=self._secrets.log)
+        chain = self._log()
         detail: dict[str, object] = {"job": job.id, "state": state, "code": error["code"] if error else None}
         if job.kind == "train":
             log = self._folders.workspace_of(job.id).database
@@ -286,8 +343,8 @@ class Worker:
             detail["head"] = AuditChain(log).head if log.is_file() else None
         elif result is not None:
             detail.update({name: result[name] for name in ("run", "rows", "sha256")})
-        chain.append(actor="worker", action="run_ended" if job.kind == "train" else "dataset_ended", detail=detail)
-        chain.write_view(root.audit_log)
+        chain.append(actor="worker", action=_ENDED[job.kind], detail=detail)
+        chain.write_view(self._folders.root.audit_log)
 
 
 def _told(error: AevoriumError) -> Mapping[str, Any]:

@@ -21,6 +21,7 @@ from sqlalchemy.exc import IntegrityError
 from aevorium.errors import AevoriumError, ArtefactError, ConfigError
 from aevorium.state.store import Store
 from aevorium.state.tables import JOB_EVENTS, JOBS
+from aevorium.state.worker_lock import WorkerLock
 
 __all__ = ["ENDED", "INTERRUPTED", "Job", "JobEvent", "JobKind", "JobState", "JobStore"]
 
@@ -116,7 +117,13 @@ class JobStore:
         self._now = now
 
     def submit(
-        self, kind: JobKind, request: Mapping[str, Any], *, actor: str, idempotency_key: str | None = None
+        self,
+        kind: JobKind,
+        request: Mapping[str, Any],
+        *,
+        actor: str,
+        idempotency_key: str | None = None,
+        note: Callable[[Job], object] = lambda _: None,
     ) -> tuple[Job, bool]:
         """Puts a job into the queue, unless this actor has already asked for it with this key.
 
@@ -125,6 +132,8 @@ class JobStore:
             request: What is asked, as JSON values.
             actor: Who asks.
             idempotency_key: Names the request for good: sent again, it yields the job that there is.
+            note: Told of a new job before it is there. A death in between leaves a note without a job; never a job
+                without its note.
 
         Returns:
             The job, and whether it is new.
@@ -163,8 +172,9 @@ class JobStore:
                     if earlier is None:
                         raise
             if earlier is None:
-                made = connection.execute(select(JOBS).where(JOBS.c.id == row["id"])).mappings().one()
-                return _job(made), True
+                made = _job(connection.execute(select(JOBS).where(JOBS.c.id == row["id"])).mappings().one())
+                note(made)
+                return made, True
         return _same(earlier, digest), False
 
     def ordered(self, kind: JobKind, request: Mapping[str, Any], *, actor: str, idempotency_key: str) -> Job | None:
@@ -283,14 +293,29 @@ class JobStore:
         *,
         result: Mapping[str, Any] | None = None,
         error: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Writes down how a running job ended; one that has ended already stays as it is."""
+    ) -> bool:
+        """Writes down how a running job ended; one that has ended, or that another worker took since, stays as it is.
+
+        Returns:
+            Whether it was written down.
+        """
         with self._store.write() as connection:
-            connection.execute(
+            done = connection.execute(
                 update(JOBS)
-                .where(JOBS.c.number == job.number, JOBS.c.state == "running")
+                .where(JOBS.c.number == job.number, JOBS.c.state == "running", JOBS.c.attempts == job.attempts)
                 .values(state=state, ended_at=self._time(), result=result, error=error)
             )
+        return done.rowcount == 1
+
+    def worker_lock(self) -> WorkerLock:
+        """What the one worker of the queue holds."""
+        return WorkerLock(self._store)
+
+    def begun_and_ended(self) -> tuple[Job, ...]:
+        """Every job that a worker took and that has ended, in the order of submission."""
+        query = select(JOBS).where(JOBS.c.attempts > 0, JOBS.c.state.in_(ENDED)).order_by(JOBS.c.number)
+        with self._store.read() as connection:
+            return tuple(_job(row) for row in connection.execute(query).mappings())
 
     def recover(self) -> tuple[Job, ...]:
         """What a new worker does with the jobs of one that died: repeats or fails them. The caller holds the lock."""

@@ -64,16 +64,25 @@ class Store:
         """Whether it is a file of this machine."""
         return self._engine.dialect.name == "sqlite"
 
+    @property
+    def path(self) -> Path | None:
+        """The file, if it is one of this machine."""
+        return Path(str(self._engine.url.database)) if self.is_sqlite else None
+
+    def session(self) -> Connection:
+        """A connection that the caller closes. Each of its statements is a transaction."""
+        return self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction for reading: one consistent state."""
-        with self._usable(), self._engine.connect() as connection:
+        with self.usable(), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that changes something; an exception undoes it. In SQLite it excludes every other writer."""
-        with self._usable(), self._engine.connect() as connection:
+        with self.usable(), self._engine.connect() as connection:
             connection = connection.execution_options(is_writing=True)
             with connection.begin():
                 yield connection
@@ -82,6 +91,21 @@ class Store:
         """Passes if the database answers; raises ArtefactError (DATABASE_UNUSABLE) if not."""
         with self.read() as connection:
             connection.exec_driver_sql("SELECT version_num FROM alembic_version").all()
+
+    @contextmanager
+    def usable(self) -> Iterator[None]:
+        """Turns what the database's driver raises into DATABASE_UNUSABLE."""
+        try:
+            yield
+        except DBAPIError as error:
+            # The driver's own words; SQLAlchemy's would add statement and parameters, which hold what people sent.
+            reason = (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0]
+            message = f"The database {self._name!r} cannot be used. {reason}."
+            raise ArtefactError("DATABASE_UNUSABLE", message) from error
+        except SQLAlchemyError as error:
+            raise ArtefactError(
+                "DATABASE_UNUSABLE", f"The database {self._name!r} cannot be used. {type(error).__name__}."
+            ) from error
 
     def close(self) -> None:
         """Closes the connections."""
@@ -102,20 +126,6 @@ class Store:
                     f"The database {self._name!r} cannot be used. It is of a version that this Aevorium does not know.",
                     hint="Use the version of Aevorium that wrote it, or a newer one.",
                 ) from error
-
-    @contextmanager
-    def _usable(self) -> Iterator[None]:
-        try:
-            yield
-        except DBAPIError as error:
-            # The driver's own words; SQLAlchemy's would add statement and parameters, which hold what people sent.
-            reason = (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0]
-            message = f"The database {self._name!r} cannot be used. {reason}."
-            raise ArtefactError("DATABASE_UNUSABLE", message) from error
-        except SQLAlchemyError as error:
-            raise ArtefactError(
-                "DATABASE_UNUSABLE", f"The database {self._name!r} cannot be used. {type(error).__name__}."
-            ) from error
 
 
 def _engine(url: str) -> Engine:

@@ -5,12 +5,16 @@ import json
 import math
 import sqlite3
 import threading
+import time
+from contextlib import closing
 from datetime import UTC, datetime
 
 import pytest
 import rfc8785
+from pydantic import ValidationError
 
 from aevorium.errors import ArtefactError, InternalError
+from aevorium.governance import chain as chain_module
 from aevorium.governance.chain import GENESIS, AuditChain, verify_entries
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -219,3 +223,50 @@ def test_a_file_that_is_no_chain_is_refused(tmp_path):
     with pytest.raises(ArtefactError) as caught:
         AuditChain(tmp_path / "audit.db")
     assert caught.value.code == "DATABASE_UNUSABLE"
+
+
+def test_a_page_is_read_without_the_rest(chain, tmp_path):
+    for number in range(6):
+        chain.append(actor="a", action="even" if number % 2 == 0 else "odd", detail={"number": number})
+    assert [entry.seq for entry in chain.page(after=2, limit=3)] == [3, 4, 5]
+    assert [entry.seq for entry in chain.page(after=1, limit=2, action="odd")] == [2, 4]
+    with sqlite3.connect(tmp_path / "audit.db") as connection:
+        connection.execute("UPDATE entries SET entry = 'no json' WHERE seq = 1")
+    connection.close()
+    # What is damaged elsewhere does not keep this page from being read, and what is damaged in it does.
+    assert [entry.seq for entry in chain.page(after=1, limit=9)] == [2, 3, 4, 5, 6]
+    assert [entry.seq for entry in chain.page(after=0, limit=9, action="even")] == [3, 5]
+    with pytest.raises(ValidationError):
+        chain.page(after=0, limit=9)
+
+
+def test_entries_of_an_action_are_found_by_an_index(chain, tmp_path):
+    filled(chain, 2)
+    assert [entry.seq for entry in chain.entries_of(["release", "other"])] == [1, 2]
+    with sqlite3.connect(tmp_path / "audit.db") as connection:
+        steps = connection.execute(
+            f"EXPLAIN QUERY PLAN SELECT entry FROM entries WHERE {chain_module._ACTION} = 'release' ORDER BY seq"
+        ).fetchall()
+    connection.close()
+    assert any("entries_action" in str(step) for step in steps), steps
+
+
+def test_a_chain_of_an_earlier_version_gets_the_index(tmp_path):
+    with sqlite3.connect(tmp_path / "audit.db") as connection:
+        for statements in chain_module._MIGRATIONS[:2]:
+            for statement in statements:
+                connection.execute(statement)
+        connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    chain = AuditChain(tmp_path / "audit.db", now=lambda: NOON)
+    filled(chain, 3)
+    assert len(chain.entries_of(["release"])) == 3
+
+
+def test_a_chain_is_read_while_another_writes(chain, tmp_path):
+    filled(chain, 2)
+    with closing(sqlite3.connect(tmp_path / "audit.db", isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        started = time.monotonic()
+        assert AuditChain(tmp_path / "audit.db").last.seq == 2
+        assert time.monotonic() - started < 5

@@ -86,16 +86,15 @@ def router(services: Services, *, homes: Sequence[Path]) -> APIRouter:
         """The server's audit log, oldest entry first."""
         chain = _chain(workspace)
         try:
-            everything = chain.entries() if action is None else chain.entries_of([action])
+            found = chain.page(after=after, limit=limit + 1, action=action)
         except ValidationError as error:
             raise ArtefactError(
                 "AUDIT_BROKEN",
                 "The audit log cannot be shown. An entry in it is damaged.",
                 hint="Ask /v1/audit/verification which one it is, and treat the log's claims as unproven.",
             ) from error
-        found = [entry for entry in everything if entry.seq > after]
         page = found[:limit]
-        return AuditPage(entries=page, head=chain.head, next=page[-1].seq if len(found) > limit else None)
+        return AuditPage(entries=list(page), head=chain.head, next=page[-1].seq if len(found) > limit else None)
 
     @routes.get("/v1/audit/verification")
     def verification(_: Principal = audits) -> Verification:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import tempfile
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +16,14 @@ from aevorium.cli.console import console_of
 
 __all__ = ["doctor"]
 
-_LIBRARIES = ("numpy", "pandas", "pyarrow", "torch", "opacus", "opendp", "dp-accounting", "flwr", "scikit-learn")
+_LIBRARIES = ("numpy", "pandas", "pyarrow", "dp-accounting", "scikit-learn")
+
+_ROLES = {
+    "server": ("torch", "flwr", "opacus", "opendp"),
+    "node": ("torch", "flwr", "opacus", "opendp"),
+    "api": ("torch", "fastapi", "sqlalchemy"),
+}
+"""What each role needs besides: an installation for one role lacks what only the others do."""
 
 
 def doctor(
@@ -33,16 +41,17 @@ def doctor(
 
     console = console_of(context)
     settings = load_settings().values
-    versions = {}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError as error:
-            raise ConfigError(
-                "DEPENDENCY_MISSING", f"The library {name!r} is not installed.", hint="Type: python start.py install"
-            ) from error
+    versions = _versions()
+    missing = [name for name in _LIBRARIES if name not in versions]
+    roles = [role for role, libraries in _ROLES.items() if all(name in versions for name in libraries)]
+    if missing or not roles:
+        name = (missing or [name for name in _ROLES["api"] if name not in versions])[0]
+        raise ConfigError(
+            "DEPENDENCY_MISSING", f"The library {name!r} is not installed.", hint="Type: python start.py install"
+        )
     console.say(f"ok: aevorium {__version__}, Python {platform.python_version()} on {platform.system()}")
     console.say("ok: libraries: " + ", ".join(f"{name} {version}" for name, version in versions.items()))
+    console.say("ok: installed for: " + ", ".join(roles))
     schema = load_schema("synthea")
     console.say(f"ok: schema {schema.name!r}, {len(schema.columns)} columns, hash {schema.content_hash[:12]}")
     keys = Secrets.of(settings).keys
@@ -62,9 +71,19 @@ def doctor(
         "version": __version__,
         "python": platform.python_version(),
         "versions": versions,
+        "roles": roles,
         "schema": schema.content_hash,
         "with_round": with_round,
     }
+
+
+def _versions() -> dict[str, str]:
+    """The versions of the libraries that are installed."""
+    found = {}
+    for name in dict.fromkeys((*_LIBRARIES, *(name for libraries in _ROLES.values() for name in libraries))):
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def _tiny_round(folder: Path, context: typer.Context) -> None:

@@ -193,6 +193,8 @@ def _tell_event(event: Mapping[str, object], *, console: Console) -> None:
     kind = event["event"]
     if kind == "phase_started":
         console.note(f"{event['phase']}")
+    elif kind == "server_listening":
+        console.note(f"Waiting for {event['needed']} nodes at {event['address']}")
     elif kind == "nodes_online":
         names = event["names"]
         shown = ", ".join(map(str, names)) if isinstance(names, list) and names else "none"

@@ -1,0 +1,1 @@
+"""How the API answers many people at once, beside an application that does nothing."""
