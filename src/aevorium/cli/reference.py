@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import typer
 
+from aevorium.cli.api_reference import api_page, openapi_document
 from aevorium.cli.app import app
 from aevorium.errors import CATALOGUE
 from aevorium.settings import Settings, environment_names
@@ -18,7 +19,12 @@ __all__ = ["pages"]
 
 def pages() -> dict[str, str]:
     """The generated pages by file name."""
-    return {"CLI.md": _commands(), "SETTINGS.md": _settings(), "ERRORS.md": _errors()}
+    return {
+        "CLI.md": _commands(),
+        "SETTINGS.md": _settings(),
+        "ERRORS.md": _errors(),
+        "API_REFERENCE.md": api_page(openapi_document()),
+    }
 
 
 def _commands() -> str:
