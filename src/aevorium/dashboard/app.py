@@ -1,0 +1,54 @@
+"""The dashboard's frame: navigation, who is signed in, and the page."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from aevorium.client import ApiProblem
+from aevorium.dashboard import audit, generate, nodes, overview, privacy, quality, session, statement, states, training
+from aevorium.dashboard.wording import plain
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Draws the page that the address names. Streamlit calls it anew for everything that a person does."""
+    st.set_page_config(page_title="Aevorium", layout="wide")
+    pages = {
+        "overview": st.Page(overview.page, title="Overview", url_path="overview", default=True),
+        "generate": st.Page(generate.page, title="Generate data", url_path="generate"),
+        "quality": st.Page(quality.page, title="Data quality", url_path="quality"),
+        "training": st.Page(training.page, title="Training history", url_path="training"),
+        "privacy": st.Page(privacy.page, title="Privacy budget", url_path="privacy"),
+        "statement": st.Page(statement.page, title="Privacy statement", url_path="statement"),
+        "audit": st.Page(audit.page, title="Audit log", url_path="audit"),
+        "nodes": st.Page(nodes.page, title="Nodes", url_path="nodes"),
+    }
+    st.session_state["_pages"] = pages
+    chosen = st.navigation(
+        {
+            "": [pages["overview"]],
+            "Data": [pages["generate"], pages["quality"]],
+            "Runs": [pages["training"], pages["nodes"]],
+            "Privacy": [pages["privacy"], pages["statement"], pages["audit"]],
+        }
+    )
+    st.title(chosen.title)
+    with states.ends_here(key="page"):
+        if not session.is_signed_in() and not session.is_local():
+            raise ApiProblem(code="UNAUTHENTICATED", status=401, detail="")
+        chosen.run()
+    with st.sidebar, states.ends_here(key="account"):
+        _account()
+
+
+def _account() -> None:
+    if session.is_signed_in():
+        who = st.session_state["_me"][1]
+        st.caption(f"Signed in as {plain(who.name)}")
+        if st.button("Sign out"):
+            session.sign_out()
+            st.rerun()
+        return
+    with st.expander("Sign in"):
+        states.sign_in_form(key="account-sign-in")
