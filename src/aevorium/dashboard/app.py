@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import streamlit as st
 
 from aevorium.client import ApiProblem
 from aevorium.dashboard import audit, generate, nodes, overview, privacy, quality, session, statement, states, training
 from aevorium.dashboard.wording import plain
 
-__all__ = ["main"]
+__all__ = ["frame", "main"]
+
+_STYLE = """<style>
+[data-testid="stMarkdownContainer"]:has(table) { overflow-x: auto; }
+@media (max-width: 640px) { [data-testid="stMarkdownContainer"] td { min-width: 5.5rem; } }
+</style>"""
+"""Tables that are wider than a phone move under the finger; the page does not."""
 
 
 def main() -> None:
     """Draws the page that the address names. Streamlit calls it anew for everything that a person does."""
     st.set_page_config(page_title="Aevorium", layout="wide")
+    st.html(_STYLE)
     pages = {
         "overview": st.Page(overview.page, title="Overview", url_path="overview", default=True),
         "generate": st.Page(generate.page, title="Generate data", url_path="generate"),
@@ -33,11 +42,16 @@ def main() -> None:
             "Privacy": [pages["privacy"], pages["statement"], pages["audit"]],
         }
     )
-    st.title(chosen.title)
+    frame(chosen.title, chosen.run)
+
+
+def frame(title: str, page: Callable[[], None]) -> None:
+    """Draws a page under its title, and beside it who is signed in. Whatever fails in either becomes a message."""
+    st.title(title)
     with states.ends_here(key="page"):
         if not session.is_signed_in() and not session.is_local():
             raise ApiProblem(code="UNAUTHENTICATED", status=401, detail="")
-        chosen.run()
+        page()
     with st.sidebar, states.ends_here(key="account"):
         _account()
 

@@ -35,7 +35,7 @@ def page() -> None:
     runs = api.run_page(limit=20).runs
     nodes = api.nodes()
     running = [run for run in runs if not run.has_ended]
-    _figures(health.version, nodes=len(nodes), spent=_highest(budget), runs=f"{len(running)} running or waiting")
+    _figures(health.version, nodes=len(nodes), spent=_highest(budget), runs=count(len(running)))
     if not runs and not health.has_run:
         empty(
             "No run has been ordered yet. Plan one and order it; rows, report and statement follow.",
@@ -61,7 +61,7 @@ def _figures(version: str, *, nodes: int, spent: str, runs: str) -> None:
     columns[0].metric("API", "works", help=f"Version {version}")
     columns[1].metric("Nodes", count(nodes))
     columns[2].metric("ε of the newest run", spent, help="At the node that spent most. Patients of nodes differ.")
-    columns[3].metric("Runs", runs)
+    columns[3].metric("Runs going on", runs, help="Running, or waiting their turn.")
 
 
 def _running(run_id: str) -> None:
@@ -89,7 +89,7 @@ def _failed(runs: Sequence[RunView]) -> list[str]:
     newest = next((run for run in runs if run.has_ended), None)
     if newest is None or newest.state != "failed" or newest.error is None:
         return []
-    return [f"Run {newest.id} failed. {plain(newest.error.message)} {plain(newest.error.hint)}"]
+    return [f"Run {newest.id[:6]} failed. {plain(newest.error.message)} {plain(newest.error.hint)}"]
 
 
 def _near_limit(budget: BudgetPage) -> list[str]:
@@ -148,6 +148,6 @@ def _latest(runs: Sequence[RunView]) -> None:
     st.subheader("Latest runs")
     table(
         ("run", "ordered", "ε", "state"),
-        [(run.id, moment(run.created_at), epsilon(run.epsilon), STATES[run.state]) for run in runs],
+        [(run.id[:6], moment(run.created_at), epsilon(run.epsilon), STATES[run.state]) for run in runs],
         numbers=("ε",),
     )

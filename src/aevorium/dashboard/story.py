@@ -35,12 +35,15 @@ def draw(run: RunView, events: Sequence[Event], *, key: str) -> None:
     """Draws where a run is: phase, progress, charged loss and ε after each round."""
     phases = [event.data["phase"] for event in events if event.name == "phase_started"]
     rounds = rounds_of(events)
-    phase = str(phases[-1]) if phases and not run.has_ended else STATES[run.state]
     columns = st.columns(4)
-    columns[0].metric("Phase", phase)
+    if phases and not run.has_ended:
+        columns[0].metric("Phase", plain(str(phases[-1])))
+    else:
+        columns[0].metric("State", STATES[run.state])
+    spent = rounds[-1]["spent"] if rounds else (run.result or {}).get("epsilon")
     columns[1].metric("Round", f"{rounds[-1]['round']:,} of {rounds[-1]['rounds']:,}" if rounds else "–")
     columns[2].metric("Charged loss", f"{rounds[-1]['loss']:.3f}" if rounds else "–")
-    columns[3].metric("ε spent", epsilon(rounds[-1]["spent"]) if rounds else "–", help="At the node that spent most.")
+    columns[3].metric("ε spent", epsilon(spent), help="At the node that spent most.")
     if not run.has_ended:
         _progress(events, rounds)
     if len(rounds) > 1:
