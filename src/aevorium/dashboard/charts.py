@@ -119,7 +119,7 @@ def heat(points: Points, *, order: Sequence[str], key: str, summary: str) -> Non
     spec = {
         "data": {"values": list(points)},
         "mark": {"type": "rect"},
-        "height": max(120, 28 * len(order) + 80),
+        "height": max(240, 28 * len(order) + 80),
         "encoding": {
             "x": {"field": "first", "type": "nominal", "sort": list(order), "axis": {**axis, "labelAngle": -40}},
             "y": {"field": "second", "type": "nominal", "sort": list(order), "axis": axis},

@@ -33,7 +33,7 @@ def draw() -> None:
     for name in dict.fromkeys([*scores[0], *scores[1]]):
         facts.append((name, scores[0].get(name, "–"), scores[1].get(name, "–")))
     facts.sort(key=lambda row: row[1] == row[2])
-    table(("", f"first ({first.id[:6]})", f"second ({second.id[:6]})"), facts)
+    table(("fact", f"first ({first.id[:6]})", f"second ({second.id[:6]})"), facts)
     _rounds(first, second)
 
 

@@ -101,7 +101,7 @@ def _error(errors: Mapping[str, str], field: str) -> None:
 
 
 def _tables() -> None:
-    st.subheader("Tables")
+    st.header("Tables")
     made = session.api().table_page(before=paging.position("tables"), limit=paging.LINES)
     if not made.datasets:
         st.info("No table has been ordered yet. Fill in the form above.")
@@ -175,7 +175,7 @@ def _card(table_id: str) -> None:
     for caution in card.cautions:
         st.markdown(f"- {plain(caution)}")
     table(
-        ("", "value"),
+        ("fact", "value"),
         [
             ("File", f"{card.file}, {card.rows:,} rows"),
             ("SHA-256", card.sha256),

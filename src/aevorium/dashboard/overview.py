@@ -44,7 +44,7 @@ def page() -> None:
         )
     active = next((run for run in running if run.state == "running"), running[-1] if running else None)
     if active is not None:
-        st.subheader("Running now")
+        st.header("Running now")
         live(_running, seconds=2)(active.id)
     _attention(runs, budget, is_signed_in=True)
     if runs:
@@ -73,7 +73,7 @@ def _running(run_id: str) -> None:
 
 
 def _attention(runs: Sequence[RunView], budget: BudgetPage, *, is_signed_in: bool) -> None:
-    st.subheader("Needs attention")
+    st.header("Needs attention")
     found = [*_failed(runs), *_near_limit(budget), *_overdrawn(budget)]
     for text in found:
         st.warning(text)
@@ -145,7 +145,7 @@ def _verification() -> Verification | None:
 
 
 def _latest(runs: Sequence[RunView]) -> None:
-    st.subheader("Latest runs")
+    st.header("Latest runs")
     table(
         ("run", "ordered", "ε", "state"),
         [(run.id[:6], moment(run.created_at), epsilon(run.epsilon), STATES[run.state]) for run in runs],

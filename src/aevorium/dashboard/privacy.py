@@ -22,10 +22,10 @@ def page() -> None:
     _nodes(budget)
     _planning(budget.planning)
     _forecast(budget)
-    st.subheader("What would a run cost?")
+    st.header("What would a run cost?")
     if allowed("read", "plan runs") and session.is_signed_in():
         planner.draw()
-    st.subheader("Change the planning view")
+    st.header("Change the planning view")
     if allowed("budget", "set the planning limit or open a period"):
         left, right = st.columns(2)
         with left:
@@ -35,7 +35,7 @@ def page() -> None:
 
 
 def _nodes(budget: BudgetPage) -> None:
-    st.subheader("Nodes, as of the newest run")
+    st.header("Nodes, as of the newest run")
     if not budget.nodes:
         empty(
             "Nothing is spent yet. What nodes spend is known after the first run.", page="training", label="Order a run"
@@ -70,7 +70,7 @@ def _nodes(budget: BudgetPage) -> None:
 
 
 def _planning(planning: Planning) -> None:
-    st.subheader("Planning view of the server")
+    st.header("Planning view of the server")
     ordered = number_of(planning.ordered) or 0.0
     columns = st.columns(4)
     columns[0].metric("Period", plain(planning.period), help=f"Opened {moment(planning.opened_at)}")
@@ -82,7 +82,7 @@ def _planning(planning: Planning) -> None:
 
 
 def _forecast(budget: BudgetPage) -> None:
-    st.subheader("How many further runs fit?")
+    st.header("How many further runs fit?")
     target = st.number_input("ε of each run", min_value=0.01, value=1.0, step=0.5, format="%.2f", key="forecast")
     left = {name: number_of(node.get("left")) for name, node in budget.nodes.items()}
     known = {name: value for name, value in left.items() if value is not None}

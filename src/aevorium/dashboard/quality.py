@@ -40,14 +40,14 @@ def page() -> None:
 def _scores(card: dict[str, Any]) -> None:
     st.caption(f"Compared with {plain(str(card['compared_with']))}.")
     table(
-        ("score", "value", "interval", "reference", "verdict"),
+        ("score", "verdict", "value", "interval", "reference"),
         [
             (
                 str(one["title"]),
+                _VERDICTS.get(one["verdict"], one["verdict"]),
                 f"{one['value']:.3f}",
                 "–" if one["interval"] is None else f"{one['interval'][0]:.3f} to {one['interval'][1]:.3f}",
                 "–" if one["reference"] is None else f"{one['reference']:.3f}, {one['reference_name']}",
-                _VERDICTS.get(one["verdict"], one["verdict"]),
             )
             for one in card["scores"]
         ],

@@ -46,7 +46,7 @@ def page() -> None:
 def _attack(attack: dict[str, Any] | None) -> None:
     if not attack:
         return
-    st.subheader("What it means for an attacker")
+    st.header("What it means for an attacker")
     st.markdown("How sure anyone can become that one patient is in the data, whatever else they know:")
     table(
         ("sure before", "sure after, at most"),
@@ -63,7 +63,7 @@ def _percent(value: float) -> str:
 
 
 def _views(told: dict[str, Any]) -> None:
-    st.subheader("Who sees what")
+    st.header("Who sees what")
     for view in told.get("views", []):
         st.markdown(f"- {plain(str(view['viewer']))}: **ε {epsilon(view['epsilon'])}**, {plain(str(view['why']))}")
     nodes = told.get("nodes", [])
@@ -79,7 +79,7 @@ def _views(told: dict[str, Any]) -> None:
 
 
 def _mechanisms(told: dict[str, Any]) -> None:
-    st.subheader("Mechanisms")
+    st.header("Mechanisms")
     table(
         ("phase", "mechanism", "parameters", "nodes"),
         [
@@ -97,5 +97,5 @@ def _mechanisms(told: dict[str, Any]) -> None:
 
 def _list(title: str, texts: list[str] | None) -> None:
     if texts:
-        st.subheader(title)
+        st.header(title)
         st.markdown("\n".join(f"- {plain(str(text))}" for text in texts))

@@ -91,11 +91,11 @@ def _ended(run: RunView) -> None:
 def _card(run_id: str) -> None:
     """The model card."""
     model = session.api().model(run_id)
-    st.subheader("Model card")
+    st.header("Model card")
     checkpoints = [f"{number:,}" for number in model.checkpoints]
     many = f"{len(checkpoints):,}: {names(checkpoints[:10])}" + (", …" if len(checkpoints) > 10 else "")
     table(
-        ("", "value"),
+        ("fact", "value"),
         [
             ("Study", f"{model.study}, schema {model.schema_hash[:16]}"),
             ("Purpose", model.purpose),
