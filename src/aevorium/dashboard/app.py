@@ -15,7 +15,7 @@ __all__ = ["frame", "main"]
 _STYLE = """<style>
 [data-testid="stMarkdownContainer"]:has(table) { overflow-x: auto; }
 @media (max-width: 640px) { [data-testid="stMarkdownContainer"] td { min-width: 5.5rem; } }
-[data-testid="stCaptionContainer"] { color: #55616d; }
+[data-testid="stCaptionContainer"] { color: #55616d; opacity: 1; }
 @media (prefers-color-scheme: dark) {
   [data-testid="stCaptionContainer"] { color: #a9b4bf; }
   [data-testid^="stBaseButton-primary"] { color: #0e141a; }
