@@ -17,6 +17,7 @@ import uvicorn
 from orders_server import START, Server
 from streamlit.testing.v1 import AppTest
 
+from aevorium.cli.app import main
 from aevorium.client import ApiProblem, Client
 from aevorium.dashboard import launch, session
 from aevorium.dashboard.audit import export
@@ -116,7 +117,7 @@ def sign_in(app: AppTest, key: str) -> None:
 def said(app: AppTest) -> str:
     """All that the page says, without the backslashes that keep mark-up out."""
     kinds = (
-        app.title, app.subheader, app.markdown, app.caption, app.info, app.warning, app.error, app.success, app.metric,
+        app.title, app.header, app.markdown, app.caption, app.info, app.warning, app.error, app.success, app.metric,
         app.button, app.selectbox, app.get("download_button"), app.get("progress"),
     )  # fmt: skip
     parts = []
@@ -389,6 +390,16 @@ def test_the_report_is_framed_without_an_origin():
     assert 'sandbox="allow-scripts"' in page
     assert "allow-same-origin" not in page
     assert page.count("</iframe>") == 1
+
+
+def test_the_command_starts_streamlit_on_this_machine_alone(monkeypatch: pytest.MonkeyPatch):
+    asked: list[list[str]] = []
+    monkeypatch.setenv("AEVORIUM_API_URL", "http://other.example")
+    monkeypatch.setattr("streamlit.web.cli.main", lambda arguments, **_: asked.append(arguments))
+    assert main(["dashboard", "--api", "https://aevorium.example", "--port", "9001"]) == 0
+    assert asked == [["run", str(launch.SCRIPT), "--server.address=localhost", "--server.port=9001"]]
+    assert session.api_url() == "https://aevorium.example"
+    assert main(["dashboard", "--api", "aevorium.example"]) == 2
 
 
 def test_both_ways_to_start_it_have_the_same_settings():

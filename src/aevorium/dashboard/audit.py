@@ -17,8 +17,9 @@ _LINES = 50
 _MOST = 500
 _ANY = "any"
 _ACTIONS = (
-    "run_ordered", "run_ended", "run_stop_asked", "study_registered", "dataset_downloaded", "planning_limit_set",
-    "planning_period_opened", "api_key_created", "api_key_revoked", "login_failed", "access_denied",
+    "run_ordered", "run_ended", "run_stop_asked", "study_registered", "dataset_ended", "dataset_downloaded",
+    "planning_limit_set", "planning_period_opened", "api_key_created", "api_key_revoked", "login_failed",
+    "access_denied",
 )  # fmt: skip
 
 

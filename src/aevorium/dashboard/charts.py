@@ -44,7 +44,7 @@ def line(
     }
     mark: dict[str, Any] = {"type": "line", "point": True}
     if series is None:
-        mark["color"] = _SYNTHETIC
+        mark |= {"color": _SYNTHETIC, "point": {"color": _SYNTHETIC}}
     else:
         scale = {"range": [_SYNTHETIC, _REFERENCE]}
         encoding["color"] = {

@@ -28,7 +28,7 @@ def page() -> None:
     health = api.health()
     budget = api.budget()
     if not session.is_signed_in():
-        _figures(health.version, nodes=len(budget.nodes), spent=_highest(budget), runs="–")
+        _figures(health.version, nodes=len(budget.nodes) or None, spent=_highest(budget), runs="–")
         _attention([], budget, is_signed_in=False)
         st.info("Sign in to see runs and nodes, and to order data. The key is made with `aevorium api key create`.")
         return
@@ -56,7 +56,7 @@ def _highest(budget: BudgetPage) -> str:
     return epsilon(max(spent)) if spent else "–"
 
 
-def _figures(version: str, *, nodes: int, spent: str, runs: str) -> None:
+def _figures(version: str, *, nodes: int | None, spent: str, runs: str) -> None:
     columns = st.columns(4)
     columns[0].metric("API", "works", help=f"Version {version}")
     columns[1].metric("Nodes", count(nodes))
