@@ -188,6 +188,12 @@ class Settings(BaseSettings):
     api_port: int = Field(
         default=8000, ge=1, le=65535, validation_alias=_named("API_PORT"), description="Port of the API."
     )
+    api_url: str = Field(
+        default="http://localhost:8000",
+        pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$",
+        validation_alias=_named("API_URL"),
+        description="Where the dashboard finds the API, such as https://aevorium.hospital.example.",
+    )
     nodes: Annotated[dict[str, Path], NoDecode] = Field(
         default={},
         validation_alias=_named("NODES"),

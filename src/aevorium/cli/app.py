@@ -18,6 +18,7 @@ from aevorium.cli.commands import (
     audit,
     budget,
     config,
+    dashboard,
     data,
     demo,
     doctor,
@@ -68,6 +69,7 @@ app.add_typer(budget.app, name="budget")
 app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
 app.add_typer(api.app, name="api")
+app.command("dashboard")(dashboard.dashboard)
 
 
 def _show_version(*, value: bool) -> None:

@@ -21,6 +21,7 @@ __all__ = [
     "JobError",
     "KeyView",
     "MadeKey",
+    "MeView",
     "ModelList",
     "ModelView",
     "NodeList",
@@ -49,6 +50,13 @@ class Health(_Answer):
     status: str
     version: str
     has_run: bool
+
+
+class MeView(_Answer):
+    """Who asks."""
+
+    name: str
+    permissions: list[str]
 
 
 class JobError(_Answer):

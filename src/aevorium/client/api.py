@@ -25,6 +25,8 @@ Answer = TypeVar("Answer", bound=BaseModel)
 _TRIES = 4
 _PAUSE = 0.5
 _PAGE = 200
+_SILENCE = 0.3
+"""Seconds: less than the API lets pass before it looks for more."""
 _UNREACHABLE = 503
 
 
@@ -37,10 +39,18 @@ class ApiProblem(Exception):
         detail: What happened, and why.
         hint: What to do.
         retry_after: Seconds after which to ask again, if the API said so.
+        invalid: What is wrong with which field of the request, such as `body.rows`.
     """
 
     def __init__(
-        self, *, code: str, status: int, detail: str, hint: str = "", retry_after: float | None = None
+        self,
+        *,
+        code: str,
+        status: int,
+        detail: str,
+        hint: str = "",
+        retry_after: float | None = None,
+        invalid: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(f"{detail} {hint}".strip())
         self.code = code
@@ -48,6 +58,7 @@ class ApiProblem(Exception):
         self.detail = detail
         self.hint = hint
         self.retry_after = retry_after
+        self.invalid = dict(invalid or {})
 
 
 class Client:
@@ -90,6 +101,10 @@ class Client:
     def health(self) -> answers.Health:
         """Whether the API works."""
         return self._get("/health", answers.Health)
+
+    def me(self) -> answers.MeView:
+        """Who asks, and what they may do."""
+        return self._get("/v1/me", answers.MeView)
 
     def nodes(self) -> list[answers.NodeView]:
         """Every node."""
@@ -166,6 +181,15 @@ class Client:
         """Every run that was ordered, newest first."""
         return [run for page in self._pages("/v1/runs", answers.RunPage) for run in page.runs]
 
+    def run_page(self, *, before: int | None = None, limit: int = 50) -> answers.RunPage:
+        """A page of them.
+
+        Args:
+            before: `next` of the page before; the newest if None.
+            limit: How many at most.
+        """
+        return self._get("/v1/runs", answers.RunPage, params=_given(before=before, limit=limit))
+
     def run(self, run_id: str) -> answers.RunView:
         """One run."""
         return self._get(f"/v1/runs/{run_id}", answers.RunView)
@@ -182,6 +206,15 @@ class Client:
             after: Only what came after this event.
         """
         return self._watch(f"/v1/runs/{run_id}/events", after=after)
+
+    def run_story(self, run_id: str, *, after: int = 0) -> list[Event]:
+        """What a run has told so far, without waiting for more.
+
+        Args:
+            run_id: The run.
+            after: Only what came after this event.
+        """
+        return self._story(f"/v1/runs/{run_id}/events", after=after)
 
     def wait_for_run(self, run_id: str) -> answers.RunView:
         """The run, when it has ended."""
@@ -244,6 +277,15 @@ class Client:
         """Every table that was ordered, newest first."""
         return [table for page in self._pages("/v1/datasets", answers.DatasetPage) for table in page.datasets]
 
+    def table_page(self, *, before: int | None = None, limit: int = 50) -> answers.DatasetPage:
+        """A page of them.
+
+        Args:
+            before: `next` of the page before; the newest if None.
+            limit: How many at most.
+        """
+        return self._get("/v1/datasets", answers.DatasetPage, params=_given(before=before, limit=limit))
+
     def table(self, table_id: str) -> answers.DatasetView:
         """One table."""
         return self._get(f"/v1/datasets/{table_id}", answers.DatasetView)
@@ -255,6 +297,10 @@ class Client:
     def watch_table(self, table_id: str, *, after: int = 0) -> Iterator[Event]:
         """What a table tells until it is made, over broken connections too."""
         return self._watch(f"/v1/datasets/{table_id}/events", after=after)
+
+    def table_story(self, table_id: str, *, after: int = 0) -> list[Event]:
+        """What a table has told so far, without waiting for more."""
+        return self._story(f"/v1/datasets/{table_id}/events", after=after)
 
     def wait_for_table(self, table_id: str) -> answers.DatasetView:
         """The table, when it is made or has failed."""
@@ -371,6 +417,25 @@ class Client:
                     raise _unreachable(error) from error
                 time.sleep(_PAUSE * silent)
 
+    def _story(self, path: str, *, after: int) -> list[Event]:
+        """What is there at once: the stream stays open for more, so a short silence counts as its end."""
+        told: list[Event] = []
+        try:
+            headers = {"Last-Event-ID": str(after)}
+            with self._http.stream("GET", path, headers=headers, timeout=httpx.Timeout(30.0, read=_SILENCE)) as answer:
+                if answer.is_error:
+                    answer.read()
+                    raise _problem(answer)
+                for event in read_events(answer.iter_lines()):
+                    told.append(event)
+                    if event.name == "ended":
+                        break
+        except httpx.ReadTimeout:
+            return told
+        except httpx.TransportError as error:
+            raise _unreachable(error) from error
+        return told
+
     def _send(
         self,
         method: str,
@@ -410,10 +475,12 @@ def _read(answer: httpx.Response, kind: type[Answer]) -> Answer:
 
 
 def _problem(answer: httpx.Response) -> ApiProblem:
+    invalid: dict[str, str] = {}
     try:
         content = answer.json()
         code, detail, hint = str(content["code"]), str(content["detail"]), str(content["hint"])
-    except (ValueError, KeyError, TypeError):
+        invalid = {str(each["field"]): str(each["reason"]) for each in content.get("invalid", [])}
+    except (ValueError, KeyError, TypeError, AttributeError):
         code, detail, hint = (
             "API_UNKNOWN",
             f"The server answered with status {answer.status_code}.",
@@ -426,6 +493,7 @@ def _problem(answer: httpx.Response) -> ApiProblem:
         detail=detail,
         hint=hint,
         retry_after=float(after) if after.isdigit() else None,
+        invalid=invalid,
     )
 
 

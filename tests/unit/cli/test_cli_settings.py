@@ -61,6 +61,7 @@ def test_every_setting_can_be_set_by_the_environment(name: str, monkeypatch: pyt
         "nodes": "a=7",
         "api_origins": "https://portal.example",
         "api_rate": "50/second",
+        "api_url": "http://aevorium.example",
         "oidc_roles": "it=engineer",
         "log_json": "false",
     }

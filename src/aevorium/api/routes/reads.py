@@ -12,7 +12,7 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field, ValidationError
 
 from aevorium import __version__
-from aevorium.api.access import Principal
+from aevorium.api.access import Permission, Principal
 from aevorium.api.legacy import succeeded_by
 from aevorium.api.services import Services
 from aevorium.errors import ArtefactError
@@ -31,6 +31,13 @@ class Health(BaseModel):
     status: str = "ok"
     version: str = __version__
     has_run: bool = Field(description="Whether the workspace holds the results of a run.")
+
+
+class MeView(BaseModel):
+    """Who asks."""
+
+    name: str = Field(description="As the audit log names them.")
+    permissions: list[Permission] = Field(description="What they may do, in the order of the alphabet.")
 
 
 class AuditPage(BaseModel):
@@ -67,6 +74,7 @@ def router(services: Services, *, homes: Sequence[Path]) -> APIRouter:
     routes = APIRouter(tags=["read"])
     reads = Depends(access.require("read"))
     probes = Depends(access.require("read", loopback=True, is_probe=True))
+    near = Depends(access.require("read", loopback=True))
     audits = Depends(access.require("audit"))
     audits_near = Depends(access.require("audit", loopback=True))
 
@@ -74,6 +82,11 @@ def router(services: Services, *, homes: Sequence[Path]) -> APIRouter:
     def health(_: Principal = probes) -> Health:
         """Whether the API works."""
         return Health(has_run=bool(services.folders.all()))
+
+    @routes.get("/v1/me")
+    def me(asker: Principal = near) -> MeView:
+        """Who asks, and what they may do: so that nothing is offered to people that would be refused them."""
+        return MeView(name=asker.name, permissions=sorted(asker.permissions))
 
     @routes.get("/audit-log", deprecated=True, dependencies=[succeeded_by("/v1/audit")])
     @routes.get("/v1/audit")
