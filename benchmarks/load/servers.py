@@ -64,7 +64,7 @@ def aevorium_api(folder: Path) -> Iterator[Server]:
     workspace = Workspace(folder / "w")
     environment = {
         **os.environ, "AEVORIUM_KEY_FILE": str(folder / "keys" / "key"), "AEVORIUM_PRETRAINING_STEPS": "20",
-        "OMP_NUM_THREADS": "1",
+        "AEVORIUM_API_RATE": "off", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     (folder / "schema.toml").write_text(_SCHEMA)
     chance = random.Random(0)  # noqa: S311 - made-up values

@@ -59,6 +59,7 @@ class Besieged:
             "AEVORIUM_PRETRAINING_STEPS": "5",
             "AEVORIUM_NODES": ",".join(f"{name}={folder / name}.csv" for name in ("north", "south")),
             "AEVORIUM_NODES_POLICY": str(folder / "policy.toml"),
+            "AEVORIUM_API_RATE": "off",
             "OMP_NUM_THREADS": "1",
         }
         self._api: subprocess.Popen[bytes] | None = None

@@ -1,6 +1,6 @@
 """An API and its worker, killed again and again at random moments: no order is lost, and none is done twice.
 
-AEVORIUM_TEST_KILLS says how often (12 unless set); AEVORIUM_TEST_SEED fixes the moments as far as a seed can.
+AEVORIUM_TEST_KILLS says how often (8 unless set); AEVORIUM_TEST_SEED fixes the moments as far as a seed can.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from aevorium.state.jobs import JobStore
 from aevorium.state.store import Store, sqlite_url
 from aevorium.verification import verify_export, verify_workspace
 
-KILLS = int(os.environ.get("AEVORIUM_TEST_KILLS", "12"))
+KILLS = int(os.environ.get("AEVORIUM_TEST_KILLS", "8"))
 SEED = int(os.environ.get("AEVORIUM_TEST_SEED", str(random.SystemRandom().randrange(10**6))))
 SECONDS_TO_END = 120.0
 _HOW = ("worker", "worker", "both", "api")
