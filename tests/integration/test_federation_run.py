@@ -165,7 +165,7 @@ def test_the_report_tells_what_each_phase_costs_and_what_the_claim_rests_on(
     assert any("lie at one node" in line for line in told)
     assert [line for line in told if f"- {line}\n" not in statement] == []
     assert [line for line in report["study"]["warnings"] if f"> {line}\n" not in statement] == []
-    assert any("ledgers are new" in line for line in report["study"]["warnings"])
+    assert any("ledgers began with this workspace" in line for line in report["study"]["warnings"])
     assert result.record.plan.delta < 1 / 10_000
     assert not any("δ" in line for line in report["study"]["warnings"])
 
