@@ -144,6 +144,24 @@ def test_a_table_is_ordered_previewed_and_downloaded_with_checksum_and_card(done
     assert actions == ["dataset_ended", "dataset_downloaded"]
 
 
+def test_a_table_is_of_the_run_that_was_the_newest_when_it_was_ordered(server: Server):
+    def trained() -> str:
+        run = server.order_run(epsilon=1.0, records=300)
+        with server.working():
+            assert server.ended(f"/v1/runs/{run}")["state"] == "succeeded"
+        return run
+
+    first = trained()
+    key = {"Idempotency-Key": "k"}
+    table = server.post("/v1/datasets", {"rows": 5}, **key)
+    assert table["order"]["run"] == first
+    time.sleep(1.1)  # runs are in the order of the second in which they began
+    second = trained()
+    assert server.get(f"/v1/datasets/{table['id']}")["result"]["run"] == first
+    assert server.post("/v1/datasets", {"rows": 5}, **key)["id"] == table["id"]
+    assert server.post("/v1/datasets", {"rows": 5})["order"]["run"] == second
+
+
 def test_a_file_that_was_changed_is_not_served(done: tuple[Server, str]):
     server, _ = done
     table = server.post("/generate", {"rows": 5})["id"]

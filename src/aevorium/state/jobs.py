@@ -123,6 +123,7 @@ class JobStore:
         *,
         actor: str,
         idempotency_key: str | None = None,
+        asked: Mapping[str, Any] | None = None,
         note: Callable[[Job], object] = lambda _: None,
     ) -> tuple[Job, bool]:
         """Puts a job into the queue, unless this actor has already asked for it with this key.
@@ -132,6 +133,7 @@ class JobStore:
             request: What is asked, as JSON values.
             actor: Who asks.
             idempotency_key: Names the request for good: sent again, it yields the job that there is.
+            asked: What the key names, in the words of who asked; the request itself if None.
             note: Told of a new job before it is there. A death in between leaves a note without a job; never a job
                 without its note.
 
@@ -142,7 +144,7 @@ class JobStore:
             ConfigError: IDEMPOTENCY_KEY_REUSED, if the key named another request.
             AevoriumError: QUEUE_FULL.
         """
-        digest = _digest(kind, request)
+        digest = _digest(kind, request if asked is None else asked)
         row = {
             "id": secrets.token_hex(8),
             "kind": kind,

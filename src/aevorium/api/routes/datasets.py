@@ -70,11 +70,15 @@ def router(services: Services) -> APIRouter:
     orders = Depends(services.access.require("generate"))
 
     def order(wanted: TableOrder, actor: Principal, key: str | None, response: Response) -> DatasetView:
-        request = _checked(services, wanted).model_dump(mode="json")
-        if key is not None and wanted.run is None:
-            # Which run was the newest may have changed since: the same words with the same key are the same order.
-            request = {**request, "run": None}
-        job, _ = services.jobs.submit("generate", request, actor=actor.name, idempotency_key=key)
+        # Which run is the newest is settled now, for a table that is made again too; the same words with the same key
+        # are the same order, whichever run has become the newest since.
+        job, _ = services.jobs.submit(
+            "generate",
+            _checked(services, wanted).model_dump(mode="json"),
+            actor=actor.name,
+            idempotency_key=key,
+            asked=wanted.model_dump(mode="json"),
+        )
         response.headers["Location"] = f"/v1/datasets/{job.id}"
         return _view(job)
 
