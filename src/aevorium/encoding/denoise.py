@@ -8,11 +8,13 @@ from numpy.typing import NDArray
 __all__ = ["denoise_histogram", "project_to_total"]
 
 _SHIFTS = 16
-_THRESHOLD = 2.5
 
 
 def denoise_histogram(counts: NDArray[np.floating], *, noise: float) -> NDArray[np.float64]:
     """Translation-invariant Haar thresholding (Coifman & Donoho 1995): smooth where smooth, sharp at spikes.
+
+    The threshold is the universal one, σ √(2 ln bins) (Donoho & Johnstone 1994): noise hardly ever passes it, however
+    many bins there are.
 
     Args:
         counts: [bins], noisy and possibly negative.
@@ -25,11 +27,12 @@ def denoise_histogram(counts: NDArray[np.floating], *, noise: float) -> NDArray[
     if noise <= 0 or len(raw) < 2:
         return np.maximum(raw, 0.0)
     size = 2 ** int(np.ceil(np.log2(len(raw) + _SHIFTS)))
+    limit = noise * np.sqrt(2 * np.log(len(raw)))
     total = np.zeros(len(raw))
     for shift in range(_SHIFTS):
         padded = np.zeros(size)
         padded[shift : shift + len(raw)] = raw
-        total += _threshold_haar(padded, limit=_THRESHOLD * noise)[shift : shift + len(raw)]
+        total += _threshold_haar(padded, limit=limit)[shift : shift + len(raw)]
     return np.maximum(total / _SHIFTS, 0.0)
 
 

@@ -23,6 +23,7 @@ from aevorium.encoding.grid import ColumnGrid, column_grid
 from aevorium.encoding.lattice import find_lattice
 from aevorium.encoding.spikes import Spike, constant_spike, cut_at_spikes, find_spikes, holds_all, spike_problem
 from aevorium.encoding.statistics import TableStatistics
+from aevorium.encoding.tails import support, with_tails
 from aevorium.errors import ArtefactError
 from aevorium.schema.table import Categorical, TableSchema
 
@@ -32,7 +33,8 @@ _EDGE = 1e-5
 """u is kept this far from 0 and 1, so z stays within ±4.3."""
 
 _FLOOR = 1e-5
-"""Share of a continuous column's mass that is spread evenly: F must increase wherever a value may lie."""
+"""Share of a continuous column's mass that is spread evenly over its support: F must increase wherever a value may lie.
+A record beyond the support is encoded as if at its end."""
 
 
 class EncodedArrays(NamedTuple):
@@ -345,5 +347,10 @@ def _fit_bins(
     lattice = find_lattice(cells, grid, noise=noise, standing=spikes)
     if lattice is not None:
         shares, spikes = lattice.denoise(cells, noise=noise), lattice.spikes(grid, standing=spikes)
-    shares = shares / shares.sum() if shares.sum() > 0 else np.full(len(cells), 1 / len(cells))
-    return (1 - _FLOOR) * shares + _FLOOR / len(shares), spikes
+    else:
+        shares = with_tails(shares, cells, noise=noise)
+    inside = support(shares)
+    even = np.zeros(len(cells))
+    even[inside] = 1 / len(even[inside])
+    shares = shares / shares.sum() if shares.sum() > 0 else even
+    return (1 - _FLOOR) * shares + _FLOOR * even, spikes

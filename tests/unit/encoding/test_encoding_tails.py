@@ -1,0 +1,91 @@
+"""Ends of histograms: where they are, and that a bound which records reach stays."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aevorium.encoding.denoise import denoise_histogram
+from aevorium.encoding.encoder import TableEncoder
+from aevorium.encoding.grid import column_grid
+from aevorium.encoding.statistics import TableStatistics
+from aevorium.encoding.tails import support, with_tails
+from aevorium.schema.table import TableSchema
+
+NOISE = 10.0
+DRAWS = 40
+
+
+def _ends(truth: np.ndarray, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The smoothed counts of one draw of noise, and the same with tails."""
+    noisy = truth + np.random.default_rng(seed).normal(0, NOISE, len(truth))
+    smooth = denoise_histogram(noisy, noise=NOISE)
+    return smooth, with_tails(smooth, noisy, noise=NOISE)
+
+
+def test_a_sharp_end_is_an_end() -> None:
+    truth = np.zeros(256)
+    truth[100:160] = 150.0
+    # Seeds are fixed, so there is no false alarm. The last bins are bounds, of which a test below tells.
+    beyond = [found[165:-1].sum() for found in (_ends(truth, seed=seed)[1] for seed in range(DRAWS))]
+    smeared = [smooth[165:-1].sum() for smooth in (_ends(truth, seed=seed)[0] for seed in range(DRAWS))]
+    assert np.median(beyond) < 0.5
+    assert np.mean(beyond) < 0.5 * np.mean(smeared)
+
+
+def test_a_tail_falls_as_its_records_do() -> None:
+    truth = np.concatenate([np.full(40, 300.0), 300 * np.exp(-np.arange(1, 89) / 12)])
+    errors = np.array(
+        [[np.abs(part[40:] - truth[40:]).sum() for part in _ends(truth, seed=seed)] for seed in range(DRAWS)]
+    )
+    assert errors[:, 1].mean() < errors[:, 0].mean()
+    kept = np.mean([_ends(truth, seed=seed)[1][40:].sum() for seed in range(DRAWS)])
+    assert kept == pytest.approx(truth[40:].sum(), rel=0.05)
+
+
+@pytest.mark.parametrize("mirror", [1, -1])
+def test_a_bound_that_records_reach_is_kept_though_its_count_is_small(mirror: int) -> None:
+    truth = np.concatenate([np.linspace(400, 0, 90), np.zeros(9), [20.0]])[::mirror]
+    last = 0 if mirror < 0 else -1
+    kept = [_ends(truth, seed=seed)[1][last] > 5 for seed in range(DRAWS)]
+    dropped = [_ends(truth, seed=seed)[0][last] > 5 for seed in range(DRAWS)]
+    # Two standard deviations: seen nine times of ten, and by smoothing hardly ever.
+    assert np.mean(kept) > 0.8 > 0.4 > np.mean(dropped)
+
+
+def test_without_noise_counts_are_left_alone() -> None:
+    counts = np.array([3.0, 0.0, 7.0, 1.0, 0.0])
+    assert np.array_equal(with_tails(counts, counts, noise=0.0), counts)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=70), st.floats(0.1, 1e6))
+def test_whatever_was_released_counts_stay_counts(counts: list[float], noise: float) -> None:
+    noisy = np.array(counts)
+    found = with_tails(denoise_histogram(noisy, noise=noise), noisy, noise=noise)
+    assert found.shape == noisy.shape
+    assert np.isfinite(found).all()
+    assert (found >= 0).all()
+
+
+def test_the_support_is_from_the_first_to_the_last_bin_with_half_a_record() -> None:
+    assert support(np.array([0.4, 0.5, 0.0, 3.0, 0.1])) == slice(1, 4)
+    assert support(np.array([0.1, 0.2])) == slice(0, 2)
+
+
+def test_no_value_is_generated_where_no_record_is() -> None:
+    schema = TableSchema.model_validate(
+        {
+            "name": "t",
+            "unit_id": "id",
+            "columns": {"days": {"kind": "continuous", "min": 6570, "max": 36525, "integer": True}},
+        }
+    )
+    grid, rng = column_grid(schema.columns["days"], bins=300), np.random.default_rng(7)
+    records = rng.integers(11_000, 24_000, 50_000).astype(float)
+    counts = np.bincount(grid.locate(records), minlength=grid.states)
+    noisy = np.rint(counts + rng.normal(0, 5.0, len(counts))).astype(np.int64)
+    noisy[[0, -1]] = 0
+    encoder = TableEncoder.fit(TableStatistics.from_sum(noisy, schema, bins=300, noise=5.0), schema, total=50_000.0)
+    made = encoder.decode(rng.standard_normal((200_000, 1)), np.zeros((200_000, 0), np.int64), schema)["days"]
+    assert 10_500 < made.min() < 11_100
+    assert 23_900 < made.max() < 24_500
