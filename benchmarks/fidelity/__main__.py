@@ -14,13 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.fidelity.cells import TABLES, Cell, ablation, grid, select
+from benchmarks.fidelity.comparison import write_comparison
 from benchmarks.fidelity.environments import interpreter, versions
 from benchmarks.fidelity.methods import DELTA, CellFailed, Made, OutOfTime, Runner, Workshop
 from benchmarks.fidelity.report import write_report
-from benchmarks.fidelity.results import Result, Store
+from benchmarks.fidelity.results import Result, Store, summarise
 from benchmarks.fidelity.tables import PreparedTable, prepare
 
 _HERE = Path(__file__).parent
+_RESULTS = _HERE / "results"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stderr.write(f"{error}\n")
             return 2
         _run(cells, store=store, given=given)
-    write_report(store.everything(), folder=given.results.parent, cache=given.cache)
+    results = store.everything()
+    write_report(results, folder=given.results.parent, cache=given.cache)
+    if given.results == _RESULTS:
+        write_comparison(_HERE.parent.parent / "README.md", summarise(results))
     return 0
 
 
@@ -55,7 +60,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="threads of numerical libraries")
     parser.add_argument("--again", choices=["failed", "all"], help="run cells again: those without scores, or all")
     parser.add_argument("--report", action="store_true", help="only write table and plots again")
-    parser.add_argument("--results", type=Path, default=_HERE / "results")
+    parser.add_argument("--results", type=Path, default=_RESULTS)
     parser.add_argument("--cache", type=Path, default=_HERE / ".cache", help="environments and workspaces")
     return parser.parse_args(arguments)
 

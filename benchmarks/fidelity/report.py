@@ -14,17 +14,17 @@ from benchmarks.fidelity.cells import METHODS, PRIVATE_PEERS, TABLES
 from benchmarks.fidelity.environments import interpreter
 from benchmarks.fidelity.results import SCORES, Estimate, Result, Row, summarise
 
-__all__ = ["against_the_bar", "csv_text", "markdown", "write_report"]
+__all__ = ["HEADS", "JUDGED", "against_the_bar", "cell", "csv_text", "is_better", "markdown", "write_report"]
 
 _HERE = Path(__file__).parent
 
-_HEADS = {
+HEADS = {
     "1way": "1way ↓", "2way": "2way ↓", "3way": "3way ↓", "tstr": "tstr ↑", "c2st": "c2st ↓", "shapes": "shapes ↑",
     "trends": "trends ↑", "trends_all": "trends_all ↑", "missing_mean": "missing, mean ↓",
     "missing_most": "missing, most ↓", "missing_by_target": "missing by target ↓",
 }  # fmt: skip
 
-_JUDGED = ("2way", "3way", "tstr", "c2st", "shapes", "trends")
+JUDGED = ("2way", "3way", "tstr", "c2st", "shapes", "trends")
 _LOWER_IS_BETTER = frozenset(("1way", "2way", "3way", "c2st", "missing_mean", "missing_most", "missing_by_target"))
 
 _OPENING = """\
@@ -100,14 +100,14 @@ def against_the_bar(rows: Sequence[Row]) -> list[tuple[str, str, str, str]]:
     if not ours or not peers:
         return []
     found = []
-    for name in _JUDGED:
+    for name in JUDGED:
         sign = -1 if name in _LOWER_IS_BETTER else 1
         best = max(peers, key=lambda row: sign * row.scores[name].mean)
         mine, theirs = ours[0].scores[name], best.scores[name]
         ahead = sign * (mine.mean - theirs.mean)
         error = math.hypot(*(0.0 if math.isnan(part.error) else part.error for part in (mine, theirs)))
         verdict = "better" if ahead > error else "as good" if ahead >= -error else "behind"
-        found.append((name, _cell(mine), f"{_cell(theirs)} ({best.method})", verdict))
+        found.append((name, cell(mine), f"{cell(theirs)} ({best.method})", verdict))
     return found
 
 
@@ -140,13 +140,13 @@ def _place(row: Row) -> tuple[int, bool]:
 
 
 def _table(rows: Sequence[Row], shown: Sequence[str]) -> list[str]:
-    heads = ["method", "seeds", *(_HEADS[name] for name in shown), "ε spent", "seconds"]
+    heads = ["method", "seeds", *(HEADS[name] for name in shown), "ε spent", "seconds"]
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for row in rows:
         if not row.seeds:
             lines.append(f"| {row.name} | 0 | {' | '.join([row.failures[0], *([''] * (len(heads) - 3))])} |")
             continue
-        scores = [_cell(row.scores.get(name), name=name) for name in shown]
+        scores = [cell(row.scores.get(name), name=name) for name in shown]
         spent = "–" if row.spent is None else f"{row.spent:.3g}"
         seconds = "" if row.seconds is None else f"{row.seconds.mean:,.0f}"
         lines.append(f"| {row.name} | {row.seeds} | {' | '.join([*scores, spent, seconds])} |")
@@ -164,15 +164,27 @@ def _bar(compared: Sequence[tuple[str, str, str, str]]) -> list[str]:
 def _steps(rows: Sequence[Row]) -> str:
     shown = [name for name in SCORES if any(name in row.scores for row in rows)]
     lines = [f"### {rows[0].table}: what each step buys\n"]
-    heads = ["ε", "step", "method", "seeds", *(_HEADS[name] for name in shown)]
+    heads = ["ε", "step", "method", "seeds", *(HEADS[name] for name in shown)]
     lines += [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for row in sorted(rows, key=lambda row: (row.epsilon, row.step)):
-        scores = [_cell(row.scores.get(name), name=name) for name in shown] if row.seeds else [row.failures[0]]
+        scores = [cell(row.scores.get(name), name=name) for name in shown] if row.seeds else [row.failures[0]]
         lines.append(f"| {row.epsilon:g} | {row.step} | {row.name} | {row.seeds} | {' | '.join(scores)} |")
     return "\n".join([*lines, ""])
 
 
-def _cell(value: Estimate | None, *, name: str = "") -> str:
+def is_better(one: Row, other: Row, score: str) -> bool:
+    """Whether one row's mean is better than another's, as it is printed."""
+    mine, theirs = (round(row.scores[score].mean, 3) for row in (one, other))
+    return mine < theirs if score in _LOWER_IS_BETTER else mine > theirs
+
+
+def cell(value: Estimate | None, *, name: str = "") -> str:
+    """A mean with its standard error, as tables have it; empty where there is none.
+
+    Args:
+        value: The mean.
+        name: Its score.
+    """
     if value is None:
         return ""
     places = 1 if name.startswith("missing") else 3

@@ -2,6 +2,7 @@ import json
 import math
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from benchmarks.fidelity import __main__ as command
 from benchmarks.fidelity import methods
 from benchmarks.fidelity.cells import EPSILONS, METHODS, STEPS, Cell, ablation, grid, select
+from benchmarks.fidelity.comparison import comparison, write_comparison
 from benchmarks.fidelity.methods import CellFailed, Made, OutOfTime, Runner
 from benchmarks.fidelity.report import against_the_bar, csv_text, markdown
 from benchmarks.fidelity.results import SCORES, Estimate, Result, Store, summarise
@@ -284,3 +286,24 @@ def test_scored_rows_are_within_the_schema_and_hold_no_derived_column_but_the_ta
     assert scored["target"].tolist() == [0, 1]
     assert scored["age"].tolist() == [60, 100]
     assert scored["chol"].isna().tolist() == [False, True]
+
+
+def test_the_readme_says_what_the_results_say():
+    root = Path(command.__file__).parents[2]
+    rows = summarise(Store(root / "benchmarks" / "fidelity" / "results").everything())
+    assert comparison(rows) in (root / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_best_score_of_a_table_is_bold(tmp_path):
+    ours = result({"c2st": 0.6, "tstr": 0.8}, method="aevorium", trust="secure-aggregation")
+    rows = summarise([ours, result({"c2st": 0.7, "tstr": 0.9})])
+    ours, theirs = comparison(rows).splitlines()[2:]
+    assert "**0.600**" in ours
+    assert "| 0.800 |" in ours
+    assert "| 0.700 |" in theirs
+    assert "**0.900**" in theirs
+    page = tmp_path / "page.md"
+    page.write_text("no place for it", encoding="utf-8")
+    with pytest.raises(ValueError, match="no place for the table"):
+        write_comparison(page, rows)
+    assert page.read_text(encoding="utf-8") == "no place for it"
