@@ -7,7 +7,19 @@ from collections.abc import Callable
 import streamlit as st
 
 from aevorium.client import ApiProblem
-from aevorium.dashboard import audit, generate, nodes, overview, privacy, quality, session, statement, states, training
+from aevorium.dashboard import (
+    audit,
+    generate,
+    nodes,
+    overview,
+    privacy,
+    provider,
+    quality,
+    session,
+    statement,
+    states,
+    training,
+)
 from aevorium.dashboard.wording import plain
 
 __all__ = ["frame", "main"]
@@ -49,6 +61,7 @@ def frame(title: str, page: Callable[[], None]) -> None:
     """Draws a page under its title, and beside it who is signed in. Whatever fails in either becomes a message."""
     st.title(title)
     with states.ends_here(key="page"):
+        session.arrive()
         if not session.is_signed_in() and not session.is_local():
             raise ApiProblem(code="UNAUTHENTICATED", status=401, detail="")
         page()
@@ -59,10 +72,20 @@ def frame(title: str, page: Callable[[], None]) -> None:
 def _account() -> None:
     if session.is_signed_in():
         who = st.session_state["_me"][1]
-        st.caption(f"Signed in as {plain(who.name)}")
+        called = provider.name() if provider.token() is not None else ""
+        st.caption(f"Signed in as {plain(called or who.name)}", help=plain(who.name) if called else None)
+    if session.is_signed_in() or provider.token() is not None:
         if st.button("Sign out"):
-            session.sign_out()
-            st.rerun()
+            _sign_out()
         return
     with st.expander("Sign in"):
         states.sign_in_form(key="account-sign-in")
+
+
+def _sign_out() -> None:
+    is_of_provider = provider.token() is not None
+    session.sign_out()
+    if is_of_provider:
+        provider.end()
+        st.stop()
+    st.rerun()
