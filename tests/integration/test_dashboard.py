@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import os
 import socket
 import threading
 import time
@@ -19,10 +22,12 @@ from streamlit.testing.v1 import AppTest
 
 from aevorium.cli.app import main
 from aevorium.client import ApiProblem, Client
-from aevorium.dashboard import launch, session
+from aevorium.dashboard import launch, provider, session
 from aevorium.dashboard.audit import export
 from aevorium.dashboard.quality import framed
 from aevorium.dashboard.wording import epsilon, epsilon_left, plain
+from aevorium.errors import ConfigError
+from aevorium.settings import load_settings
 
 PAGES = {
     "overview": "Overview",
@@ -410,3 +415,88 @@ def test_both_ways_to_start_it_have_the_same_settings():
     assert settings["server"]["address"] == "localhost"
     assert settings["browser"]["gatherUsageStats"] is False
     assert settings["client"]["showErrorDetails"] == "none"
+
+
+_SIGN_IN = {
+    "oidc_issuer": "https://id.example/staff",
+    "oidc_audience": "aevorium",
+    "oidc_client": "dashboard",
+    "dashboard_url": "https://study.example",
+}
+
+
+def _introduced(monkeypatch: pytest.MonkeyPatch, **flags: object) -> dict[str, Any]:
+    """What Streamlit is told of the provider."""
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        "streamlit.runtime.secrets.Secrets.merge_programmatic_secrets", lambda _, secrets: told.append(secrets)
+    )
+    provider.introduce(load_settings({**_SIGN_IN, **flags}).values, port=8501)
+    found: dict[str, Any] = told[0]["auth"]
+    return found
+
+
+def test_the_provider_is_introduced_from_the_settings_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "secret").write_text("of a file\n")
+    found = _introduced(monkeypatch, oidc_client_secret_file=tmp_path / "secret")
+    assert found["redirect_uri"] == "https://study.example/oauth2callback"
+    assert found["expose_tokens"] == ["access"]
+    assert found["issuer"] == {
+        "client_id": "dashboard",
+        "client_secret": "of a file",
+        "server_metadata_url": "https://id.example/staff/.well-known/openid-configuration",
+        "client_kwargs": {"scope": "openid profile email", "code_challenge_method": "S256"},
+    }
+    again = _introduced(monkeypatch, oidc_client_secret_file=tmp_path / "secret", dashboard_url=None)
+    assert again["redirect_uri"] == "http://localhost:8501/oauth2callback"
+    assert len(again["cookie_secret"]) == 64
+    assert again["cookie_secret"] != found["cookie_secret"]
+    monkeypatch.setenv("AEVORIUM_OIDC_CLIENT_SECRET", "of the environment")
+    wins = _introduced(monkeypatch, oidc_client_secret_file=tmp_path / "secret")
+    assert wins["issuer"]["client_secret"] == "of the environment"
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ({"oidc_issuer": None}, "AEVORIUM_OIDC_ISSUER"),
+        ({"oidc_issuer": "http://id.example"}, "AEVORIUM_OIDC_ISSUER"),
+        ({}, "AEVORIUM_OIDC_CLIENT_SECRET_FILE"),
+        ({"oidc_client_secret_file": "no-such-file"}, "AEVORIUM_OIDC_CLIENT_SECRET_FILE"),
+        ({"oidc_client_secret_file": os.devnull}, "AEVORIUM_OIDC_CLIENT_SECRET_FILE"),
+    ],
+)
+def test_a_provider_that_is_half_configured_stops_the_start(
+    flags: dict[str, object], named: str, monkeypatch: pytest.MonkeyPatch
+):
+    if flags.get("oidc_issuer", ...) is None:
+        monkeypatch.setitem(_SIGN_IN, "oidc_issuer", None)
+    with pytest.raises(ConfigError) as refused:
+        _introduced(monkeypatch, **flags)
+    assert named in f"{refused.value.message} {refused.value.hint}"
+    assert refused.value.code == "CONFIG_INVALID"
+
+
+def test_a_clients_secret_is_no_part_of_a_file_of_settings_nor_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "aevorium.toml").write_text('oidc_client_secret = "never-here"\n')
+    assert main(["config", "show"]) == 2
+    (tmp_path / "aevorium.toml").unlink()
+    monkeypatch.setenv("AEVORIUM_OIDC_CLIENT_SECRET", "never-shown")
+    assert main(["config", "show", "--json"]) == 0
+    told = "".join(capsys.readouterr())
+    assert "never-here" not in told
+    assert "never-shown" not in told
+
+
+def test_only_a_token_that_says_so_has_expired():
+    def token(claims: object) -> str:
+        return f"e30.{base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b'=').decode()}.x"
+
+    now = time.time()
+    for claims, expected in ({"exp": now - 60}, True), ({"exp": now - 10}, False), ({"exp": now + 60}, False):
+        assert provider.has_expired(token(claims)) is expected
+    for text in ("opaque", "a.b.c", "..", token([1]), token({"exp": "soon"}), token({})):
+        assert not provider.has_expired(text)
