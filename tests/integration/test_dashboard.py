@@ -296,6 +296,28 @@ def test_a_limit_is_set_and_a_period_opened_with_confirmation(empty: Site, opene
     assert {each.label: each.value for each in app.metric}["Limit"] == "none"
 
 
+def test_earlier_periods_are_shown_with_what_was_spent_in_them(tmp_path: Path, opened: Open):
+    server = Server(tmp_path)
+    with listening(server) as site, server.working():
+        run = server.order_run(epsilon=1.0, records=300, evaluation_share=0.1)
+        server.ended(f"/v1/runs/{run}")
+        first = said(opened("privacy", site.url, key=START))
+        assert "one-way histograms" in first
+        assert "| evaluation" in first
+        assert "Periods" not in first
+        server.post("/v1/budgets/periods", {"label": "winter"}, status=201)
+        app = opened("privacy", site.url, key=START)
+        assert "Nothing was spent in this period yet." in said(app)
+        chosen = choice(app, "Planning period")
+        assert [label.split(" ")[0] for label in chosen.options] == ["winter", "1"]
+        chosen.select_index(1).run()
+        text = said(app)
+        assert "| one-way histograms |" in text
+        table = text[text.index("| period | opened") :]
+        assert table.index("| winter |") < table.index("| 1 |")
+        assert not app.exception
+
+
 def test_a_plan_says_what_a_run_would_cost(finished: Site, opened: Open):
     app = opened("privacy", finished.url, key=finished.key("auditor"))
     button(app, "Plan it").click().run()
