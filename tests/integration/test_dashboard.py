@@ -10,7 +10,7 @@ import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +27,7 @@ from aevorium.dashboard.audit import export
 from aevorium.dashboard.quality import framed
 from aevorium.dashboard.wording import epsilon, epsilon_left, plain
 from aevorium.errors import ConfigError
+from aevorium.governance.chain import AuditChain, verify_entries
 from aevorium.settings import load_settings
 
 PAGES = {
@@ -352,6 +353,67 @@ def test_the_log_is_verified_filtered_and_exported_whole(finished: Site, opened:
     with Client(finished.url, token=START) as client:
         assert client.audit_log(limit=1).head in export(client)
         assert '"run_ordered"' in export(client)
+
+
+def _seed(server: Server, *, entries: int) -> str:
+    """Makes the server's log this long, in one transaction; every hundredth entry is a period. Returns the head."""
+    chain = AuditChain(server.workspace.create().database, key=server.secrets.log)
+    with chain._database.write() as connection, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chain._database, "write", lambda: nullcontext(connection))
+        for number in range(1, entries + 1):
+            action = "planning_period_opened" if number % 100 == 0 else "run_ordered"
+            detail = {"job": f"{number:016x}", "period": str(number), "limit": None}
+            last = chain.append(actor="key 1", action=action, detail=detail)
+    return last.hash
+
+
+class _Asked:
+    """What the pages ask of the audit log: each request, and how many entries came of it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.requests: list[tuple[int, int, str | None, int]] = []
+        ask = Client.audit_log
+
+        def asked(client: Client, *, after: int = 0, limit: int = 100, action: str | None = None) -> Any:
+            found = ask(client, after=after, limit=limit, action=action)
+            self.requests.append((after, limit, action, len(found.entries)))
+            return found
+
+        monkeypatch.setattr(Client, "audit_log", asked)
+
+    def taken(self) -> list[tuple[int, int, str | None, int]]:
+        taken, self.requests = self.requests, []
+        return taken
+
+
+def test_a_log_of_ten_thousand_entries_is_asked_for_by_the_page(
+    tmp_path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
+):
+    server = Server(tmp_path)
+    head = _seed(server, entries=10_000)
+    with listening(server) as site:
+        app = opened("audit", site.url, key=START)
+        asked = _Asked(monkeypatch)
+        app.run()
+        assert asked.taken() == [(0, 50, None, 50)]
+        assert list(app.dataframe[0].value["number"]) == list(range(1, 51))
+        assert head in said(app)
+        button(app, "Later").click().run()
+        button(app, "Later").click().run()
+        assert asked.taken() == [(50, 50, None, 50), (100, 50, None, 50)]
+        assert list(app.dataframe[0].value["number"]) == list(range(101, 151))
+        # Another action begins at its own first page.
+        app.selectbox(key="audit-action").set_value("planning_period_opened").run()
+        assert asked.taken() == [(0, 50, "planning_period_opened", 50)]
+        assert list(app.dataframe[0].value["number"]) == list(range(100, 5_001, 100))
+        button(app, "Later").click().run()
+        assert asked.taken() == [(5_000, 50, "planning_period_opened", 50)]
+        assert list(app.dataframe[0].value["number"])[-1] == 10_000
+        with Client(site.url, token=START) as client:
+            whole = json.loads(export(client))
+    assert [(after, limit) for after, limit, _, _ in asked.taken()] == [(after, 500) for after in range(0, 10_000, 500)]
+    assert (len(whole["entries"]), whole["head"]) == (10_000, head)
+    assert verify_entries(whole["entries"], expected_head=head).is_sound
 
 
 def test_long_lists_are_read_in_pages(empty: Site, opened: Open, monkeypatch: pytest.MonkeyPatch):
