@@ -94,10 +94,10 @@ def browser() -> Iterator[Any]:
 def _fill(place: Place) -> None:
     """Two runs in two periods, each of a long name, and a table."""
     with Client(place.api, token=place.token) as client:
-        study = client.register_study(STUDY[:100], schema_text=SCHEMA, choices={"epsilon": 1.0, "records": 400})
+        client.register_study(STUDY[:100], schema_text=SCHEMA, choices={"epsilon": 1.0, "records": 400})
         for epsilon in (1.0, 0.5):
             choices = {"epsilon": epsilon, "records": 400, "evaluation_share": 0.1}
-            run = client.wait_for_run(client.order_run(study=study.id, choices=choices).id)
+            run = client.wait_for_run(client.order_run(schema_text=SCHEMA, choices=choices).id)
             assert run.state == "succeeded", run.error
             client.open_planning_period(f"{PERIOD}{epsilon}", limit=5.0)
         client.wait_for_table(client.order_table(rows=20).id)
@@ -128,8 +128,9 @@ def test_long_names_are_no_wider_than_a_phone(place: Place, browser: Any, scheme
         visit.go(title)
         if title == "Privacy budget":
             _turn_to_a_spent_period(visit)
+        visit.page.set_viewport_size({"width": 1280, "height": 2600})
         visit.page.wait_for_timeout(700)
-        visit.page.screenshot(path=place.folder / f"{title}-{scheme}-desk.png", full_page=True)
+        visit.page.screenshot(path=place.folder / f"{title}-{scheme}-desk.png")
         visit.page.set_viewport_size({"width": 390, "height": 2600})
         visit.page.wait_for_timeout(700)
         visit.page.screenshot(path=place.folder / f"{title}-{scheme}-phone.png")

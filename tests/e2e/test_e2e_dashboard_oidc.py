@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
+import sqlite3
 import sys
 import time
 from collections.abc import Iterator
@@ -125,6 +127,12 @@ def test_who_has_another_role_is_told_and_who_has_none_may_leave(place: Place, p
     page.goto(f"{place.url}/nodes")
     _sign_in(visit)
     page.get_by_text("gives you no role here").wait_for()
+    for title in ("Audit log", "Privacy budget"):
+        visit.go(title)
+        page.get_by_text("gives you no role here").wait_for()
+    entries = sqlite3.connect(place.log.parent / "w" / "server.db").execute("SELECT entry FROM entries").fetchall()
+    refusals = [entry for (text,) in entries if (entry := json.loads(text))["action"] == "access_denied"]
+    assert [entry["detail"]["left_out"] for entry in refusals] == [0], "a page asked again for what was refused"
     visit.press("Sign out")
     page.get_by_text("Sign in to see runs").wait_for()
 

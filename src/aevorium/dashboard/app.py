@@ -26,15 +26,18 @@ __all__ = ["frame", "main"]
 
 _STYLE = """<style>
 [data-testid="stMarkdownContainer"]:has(table) { overflow-x: auto; }
-@media (max-width: 640px) { [data-testid="stMarkdownContainer"] td { min-width: 5.5rem; } }
+[data-testid="stMarkdownContainer"] td[style*="right"] { white-space: nowrap; }
+@media (max-width: 640px) {
+  [data-testid="stMarkdownContainer"] td { min-width: 5.5rem; overflow-wrap: anywhere; }
+}
 [data-testid="stCaptionContainer"] { color: #55616d; opacity: 1; }
 @media (prefers-color-scheme: dark) {
   [data-testid="stCaptionContainer"] { color: #a9b4bf; }
   [data-testid^="stBaseButton-primary"] { color: #0e141a; }
 }
 </style>"""
-"""Tables that are wider than a phone move under the finger, and the page does not. Small text and buttons have enough
-contrast in both modes."""
+"""Tables that are wider than a phone move under the finger, and the page does not; no number is broken. Small text
+and buttons have enough contrast in both modes."""
 
 
 def main() -> None:

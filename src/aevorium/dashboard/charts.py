@@ -146,14 +146,15 @@ def stack(points: Points, *, order: Sequence[str], key: str, summary: str) -> No
     spec = {
         "data": {"values": list(points)},
         "mark": {"type": "bar"},
-        "height": 34 * bars + 90,
+        # Streamlit fits axis and legend into it.
+        "height": 40 * bars + 20 * len(order) + 90,
         "encoding": {
             "y": {"field": "node", "type": "nominal", "axis": {"title": None, "labelLimit": 120}},
             "x": {"field": "epsilon", "type": "quantitative", "axis": {"title": "ε, each purpose by itself"}},
             "order": {"field": "place"},
             "color": {
                 "field": "purpose", "type": "nominal", "sort": list(order), "scale": {"scheme": "tableau10"},
-                "legend": {"orient": "bottom", "title": None, "columns": 2, "labelLimit": 150},
+                "legend": {"orient": "bottom", "title": None, "columns": 1, "labelLimit": 280},
             },
             "tooltip": [{"field": "node"}, {"field": "purpose"}, {"field": "epsilon", "format": ".4f"}],
         },

@@ -79,24 +79,31 @@ def arrive() -> None:
     """Signs in whoever comes back from the identity provider.
 
     Raises:
-        ApiProblem: UNAUTHENTICATED, if the token is over or was refused before; FORBIDDEN, if it carries no role; or
-            the API does not answer.
+        ApiProblem: UNAUTHENTICATED, if the token is over or refused; FORBIDDEN, if it carries no role; or the API does
+            not answer. What was refused once is not asked again.
     """
     token = provider.token()
     if token is None or is_signed_in():
         return
-    if token == st.session_state.get("_refused") or provider.has_expired(token):
+    refused, code, status = st.session_state.get("_refused", ("", "", 0))
+    if token == refused:
+        raise ApiProblem(code=code, status=status, detail="")
+    if provider.has_expired(token):
         raise ApiProblem(code="UNAUTHENTICATED", status=401, detail="")
-    sign_in(token)
+    try:
+        sign_in(token)
+    except ApiProblem as problem:
+        if problem.status in (401, 403):
+            st.session_state["_refused"] = (token, problem.code, problem.status)
+        raise
 
 
 def refuse() -> None:
-    """Forgets the provider's token, which the API does not accept, so that it is not asked again."""
-    token = provider.token()
-    # Once: what a person does next on the page is in the state that is cleared.
-    if is_signed_in() or token != st.session_state.get("_refused"):
+    """Forgets the provider's token, which the API accepts no longer, so that it is not asked again."""
+    # Signed in alone: what a person does after that is in the state that is cleared.
+    if is_signed_in():
         sign_out()
-        st.session_state["_refused"] = token
+        st.session_state["_refused"] = (provider.token(), "UNAUTHENTICATED", 401)
 
 
 def sign_out() -> None:

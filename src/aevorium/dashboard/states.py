@@ -124,6 +124,7 @@ def _show(problem: ApiProblem, *, key: str) -> None:
     if problem.code == "FORBIDDEN":
         if provider.token() is not None and not session.is_signed_in():
             st.info(f"{plain(provider.host())} gives you no role here. Ask a steward which groups have one.")
+            sign_in_form(key=f"{key}-sign-in")
         else:
             st.info("Your role may not see this page. Sign in with a key of another role, or ask a steward.")
         return
