@@ -77,16 +77,10 @@ CMD ["api", "--no-worker"]
 FROM base AS dashboard
 RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
     python -m pip install "$(echo /dist/*.whl)[dashboard]"
-COPY dashboard ./dashboard
 LABEL org.opencontainers.image.title="aevorium-dashboard" \
       org.opencontainers.image.description="Shows what the API serves"
-ENV STREAMLIT_SERVER_ADDRESS=0.0.0.0 \
-    STREAMLIT_SERVER_PORT=8501 \
-    STREAMLIT_SERVER_HEADLESS=true \
-    STREAMLIT_SERVER_FILE_WATCHER_TYPE=none \
-    STREAMLIT_BROWSER_GATHER_USAGE_STATS=false
 USER 10001:10001
 EXPOSE 8501
 HEALTHCHECK --interval=15s --timeout=10s --start-period=30s --retries=4 CMD ["python", "/opt/aevorium/health.py", "dashboard"]
-ENTRYPOINT ["streamlit", "run"]
-CMD ["dashboard/app.py"]
+ENTRYPOINT ["aevorium"]
+CMD ["dashboard", "--host", "0.0.0.0"]

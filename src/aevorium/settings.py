@@ -245,6 +245,42 @@ class Settings(BaseSettings):
         description="What the claim's values mean, as in 'it-staff=engineer, data-office=steward'; unset = the names "
         "of the roles themselves.",
     )
+    oidc_client: str | None = Field(
+        default=None,
+        min_length=1,
+        validation_alias=_named("OIDC_CLIENT"),
+        description="The name under which the issuer knows the dashboard (client id); set, people sign in there.",
+    )
+    oidc_client_secret: SecretStr | None = Field(
+        default=None,
+        validation_alias=_named("OIDC_CLIENT_SECRET"),
+        description="What the dashboard proves itself to the issuer with; in the environment alone, and never shown. "
+        "Wins over oidc_client_secret_file.",
+    )
+    oidc_client_secret_file: Path | None = Field(
+        default=None,
+        validation_alias=_named("OIDC_CLIENT_SECRET_FILE"),
+        description="The file that holds it, such as a mounted secret.",
+    )
+    oidc_scope: str = Field(
+        default="openid profile email",
+        pattern=r"^([\x21\x23-\x5b\x5d-\x7e]+ )*openid( [\x21\x23-\x5b\x5d-\x7e]+)*$",
+        validation_alias=_named("OIDC_SCOPE"),
+        description="What the dashboard asks the issuer for; some issuers take the API's own scope here.",
+    )
+    oidc_token: Literal["access", "id"] = Field(
+        default="access",
+        validation_alias=_named("OIDC_TOKEN"),
+        description="Which of the issuer's tokens the dashboard hands to the API: access, or id where access tokens "
+        "are no JWT of this audience (oidc_audience is then the client id).",
+    )
+    dashboard_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s/?#@]+$",
+        validation_alias=_named("DASHBOARD_URL"),
+        description="Where browsers find the dashboard, such as https://study.example.org; people come back there from "
+        "the issuer. Unset = this machine.",
+    )
     log_json: bool = Field(
         default=True,
         validation_alias=_named("LOG_JSON"),
@@ -399,13 +435,15 @@ def _read_file() -> dict[str, Any]:
             "CONFIG_INVALID", f"The settings file {str(SETTINGS_FILE)!r} is not valid TOML. {reason}."
         ) from error
     # Names compare without regard to case, as pydantic-settings does for variables.
-    secret = next((name for name in content if name.upper() in ("KEY", *environment_names("key"))), None)
-    if secret is not None:
-        raise ConfigError(
-            "CONFIG_INVALID",
-            f"The settings file {str(SETTINGS_FILE)!r} holds {secret!r}. A file of settings is no place for a secret.",
-            hint="Put the key into a file of its own (AEVORIUM_KEY_FILE), or into the environment.",
-        )
+    for name in ("key", "oidc_client_secret"):
+        found = next((entry for entry in content if entry.upper() in (name.upper(), *environment_names(name))), None)
+        if found is not None:
+            raise ConfigError(
+                "CONFIG_INVALID",
+                f"The settings file {str(SETTINGS_FILE)!r} holds {found!r}. A file of settings is no place for a"
+                " secret.",
+                hint=f"Put it into a file of its own ({environment_names(name)[0]}_FILE), or into the environment.",
+            )
     return content
 
 

@@ -28,7 +28,6 @@ from aevorium.settings import load_settings
 ROOT = Path(__file__).parents[2]
 ROLES = ("server", "node", "api", "dashboard")
 STATE = "/var/lib/aevorium"
-HAS_DASHBOARD = (ROOT / "dashboard" / "app.py").is_file()
 
 
 def _stages() -> dict[str, list[tuple[str, str]]]:
@@ -83,7 +82,7 @@ def test_an_image_runs_as_a_fixed_user_and_is_asked_for_its_health(role: str) ->
 
 def test_an_image_installs_extras_that_exist_and_the_torch_of_the_requirements() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for role in ROLES if HAS_DASHBOARD else ROLES[:-1]:
+    for role in ROLES:
         wheel = re.findall(r"\.whl\)\[([a-z,]+)\]", " ".join(rest for _, rest in STAGES[role]))
         assert role in wheel[-1].split(",")
         assert set(wheel[-1].split(",")) <= set(project["optional-dependencies"])
@@ -104,7 +103,6 @@ def test_what_is_copied_exists_and_is_let_through() -> None:
         "README.md",
         "LICENSE",
         "src",
-        "dashboard",
         "deploy/health.py",
         "deploy/setup.py",
     }
@@ -117,7 +115,7 @@ def test_what_is_copied_exists_and_is_let_through() -> None:
         for source in shlex.split(rest)[:-1]
     }
     assert {source.removeprefix("./") for source in copied} == let_in
-    for source in let_in - (set() if HAS_DASHBOARD else {"dashboard"}):
+    for source in let_in:
         assert (ROOT / source).exists(), source
 
 

@@ -263,6 +263,13 @@ def test_the_planning_limit_stops_orders_and_touches_no_node(server: Server):
     assert verify_export(server.workspace.audit_log).is_sound
 
 
+def test_a_log_that_begins_with_a_refusal_holds(tmp_path: Path):
+    server = Server(tmp_path)
+    assert server.client.get("/health", headers={"Authorization": "Bearer wrong"}).status_code == 401
+    assert server.get("/v1/audit/verification")["is_sound"]
+    assert [entry["action"] for entry in server.get("/v1/audit")["entries"]] == ["login_failed"]
+
+
 def test_nodes_refuse_what_is_over_their_own_limit_whatever_the_server_plans(done: tuple[Server, str]):
     server, _ = done
     run = server.order_run(epsilon=5.0, records=300)

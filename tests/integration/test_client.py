@@ -62,6 +62,7 @@ def test_a_run_is_ordered_watched_and_its_results_read(server: Server, client: C
     assert client.health().has_run
     assert client.verification().is_sound
     assert client.budget().nodes.keys() == {"north", "south"}
+    assert [node.name for node in client.spending().periods[0].nodes] == ["north", "south"]
     assert (table.state, table.rows) == ("succeeded", 30)
     assert client.tables() == [table]
     frame = pd.read_csv(io.BytesIO(client.download(table.id)))

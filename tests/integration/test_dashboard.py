@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import os
 import socket
 import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,10 +22,13 @@ from streamlit.testing.v1 import AppTest
 
 from aevorium.cli.app import main
 from aevorium.client import ApiProblem, Client
-from aevorium.dashboard import launch, session
+from aevorium.dashboard import launch, provider, session
 from aevorium.dashboard.audit import export
 from aevorium.dashboard.quality import framed
 from aevorium.dashboard.wording import epsilon, epsilon_left, plain
+from aevorium.errors import ConfigError
+from aevorium.governance.chain import AuditChain, verify_entries
+from aevorium.settings import load_settings
 
 PAGES = {
     "overview": "Overview",
@@ -291,6 +297,28 @@ def test_a_limit_is_set_and_a_period_opened_with_confirmation(empty: Site, opene
     assert {each.label: each.value for each in app.metric}["Limit"] == "none"
 
 
+def test_earlier_periods_are_shown_with_what_was_spent_in_them(tmp_path: Path, opened: Open):
+    server = Server(tmp_path)
+    with listening(server) as site, server.working():
+        run = server.order_run(epsilon=1.0, records=300, evaluation_share=0.1)
+        server.ended(f"/v1/runs/{run}")
+        first = said(opened("privacy", site.url, key=START))
+        assert "one-way histograms" in first
+        assert "| evaluation" in first
+        assert "Periods" not in first
+        server.post("/v1/budgets/periods", {"label": "winter"}, status=201)
+        app = opened("privacy", site.url, key=START)
+        assert "Nothing was spent in this period yet." in said(app)
+        chosen = choice(app, "Planning period")
+        assert [label.split(" ")[0] for label in chosen.options] == ["winter", "1"]
+        chosen.select_index(1).run()
+        text = said(app)
+        assert "| one-way histograms |" in text
+        table = text[text.index("| period | opened") :]
+        assert table.index("| winter |") < table.index("| 1 |")
+        assert not app.exception
+
+
 def test_a_plan_says_what_a_run_would_cost(finished: Site, opened: Open):
     app = opened("privacy", finished.url, key=finished.key("auditor"))
     button(app, "Plan it").click().run()
@@ -325,6 +353,67 @@ def test_the_log_is_verified_filtered_and_exported_whole(finished: Site, opened:
     with Client(finished.url, token=START) as client:
         assert client.audit_log(limit=1).head in export(client)
         assert '"run_ordered"' in export(client)
+
+
+def _seed(server: Server, *, entries: int) -> str:
+    """Makes the server's log this long, in one transaction; every hundredth entry is a period. Returns the head."""
+    chain = AuditChain(server.workspace.create().database, key=server.secrets.log)
+    with chain._database.write() as connection, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chain._database, "write", lambda: nullcontext(connection))
+        for number in range(1, entries + 1):
+            action = "planning_period_opened" if number % 100 == 0 else "run_ordered"
+            detail = {"job": f"{number:016x}", "period": str(number), "limit": None}
+            last = chain.append(actor="key 1", action=action, detail=detail)
+    return last.hash
+
+
+class _Asked:
+    """What the pages ask of the audit log: each request, and how many entries came of it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.requests: list[tuple[int, int, str | None, int]] = []
+        ask = Client.audit_log
+
+        def asked(client: Client, *, after: int = 0, limit: int = 100, action: str | None = None) -> Any:
+            found = ask(client, after=after, limit=limit, action=action)
+            self.requests.append((after, limit, action, len(found.entries)))
+            return found
+
+        monkeypatch.setattr(Client, "audit_log", asked)
+
+    def taken(self) -> list[tuple[int, int, str | None, int]]:
+        taken, self.requests = self.requests, []
+        return taken
+
+
+def test_a_log_of_ten_thousand_entries_is_asked_for_by_the_page(
+    tmp_path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
+):
+    server = Server(tmp_path)
+    head = _seed(server, entries=10_000)
+    with listening(server) as site:
+        app = opened("audit", site.url, key=START)
+        asked = _Asked(monkeypatch)
+        app.run()
+        assert asked.taken() == [(0, 50, None, 50)]
+        assert list(app.dataframe[0].value["number"]) == list(range(1, 51))
+        assert head in said(app)
+        button(app, "Later").click().run()
+        button(app, "Later").click().run()
+        assert asked.taken() == [(50, 50, None, 50), (100, 50, None, 50)]
+        assert list(app.dataframe[0].value["number"]) == list(range(101, 151))
+        # Another action begins at its own first page.
+        app.selectbox(key="audit-action").set_value("planning_period_opened").run()
+        assert asked.taken() == [(0, 50, "planning_period_opened", 50)]
+        assert list(app.dataframe[0].value["number"]) == list(range(100, 5_001, 100))
+        button(app, "Later").click().run()
+        assert asked.taken() == [(5_000, 50, "planning_period_opened", 50)]
+        assert list(app.dataframe[0].value["number"])[-1] == 10_000
+        with Client(site.url, token=START) as client:
+            whole = json.loads(export(client))
+    assert [(after, limit) for after, limit, _, _ in asked.taken()] == [(after, 500) for after in range(0, 10_000, 500)]
+    assert (len(whole["entries"]), whole["head"]) == (10_000, head)
+    assert verify_entries(whole["entries"], expected_head=head).is_sound
 
 
 def test_long_lists_are_read_in_pages(empty: Site, opened: Open, monkeypatch: pytest.MonkeyPatch):
@@ -410,3 +499,88 @@ def test_both_ways_to_start_it_have_the_same_settings():
     assert settings["server"]["address"] == "localhost"
     assert settings["browser"]["gatherUsageStats"] is False
     assert settings["client"]["showErrorDetails"] == "none"
+
+
+_SIGN_IN = {
+    "oidc_issuer": "https://id.example/staff",
+    "oidc_audience": "aevorium",
+    "oidc_client": "dashboard",
+    "dashboard_url": "https://study.example",
+}
+
+
+def _introduced(monkeypatch: pytest.MonkeyPatch, **flags: object) -> dict[str, Any]:
+    """What Streamlit is told of the provider."""
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        "streamlit.runtime.secrets.Secrets.merge_programmatic_secrets", lambda _, secrets: told.append(secrets)
+    )
+    provider.introduce(load_settings({**_SIGN_IN, **flags}).values, port=8501)
+    found: dict[str, Any] = told[0]["auth"]
+    return found
+
+
+def test_the_provider_is_introduced_from_the_settings_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "secret").write_text("of a file\n")
+    found = _introduced(monkeypatch, oidc_client_secret_file=tmp_path / "secret")
+    assert found["redirect_uri"] == "https://study.example/oauth2callback"
+    assert found["expose_tokens"] == ["access"]
+    assert found["issuer"] == {
+        "client_id": "dashboard",
+        "client_secret": "of a file",
+        "server_metadata_url": "https://id.example/staff/.well-known/openid-configuration",
+        "client_kwargs": {"scope": "openid profile email", "code_challenge_method": "S256"},
+    }
+    again = _introduced(monkeypatch, oidc_client_secret_file=tmp_path / "secret", dashboard_url=None)
+    assert again["redirect_uri"] == "http://localhost:8501/oauth2callback"
+    assert len(again["cookie_secret"]) == 64
+    assert again["cookie_secret"] != found["cookie_secret"]
+    monkeypatch.setenv("AEVORIUM_OIDC_CLIENT_SECRET", "of the environment")
+    wins = _introduced(monkeypatch, oidc_client_secret_file=tmp_path / "secret")
+    assert wins["issuer"]["client_secret"] == "of the environment"
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ({"oidc_issuer": None}, "AEVORIUM_OIDC_ISSUER"),
+        ({"oidc_issuer": "http://id.example"}, "AEVORIUM_OIDC_ISSUER"),
+        ({}, "AEVORIUM_OIDC_CLIENT_SECRET_FILE"),
+        ({"oidc_client_secret_file": "no-such-file"}, "AEVORIUM_OIDC_CLIENT_SECRET_FILE"),
+        ({"oidc_client_secret_file": os.devnull}, "AEVORIUM_OIDC_CLIENT_SECRET_FILE"),
+    ],
+)
+def test_a_provider_that_is_half_configured_stops_the_start(
+    flags: dict[str, object], named: str, monkeypatch: pytest.MonkeyPatch
+):
+    if flags.get("oidc_issuer", ...) is None:
+        monkeypatch.setitem(_SIGN_IN, "oidc_issuer", None)
+    with pytest.raises(ConfigError) as refused:
+        _introduced(monkeypatch, **flags)
+    assert named in f"{refused.value.message} {refused.value.hint}"
+    assert refused.value.code == "CONFIG_INVALID"
+
+
+def test_a_clients_secret_is_no_part_of_a_file_of_settings_nor_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "aevorium.toml").write_text('oidc_client_secret = "never-here"\n')
+    assert main(["config", "show"]) == 2
+    (tmp_path / "aevorium.toml").unlink()
+    monkeypatch.setenv("AEVORIUM_OIDC_CLIENT_SECRET", "never-shown")
+    assert main(["config", "show", "--json"]) == 0
+    told = "".join(capsys.readouterr())
+    assert "never-here" not in told
+    assert "never-shown" not in told
+
+
+def test_only_a_token_that_says_so_has_expired():
+    def token(claims: object) -> str:
+        return f"e30.{base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b'=').decode()}.x"
+
+    now = time.time()
+    for claims, expected in ({"exp": now - 60}, True), ({"exp": now - 10}, False), ({"exp": now + 60}, False):
+        assert provider.has_expired(token(claims)) is expected
+    for text in ("opaque", "a.b.c", "..", token([1]), token({"exp": "soon"}), token({})):
+        assert not provider.has_expired(text)

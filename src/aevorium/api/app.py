@@ -20,7 +20,7 @@ from aevorium.api.problems import RESPONSES, DocumentedApi, add_problems
 from aevorium.api.rates import NO_LIMIT, Rates
 from aevorium.api.refusals import Refusals
 from aevorium.api.request_log import RequestLog
-from aevorium.api.routes import budgets, datasets, keys, nodes, operations, reads, runs, studies
+from aevorium.api.routes import budgets, datasets, keys, nodes, operations, reads, runs, spending, studies
 from aevorium.api.services import ServerLog, Services
 from aevorium.governance.signing import SigningKey
 from aevorium.jobs.folders import RunFolders
@@ -131,6 +131,6 @@ def create_app(options: ApiOptions) -> FastAPI:
         )
     app.include_router(operations.router(access, metrics=metrics, is_ready=operations.Readiness(store)))
     app.include_router(reads.router(services, homes=options.homes))
-    for kind in (budgets, studies, runs, datasets, nodes, keys):
+    for kind in (budgets, spending, studies, runs, datasets, nodes, keys):
         app.include_router(kind.router(services))
     return app

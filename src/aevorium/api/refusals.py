@@ -92,6 +92,9 @@ class Refusals:
         try:
             chain = AuditChain(self._workspace.database, key=self._log_key)
             chain.append(actor=about, action=action, detail={**detail, **counts})
+            # Once: a log without its file would be said not to hold. Whatever is ordered renews it.
+            if not self._workspace.audit_log.is_file():
+                chain.write_view(self._workspace.audit_log)
         except AevoriumError as error:
             _LOGGER.error("a refusal cannot be noted: %s", error.code)
 

@@ -25,14 +25,18 @@ __all__ = [
     "ModelList",
     "ModelView",
     "NodeList",
+    "NodeSpending",
     "NodeView",
+    "PeriodSpending",
     "PhaseView",
     "PlanView",
     "Planning",
     "Preview",
+    "PurposeSpending",
     "RunLog",
     "RunPage",
     "RunView",
+    "SpendingPage",
     "StudyPage",
     "StudyView",
     "Verification",
@@ -251,6 +255,44 @@ class BudgetPage(_Answer):
 
     nodes: dict[str, Any]
     planning: Planning
+
+
+class PurposeSpending(_Answer):
+    """What a node spent on one purpose in a period."""
+
+    purpose: str
+    epsilon: float | str
+    releases: int
+
+
+class NodeSpending(_Answer):
+    """What a node spent in a period."""
+
+    name: str
+    runs: int
+    spent: float | str
+    delta: float
+    purposes: list[PurposeSpending]
+    untold: float | str
+    limit: float | str | None
+    left: float | str | None
+
+
+class PeriodSpending(_Answer):
+    """What was spent in a planning period."""
+
+    period: str
+    opened_at: str | None
+    closed_at: str | None
+    limit: float | None
+    nodes: list[NodeSpending]
+
+
+class SpendingPage(_Answer):
+    """Spending by period, newest first."""
+
+    periods: list[PeriodSpending]
+    composition: str
 
 
 class NodeView(_Answer):

@@ -114,6 +114,10 @@ class Client:
         """What nodes have spent, and the server's planning view."""
         return self._get("/v1/budgets", answers.BudgetPage)
 
+    def spending(self) -> answers.SpendingPage:
+        """What nodes have spent, by planning period and purpose."""
+        return self._get("/v1/budgets/spending", answers.SpendingPage)
+
     def set_planning_limit(self, limit: float | None) -> answers.Planning:
         """Limits the ε that may be ordered in the open planning period; None sets no limit."""
         return self._post("/v1/budgets/limit", answers.Planning, {"limit": limit})

@@ -7,22 +7,37 @@ from collections.abc import Callable
 import streamlit as st
 
 from aevorium.client import ApiProblem
-from aevorium.dashboard import audit, generate, nodes, overview, privacy, quality, session, statement, states, training
+from aevorium.dashboard import (
+    audit,
+    generate,
+    nodes,
+    overview,
+    privacy,
+    provider,
+    quality,
+    session,
+    statement,
+    states,
+    training,
+)
 from aevorium.dashboard.wording import plain
 
 __all__ = ["frame", "main"]
 
 _STYLE = """<style>
 [data-testid="stMarkdownContainer"]:has(table) { overflow-x: auto; }
-@media (max-width: 640px) { [data-testid="stMarkdownContainer"] td { min-width: 5.5rem; } }
+[data-testid="stMarkdownContainer"] td[style*="right"] { white-space: nowrap; }
+@media (max-width: 640px) {
+  [data-testid="stMarkdownContainer"] td { min-width: 5.5rem; overflow-wrap: anywhere; }
+}
 [data-testid="stCaptionContainer"] { color: #55616d; opacity: 1; }
 @media (prefers-color-scheme: dark) {
   [data-testid="stCaptionContainer"] { color: #a9b4bf; }
   [data-testid^="stBaseButton-primary"] { color: #0e141a; }
 }
 </style>"""
-"""Tables that are wider than a phone move under the finger, and the page does not. Small text and buttons have enough
-contrast in both modes."""
+"""Tables that are wider than a phone move under the finger, and the page does not; no number is broken. Small text
+and buttons have enough contrast in both modes."""
 
 
 def main() -> None:
@@ -49,6 +64,7 @@ def frame(title: str, page: Callable[[], None]) -> None:
     """Draws a page under its title, and beside it who is signed in. Whatever fails in either becomes a message."""
     st.title(title)
     with states.ends_here(key="page"):
+        session.arrive()
         if not session.is_signed_in() and not session.is_local():
             raise ApiProblem(code="UNAUTHENTICATED", status=401, detail="")
         page()
@@ -59,10 +75,20 @@ def frame(title: str, page: Callable[[], None]) -> None:
 def _account() -> None:
     if session.is_signed_in():
         who = st.session_state["_me"][1]
-        st.caption(f"Signed in as {plain(who.name)}")
+        called = provider.name() if provider.token() is not None else ""
+        st.caption(f"Signed in as {plain(called or who.name)}", help=plain(who.name) if called else None)
+    if session.is_signed_in() or provider.token() is not None:
         if st.button("Sign out"):
-            session.sign_out()
-            st.rerun()
+            _sign_out()
         return
     with st.expander("Sign in"):
         states.sign_in_form(key="account-sign-in")
+
+
+def _sign_out() -> None:
+    is_of_provider = provider.token() is not None
+    session.sign_out()
+    if is_of_provider:
+        provider.end()
+        st.stop()
+    st.rerun()

@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-__all__ = ["heat", "line", "overlay"]
+__all__ = ["heat", "line", "overlay", "stack"]
 
 Points = Sequence[Mapping[str, Any]]
 
@@ -128,6 +128,35 @@ def heat(points: Points, *, order: Sequence[str], key: str, summary: str) -> Non
                 "legend": {"title": "distance", "format": "%"},
             },
             "tooltip": [{"field": "first"}, {"field": "second"}, {"field": "distance", "format": ".1%"}],
+        },
+    }  # fmt: skip
+    _draw(spec, key=key, summary=summary)
+
+
+def stack(points: Points, *, order: Sequence[str], key: str, summary: str) -> None:
+    """ε of each purpose, one bar a node.
+
+    Args:
+        points: Fields "node", "purpose", "epsilon" and "place", the purpose's in `order`.
+        order: The purposes as they stand.
+        key: Tells the chart from others.
+        summary: The same in a sentence.
+    """
+    bars = len({point["node"] for point in points})
+    spec = {
+        "data": {"values": list(points)},
+        "mark": {"type": "bar"},
+        # Streamlit fits axis and legend into it.
+        "height": 40 * bars + 20 * len(order) + 90,
+        "encoding": {
+            "y": {"field": "node", "type": "nominal", "axis": {"title": None, "labelLimit": 120}},
+            "x": {"field": "epsilon", "type": "quantitative", "axis": {"title": "ε, each purpose by itself"}},
+            "order": {"field": "place"},
+            "color": {
+                "field": "purpose", "type": "nominal", "sort": list(order), "scale": {"scheme": "tableau10"},
+                "legend": {"orient": "bottom", "title": None, "columns": 1, "labelLimit": 280},
+            },
+            "tooltip": [{"field": "node"}, {"field": "purpose"}, {"field": "epsilon", "format": ".4f"}],
         },
     }  # fmt: skip
     _draw(spec, key=key, summary=summary)

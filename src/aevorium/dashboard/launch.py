@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from aevorium.settings import environment_names
+from aevorium.settings import Settings, environment_names
 
 __all__ = ["SCRIPT", "launch"]
 
@@ -13,17 +13,23 @@ SCRIPT = Path(__file__).parent / "script" / "app.py"
 """What Streamlit runs; `.streamlit/config.toml` beside it says that nothing is told to anyone."""
 
 
-def launch(*, api_url: str, host: str, port: int) -> None:
+def launch(settings: Settings, *, host: str, port: int) -> None:
     """Serves the dashboard until the process is stopped.
 
     Args:
-        api_url: Where the API is.
+        settings: Where the API is, and where people sign in.
         host: Address to listen on.
         port: Its port.
+
+    Raises:
+        ConfigError: CONFIG_INVALID.
     """
     from streamlit.web import cli
 
+    from aevorium.dashboard import provider
+
+    provider.introduce(settings, port=port)
     # The pages read their settings themselves: they are run anew for every person, by Streamlit.
-    os.environ[environment_names("api_url")[0]] = api_url
+    os.environ[environment_names("api_url")[0]] = settings.api_url
     arguments = ["run", str(SCRIPT), f"--server.address={host}", f"--server.port={port}"]
     cli.main(arguments, prog_name="streamlit", standalone_mode=False)

@@ -8,7 +8,7 @@ import streamlit as st
 
 from aevorium.client import ApiProblem
 from aevorium.client.answers import BudgetPage, Planning
-from aevorium.dashboard import paging, planner, session
+from aevorium.dashboard import paging, planner, session, spending
 from aevorium.dashboard.states import allowed, empty, problem_text
 from aevorium.dashboard.wording import epsilon, epsilon_left, moment, number_of, plain, table
 
@@ -17,9 +17,11 @@ __all__ = ["page"]
 
 def page() -> None:
     """Draws the page."""
-    budget = session.api().budget()
+    budget, told = session.api().budget(), session.api().spending()
     st.markdown("Each node keeps its own limit and ledger, and refuses what does not fit. Nothing here changes them.")
     _nodes(budget)
+    if budget.nodes or len(told.periods) > 1:
+        spending.draw(told)
     _planning(budget.planning)
     _forecast(budget)
     st.header("What would a run cost?")

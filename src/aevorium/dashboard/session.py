@@ -1,4 +1,7 @@
-"""Who sits before the browser: the client of this session, and what it may do. The key lives here and nowhere else."""
+"""Who sits before the browser: the client of this session, and what it may do.
+
+An API key lives here and nowhere else. A token of the identity provider comes with the browser's cookie.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,12 @@ import time
 
 import streamlit as st
 
-from aevorium.client import Client
+from aevorium.client import ApiProblem, Client
 from aevorium.client.answers import MeView
+from aevorium.dashboard import provider
 from aevorium.settings import load_settings
 
-__all__ = ["api", "api_url", "is_local", "is_signed_in", "may", "me", "sign_in", "sign_out"]
+__all__ = ["api", "api_url", "arrive", "is_local", "is_signed_in", "may", "me", "refuse", "sign_in", "sign_out"]
 
 _SECONDS = 30.0
 """How long an answer on what somebody may do counts: a key can be revoked meanwhile, and the API refuses it then."""
@@ -34,7 +38,7 @@ def api() -> Client:
 
 
 def is_signed_in() -> bool:
-    """Whether a key was accepted in this session."""
+    """Whether a key or a token was accepted in this session."""
     return bool(st.session_state.get("_is_signed_in", False))
 
 
@@ -69,6 +73,37 @@ def sign_in(token: str) -> MeView:
     sign_out()
     st.session_state.update(_client=candidate, _is_signed_in=True, _me=(time.monotonic(), who))
     return who
+
+
+def arrive() -> None:
+    """Signs in whoever comes back from the identity provider.
+
+    Raises:
+        ApiProblem: UNAUTHENTICATED, if the token is over or refused; FORBIDDEN, if it carries no role; or the API does
+            not answer. What was refused once is not asked again.
+    """
+    token = provider.token()
+    if token is None or is_signed_in():
+        return
+    refused, code, status = st.session_state.get("_refused", ("", "", 0))
+    if token == refused:
+        raise ApiProblem(code=code, status=status, detail="")
+    if provider.has_expired(token):
+        raise ApiProblem(code="UNAUTHENTICATED", status=401, detail="")
+    try:
+        sign_in(token)
+    except ApiProblem as problem:
+        if problem.status in (401, 403):
+            st.session_state["_refused"] = (token, problem.code, problem.status)
+        raise
+
+
+def refuse() -> None:
+    """Forgets the provider's token, which the API accepts no longer, so that it is not asked again."""
+    # Signed in alone: what a person does after that is in the state that is cleared.
+    if is_signed_in():
+        sign_out()
+        st.session_state["_refused"] = (provider.token(), "UNAUTHENTICATED", 401)
 
 
 def sign_out() -> None:

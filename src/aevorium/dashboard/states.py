@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import streamlit as st
 
 from aevorium.client import ApiProblem
-from aevorium.dashboard import session
+from aevorium.dashboard import provider, session
 from aevorium.dashboard.wording import plain
 from aevorium.errors import AevoriumError
 
@@ -63,16 +63,20 @@ def allowed(permission: str, what: str) -> bool:
 
 
 def sign_in_form(*, key: str) -> None:
-    """Asks for a key.
+    """Sends to the identity provider, if there is one, or asks for a key.
 
     Args:
         key: Tells it from other forms of the page.
     """
+    if provider.is_known() and st.button(f"Sign in at {plain(provider.host())}", type="primary", key=f"{key}-provider"):
+        wrong = provider.begin()
+        if wrong is not None:
+            st.error(plain(wrong))
     with st.form(key, clear_on_submit=True, border=True):
         token = st.text_input(
             "API key", type="password", help="Made by a steward: aevorium api key create", key=f"{key}-in"
         )
-        is_sent = st.form_submit_button("Sign in", type="primary")
+        is_sent = st.form_submit_button("Sign in", type="secondary" if provider.is_known() else "primary")
     if not is_sent:
         return
     if not token.strip().isascii() or not token.strip():
@@ -107,7 +111,10 @@ def ends_here(*, key: str) -> Iterator[None]:
 
 def _show(problem: ApiProblem, *, key: str) -> None:
     if problem.code == "UNAUTHENTICATED":
-        if session.is_signed_in():
+        if provider.token() is not None:
+            session.refuse()
+            st.warning("Your sign-in is no longer accepted. It has expired, or was ended: sign in again.")
+        elif session.is_signed_in():
             session.sign_out()
             st.warning("Your key is no longer accepted. It has expired, or was revoked.")
         else:
@@ -115,7 +122,11 @@ def _show(problem: ApiProblem, *, key: str) -> None:
         sign_in_form(key=f"{key}-sign-in")
         return
     if problem.code == "FORBIDDEN":
-        st.info("Your role may not see this page. Sign in with a key of another role, or ask a steward.")
+        if provider.token() is not None and not session.is_signed_in():
+            st.info(f"{plain(provider.host())} gives you no role here. Ask a steward which groups have one.")
+            sign_in_form(key=f"{key}-sign-in")
+        else:
+            st.info("Your role may not see this page. Sign in with a key of another role, or ask a steward.")
         return
     if problem.code == "API_UNREACHABLE":
         st.error(

@@ -34,11 +34,19 @@ class PlanningPeriod:
     @classmethod
     def of(cls, chain: AuditChain) -> PlanningPeriod:
         """The period that is open, as the server's log says."""
-        current = cls()
+        return cls.all(chain)[-1]
+
+    @classmethod
+    def all(cls, chain: AuditChain) -> tuple[PlanningPeriod, ...]:
+        """All periods, oldest first, each with the limit that it had last."""
+        found = [cls()]
         for entry in chain.entries_of([_OPENED, _SET]):
-            opened_at = entry.time if entry.action == _OPENED else current.opened_at
-            current = cls(label=entry.detail["period"], limit=entry.detail["limit"], opened_at=opened_at)
-        return current
+            label, limit = entry.detail["period"], entry.detail["limit"]
+            if entry.action == _OPENED:
+                found.append(cls(label=label, limit=limit, opened_at=entry.time))
+            else:
+                found[-1] = cls(label=label, limit=limit, opened_at=found[-1].opened_at)
+        return tuple(found)
 
     def require(self, ordered: float, *, more: float) -> None:
         """Passes if another order fits.

@@ -63,6 +63,9 @@ def test_every_setting_can_be_set_by_the_environment(name: str, monkeypatch: pyt
         "api_rate": "50/second",
         "api_url": "http://aevorium.example",
         "oidc_roles": "it=engineer",
+        "oidc_scope": "api://aevorium/use openid",
+        "oidc_token": "id",
+        "dashboard_url": "https://study.example",
         "log_json": "false",
     }
     read: dict[str, object] = {

@@ -24,7 +24,7 @@ def dashboard(
     from aevorium.dashboard.launch import launch
     from aevorium.settings import load_settings
 
-    url = load_settings({"api_url": api}).values.api_url
+    settings = load_settings({"api_url": api}).values
     console = console_of(context)
-    console.say(f"The dashboard listens on http://{host}:{port}, and asks the API at {url}")
-    launch(api_url=url, host=host, port=port)
+    console.say(f"The dashboard listens on http://{host}:{port}, and asks the API at {settings.api_url}")
+    launch(settings, host=host, port=port)
