@@ -34,7 +34,7 @@ class ServerLog:
     @cached_property
     def chain(self) -> AuditChain:
         """The chain, to be added to."""
-        return AuditChain(self._workspace.create().database, key=self._key)
+        return AuditChain(self._workspace.create().database, key=self._key, is_kept=True)
 
     def note(self, actor: str, action: str, detail: Mapping[str, object]) -> None:
         """Adds an entry, and renews the file that people read.
@@ -46,6 +46,11 @@ class ServerLog:
         """
         self.chain.append(actor=actor, action=action, detail=detail)
         self.publish()
+
+    def close(self) -> None:
+        """Closes the chain's connections."""
+        if "chain" in vars(self):
+            self.chain.close()
 
     def publish(self) -> None:
         """Renews the file that people read."""
