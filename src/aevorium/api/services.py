@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from aevorium.api.access import Access
+from aevorium.errors import AevoriumError
 from aevorium.governance.chain import AuditChain
+from aevorium.governance.log_views import LogViews
 from aevorium.governance.signing import SigningKey
 from aevorium.jobs.folders import RunFolders
 from aevorium.settings import Settings
@@ -17,6 +20,8 @@ from aevorium.state.studies import StudyStore
 from aevorium.workspace import Workspace
 
 __all__ = ["ServerLog", "Services"]
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class ServerLog:
@@ -30,6 +35,7 @@ class ServerLog:
     def __init__(self, workspace: Workspace, *, key: SigningKey) -> None:
         self._workspace = workspace
         self._key = key
+        self._views = LogViews()
 
     @cached_property
     def chain(self) -> AuditChain:
@@ -48,13 +54,19 @@ class ServerLog:
         self.publish()
 
     def close(self) -> None:
-        """Closes the chain's connections."""
-        if "chain" in vars(self):
-            self.chain.close()
+        """Writes the file that people read to its end, and closes the chain's connections."""
+        if "chain" not in vars(self):
+            return
+        try:
+            self.publish()
+        except (AevoriumError, ValueError) as error:  # a chain that is damaged has no file that is sound
+            _LOGGER.error("the audit log's file cannot be written: %s", getattr(error, "code", "AUDIT_BROKEN"))
+        self._views.close()
+        self.chain.close()
 
     def publish(self) -> None:
-        """Renews the file that people read."""
-        self.chain.write_view(self._workspace.audit_log)
+        """Renews the file that people read, soon if not now."""
+        self._views.renew(self._workspace.audit_log, self.chain)
 
 
 @dataclass(frozen=True)

@@ -366,10 +366,13 @@ class AuditChain:
         """Checks the stored chain; see `verify_entries`."""
         return verify_entries(self.export(), expected_head=expected_head)
 
-    def write_view(self, path: Path) -> None:
+    def write_view(self, path: Path) -> str:
         """Writes the chain as a JSON file that anyone can check, and with the key signs all of it. Safe to release.
 
         The signature at the end of the file is not kept in the chain, unless `sign` was called before.
+
+        Returns:
+            The head that the file names.
 
         Raises:
             ArtefactError: KEY_INVALID or AUDIT_KEY_WRONG.
@@ -384,6 +387,7 @@ class AuditChain:
         view = {"schema_version": LOG_VERSION, "head": head, "entries": entries, "checkpoints": checkpoints}
         with write_atomically(path) as temporary:
             temporary.write_text(json.dumps(view, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        return head
 
 
 def _entries(connection: sqlite3.Connection) -> list[Any]:

@@ -142,9 +142,7 @@ def router(services: Services) -> APIRouter:
         result = job.result or {}
         if _sha256(path) != result["sha256"]:
             raise AevoriumError("DATASET_DAMAGED", "The table is not served. Its file was changed since it was made.")
-        services.log.chain.append(
-            actor=actor.name, action="dataset_downloaded", detail={"job": job.id, "sha256": result["sha256"]}
-        )
+        services.log.note(actor.name, "dataset_downloaded", {"job": job.id, "sha256": result["sha256"]})
         digest = base64.b64encode(bytes.fromhex(result["sha256"])).decode()
         order = TableOrder.model_validate(job.request)
         return FileResponse(
