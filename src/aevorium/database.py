@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from aevorium.errors import ArtefactError
@@ -21,7 +22,7 @@ _RETRY_SECONDS = 0.01
 
 
 class Database:
-    """One SQLite file with a version. Each use opens it anew, so threads and processes may share it.
+    """One SQLite file with a version. Each use has a connection of its own, so threads and processes may share it.
 
     A transaction that has ended is on the disk (write-ahead log, full synchronisation). On POSIX systems the file, and
     its folder if made here, are the owner's alone.
@@ -30,13 +31,17 @@ class Database:
         path: The file; it and its folder are made when absent.
         migrations: For each version, from the first on, the statements that make it of the one before. The file
             stores its version; one that is older is brought up to the newest in a single transaction.
+        is_kept: Whether connections stay open between uses, for a process that is asked often: to open one takes longer
+            than most questions. They do not outlive a fork.
 
     Raises:
         ArtefactError: DATABASE_UNUSABLE, if the file is no such database, is of a newer version, or cannot be opened.
     """
 
-    def __init__(self, path: Path, *, migrations: Sequence[Sequence[str]]) -> None:
+    def __init__(self, path: Path, *, migrations: Sequence[Sequence[str]], is_kept: bool = False) -> None:
         self.path = path
+        self._is_kept = is_kept
+        self._idle: deque[tuple[tuple[int, int], sqlite3.Connection]] = deque()
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             if os.name == "posix":
@@ -69,6 +74,7 @@ class Database:
         with self._connect() as connection:
             connection.execute("BEGIN")
             yield connection
+            connection.execute("ROLLBACK")
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -85,15 +91,59 @@ class Database:
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
         try:
-            connection = sqlite3.connect(self.path, timeout=_WAIT_SECONDS, isolation_level=None)
-            with closing(connection):
-                connection.row_factory = sqlite3.Row
-                _use_write_ahead_log(connection)
-                connection.execute("PRAGMA synchronous = FULL")
-                connection.execute("PRAGMA foreign_keys = ON")
+            file, connection = self._idle_one() or self._opened()
+            is_sound = False
+            try:
                 yield connection
+                is_sound = True
+            finally:
+                if self._is_kept and is_sound:
+                    self._idle.append((file, connection))
+                else:
+                    connection.close()
         except sqlite3.Error as error:
             raise self._unusable(str(error)) from error
+
+    def _idle_one(self) -> tuple[tuple[int, int], sqlite3.Connection] | None:
+        """A connection that waits, if there is one to the file that has the name now: it may have been replaced."""
+        while self._idle:
+            try:
+                file, connection = self._idle.pop()
+            except IndexError:
+                return None  # another thread was faster
+            if file == self._file():
+                return file, connection
+            connection.close()
+        return None
+
+    def _opened(self) -> tuple[tuple[int, int], sqlite3.Connection]:
+        # Looked at first: a file that is replaced meanwhile is not taken for this one.
+        file = self._file()
+        # A connection is used by one thread at a time, and by another the next time.
+        connection = sqlite3.connect(
+            self.path, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=not self._is_kept
+        )
+        try:
+            connection.row_factory = sqlite3.Row
+            _use_write_ahead_log(connection)
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+        except BaseException:
+            connection.close()
+            raise
+        return file, connection
+
+    def _file(self) -> tuple[int, int]:
+        try:
+            found = self.path.stat()
+        except OSError:
+            return (0, 0)
+        return (found.st_dev, found.st_ino)
+
+    def close(self) -> None:
+        """Closes the connections that wait."""
+        while self._idle:
+            self._idle.pop()[1].close()
 
     def _unusable(self, reason: str, *, hint: str | None = None) -> ArtefactError:
         return ArtefactError(

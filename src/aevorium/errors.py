@@ -339,6 +339,11 @@ CATALOGUE: dict[str, CatalogueEntry] = {
     "MESSAGE_INVALID": CatalogueEntry(
         "A message between server and node cannot be read.", "Run the same version on both sides.", http_status=502
     ),
+    "REPLY_UNUSABLE": CatalogueEntry(
+        "A node's reply was refused: its numbers are not finite, or not of the form that was asked for.",
+        "Run the same version on both sides; if they do, ask the node's steward what it sends.",
+        http_status=502,
+    ),
     "SERVER_UNREACHABLE": CatalogueEntry(
         "The server does not answer.", "Start the server, and check the address.", _AWAY, 503
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -56,6 +57,10 @@ class GenerationResult:
     is_finished: bool
 
 
+def _write(path: Path, chain: AuditChain) -> None:
+    chain.write_view(path)
+
+
 def generate_table(
     *,
     workspace: Workspace,
@@ -69,6 +74,7 @@ def generate_table(
     steps: int = STEPS,
     device: DeviceName = "auto",
     report: Report = ignore,
+    publish: Callable[[Path, AuditChain], None] = _write,
 ) -> GenerationResult:
     """Generates a table from the newest checkpoint of a workspace.
 
@@ -86,6 +92,7 @@ def generate_table(
         steps: Noise levels of the sampler.
         device: Where the rows are drawn; "auto" takes a CUDA device if there is one.
         report: Takes the progress.
+        publish: Renews the file of the audit log, for one who makes many tables; written at once unless given.
 
     Raises:
         ArtefactError: No checkpoint, or one that cannot be used.
@@ -137,7 +144,7 @@ def generate_table(
             "sha256": digest,
         },
     )
-    chain.write_view(workspace.audit_log)
+    publish(workspace.audit_log, chain)
     return GenerationResult(
         path=output,
         rows=written,

@@ -16,7 +16,7 @@ from flwr.serverapp import Grid, ServerApp
 from aevorium.errors import AevoriumError, ConfigError
 from aevorium.federation.identity import read_public_key
 from aevorium.federation.link import ServerLink
-from aevorium.federation.protocol import DISMISS, DismissRequest, pack
+from aevorium.federation.protocol import DISMISS, DismissReply, DismissRequest, pack
 from aevorium.governance.secrets import Secrets
 from aevorium.pipeline import RunResult, conduct_run
 from aevorium.planning import RunOptions, plan_study
@@ -24,6 +24,7 @@ from aevorium.privacy.plan import StudyPlan
 from aevorium.progress import NodesOnline, Report, ServerListening, ignore
 from aevorium.schema.table import TableSchema
 from aevorium.server.exchange import ask
+from aevorium.server.forms import ReplyForm
 from aevorium.workspace import Workspace
 
 __all__ = ["ServerOptions", "serve_study"]
@@ -170,7 +171,8 @@ def _dismiss_others(link: ServerLink, grid: Grid, nodes: Mapping[int, str]) -> N
     others = [node_id for node_id in link.online() if node_id not in nodes]
     if others:
         request = pack(DismissRequest(run_id=str(link.run_id)))
-        ask(grid, dict.fromkeys(others, request), message_type=DISMISS, timeout=_GOODBYE)
+        contents = dict.fromkeys(others, request)
+        ask(grid, contents, message_type=DISMISS, timeout=_GOODBYE, form=ReplyForm(DismissReply))
 
 
 def _await_leave(link: ServerLink, nodes: Mapping[int, str]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -141,11 +143,22 @@ def test_a_revoked_key_and_a_forged_one_are_refused(api: TestClient):
     assert [key["id"] for key in listed.json()] == [key_id]
 
 
+def _view(workspace: Workspace) -> Any:
+    """The audit log's file, when it has what the chain has."""
+    head, deadline = AuditChain(workspace.database).head, time.monotonic() + 20
+    while time.monotonic() < deadline:
+        view = json.loads(workspace.audit_log.read_text(encoding="utf-8"))
+        if view["head"] == head:
+            return view
+        time.sleep(0.05)
+    raise AssertionError("the file stays behind its chain")
+
+
 def test_making_and_revoking_keys_is_in_the_audit_log_without_the_secret(api: TestClient, workspace: Workspace):
     secret = _key(api, "engineer", days=3)
     key_id = secret.split("_")[1]
     api.delete(f"/v1/keys/{key_id}", headers=_bearer(START))
-    view = json.loads(workspace.audit_log.read_text(encoding="utf-8"))
+    view = _view(workspace)
     told = [entry for entry in view["entries"] if entry["detail"].get("key") == key_id]
     assert [entry["action"] for entry in told] == ["api_key_created", "api_key_revoked"]
     assert {entry["actor"] for entry in told} == {"start token"}
@@ -155,7 +168,7 @@ def test_making_and_revoking_keys_is_in_the_audit_log_without_the_secret(api: Te
 
 
 def test_the_audit_log_comes_in_pages_that_are_the_whole_of_it(api: TestClient, workspace: Workspace):
-    view = json.loads(workspace.audit_log.read_text(encoding="utf-8"))
+    view = _view(workspace)
     found, after = [], 0
     while after is not None:
         page = api.get("/v1/audit", params={"after": after, "limit": 3}, headers=_bearer(START)).json()

@@ -82,6 +82,27 @@ def test_the_server_s_log_holds_the_order_its_end_and_the_head_of_the_run_s_own_
     assert verify_export(server.workspace.audit_log).is_sound
 
 
+def test_the_file_of_the_log_has_everything_when_worker_and_api_have_ended(done: tuple[Server, str]):
+    server, run = done
+    tables = [server.post("/v1/datasets", {"rows": 5, "steps": 2, "seed": seed})["id"] for seed in range(4)]
+    chain = AuditChain(server.workspace.database)
+    with server.working():
+        for table in tables:
+            server.ended(f"/v1/datasets/{table}")
+    own = RunFolders(server.workspace).workspace_of(run)
+    for workspace in (server.workspace, own):
+        view = json.loads(workspace.audit_log.read_text(encoding="utf-8"))
+        assert view["head"] == AuditChain(workspace.database).head
+        assert verify_export(workspace.audit_log).is_sound
+    with server.client:  # its end is the API's
+        for table in tables:
+            assert server.client.get(f"/v1/datasets/{table}/download").status_code == 200
+    told = json.loads(server.workspace.audit_log.read_text(encoding="utf-8"))["entries"]
+    assert [entry["detail"]["job"] for entry in told if entry["action"] == "dataset_ended"][-4:] == tables
+    assert [entry["detail"]["job"] for entry in told[-4:]] == tables
+    assert chain.head == told[-1]["hash"]
+
+
 def _events(server: Server, path: str, after: int | None = None) -> list[tuple[str | None, str, dict[str, Any]]]:
     headers = {} if after is None else {"Last-Event-ID": str(after)}
     answer = server.client.get(f"{path}/events", headers=headers)

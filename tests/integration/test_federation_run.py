@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from aevorium.errors import AevoriumError, ArtefactError, BudgetExceeded, DataError, PolicyRefused
+from aevorium.errors import AevoriumError, ArtefactError, BudgetExceeded, DataError, FederationError, PolicyRefused
+from aevorium.federation.protocol import TrainReply, TrainRequest
 from aevorium.generation import generate_table
 from aevorium.governance.chain import AuditChain
 from aevorium.governance.policy import Allowance, Budget, NodePolicy
 from aevorium.governance.secrets import Secrets
+from aevorium.node.session import NodeSession
 from aevorium.pipeline import NodeSource, RunResult, run_federation
 from aevorium.planning import RunOptions, plan_cost, plan_study
 from aevorium.privacy.accountant import epsilon
@@ -349,6 +352,33 @@ def test_a_node_lost_on_the_way_is_told_to_finish_and_its_spend_is_recorded(tmp_
     (run,) = SqliteLedger(workspace.node_home("small") / "ledger.db").runs(small.budget.period).values()
     assert run.closed_at is not None
     assert verify_workspace(workspace).is_sound, verify_workspace(workspace).findings
+
+
+def test_a_model_that_is_not_finite_touches_no_average(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = NodeSession.train
+
+    def spoil(self: NodeSession, request: TrainRequest, vector: np.ndarray) -> tuple[TrainReply, np.ndarray, float]:
+        reply, trained, weight = answer(self, request, vector)
+        return reply, np.full_like(trained, np.nan) if self.config.name == "c" else trained, weight
+
+    monkeypatch.setattr(NodeSession, "train", spoil)
+    options = RunOptions(epsilon=4.0, rounds=1, epochs=1, batch_size=64, pretraining_steps=20, min_nodes=2)
+    (tmp_path / "two").mkdir()
+    result = _run(tmp_path / "two", options=options)
+    assert [one.nodes_ok for one in result.rounds] == [2]
+    workspace = Workspace(tmp_path / "two" / "workspace")
+    made = generate_table(
+        workspace=workspace, secrets=Secrets.in_files(tmp_path / "two" / "key"), output=tmp_path / "rows.csv", rows=5
+    )
+    assert made.rows == 5
+    # The node was in the run: what it trained on is charged, though nobody used it.
+    assert result.nodes[2].spent > 3.5
+    (tmp_path / "three").mkdir()
+    with pytest.raises(FederationError) as caught:
+        _run(tmp_path / "three", options=replace(options, min_nodes=3))
+    assert caught.value.code == "REPLY_UNUSABLE"
+    assert "'training, round 1'" in caught.value.message
+    assert "c: REPLY_UNUSABLE" in caught.value.message
 
 
 def test_a_fixed_noise_says_what_it_costs_or_asks_for_the_size() -> None:

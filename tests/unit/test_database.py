@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,56 @@ def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="has version 2") as caught:
         Database(path, migrations=[["CREATE TABLE t (x)"]])
     assert getattr(caught.value, "code", None) == "DATABASE_UNUSABLE"
+
+
+_MIGRATIONS = [["CREATE TABLE t (x)"]]
+
+
+def _count(database: Database) -> int:
+    with database.read() as connection:
+        return int(connection.execute("SELECT count(*) FROM t").fetchone()[0])
+
+
+def test_connections_that_are_kept_see_what_others_write_and_forget_what_failed(tmp_path: Path) -> None:
+    kept = Database(tmp_path / "kept.db", migrations=_MIGRATIONS, is_kept=True)
+    with kept.read() as first:
+        pass
+    with kept.read() as again:
+        assert again is first
+    with Database(kept.path, migrations=_MIGRATIONS).write() as other:
+        other.execute("INSERT INTO t VALUES (1)")
+    assert _count(kept) == 1
+    with pytest.raises(ZeroDivisionError), kept.write() as connection:
+        connection.execute("INSERT INTO t VALUES (2 + ?)", (1 // 0,))
+    with pytest.raises(Exception, match="no such table"), kept.write() as connection:
+        connection.execute("INSERT INTO t SELECT 2 FROM u")
+    assert _count(kept) == 1
+    with Database(kept.path, migrations=_MIGRATIONS).write() as other:  # nobody holds a lock
+        other.execute("INSERT INTO t VALUES (2)")
+    assert _count(kept) == 2
+    kept.close()
+
+
+def test_connections_that_are_kept_do_not_outlive_their_file(tmp_path: Path) -> None:
+    kept = Database(tmp_path / "kept.db", migrations=_MIGRATIONS, is_kept=True)
+    with kept.write() as connection:
+        connection.execute("INSERT INTO t VALUES (1)")
+    kept.path.rename(tmp_path / "moved.db")
+    for rest in ("-wal", "-shm"):
+        kept.path.with_name(f"kept.db{rest}").unlink(missing_ok=True)
+    Database(kept.path, migrations=_MIGRATIONS)
+    assert _count(kept) == 0
+    kept.close()
+
+
+def test_threads_share_connections_that_are_kept(tmp_path: Path) -> None:
+    kept = Database(tmp_path / "kept.db", migrations=_MIGRATIONS, is_kept=True)
+
+    def add(number: int) -> None:
+        with kept.write() as connection:
+            connection.execute("INSERT INTO t VALUES (?)", (number,))
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(add, range(100)))
+    assert _count(kept) == 100
+    kept.close()

@@ -110,6 +110,7 @@ def create_app(options: ApiOptions) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         with nullcontext() if options.worker is None else WorkerProcess(options.worker):
             yield
+        services.log.close()
         store.close()
 
     app = _Api(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from aevorium.api.access import Access
+from aevorium.errors import AevoriumError
 from aevorium.governance.chain import AuditChain
+from aevorium.governance.log_views import LogViews
 from aevorium.governance.signing import SigningKey
 from aevorium.jobs.folders import RunFolders
 from aevorium.settings import Settings
@@ -17,6 +20,8 @@ from aevorium.state.studies import StudyStore
 from aevorium.workspace import Workspace
 
 __all__ = ["ServerLog", "Services"]
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class ServerLog:
@@ -30,11 +35,12 @@ class ServerLog:
     def __init__(self, workspace: Workspace, *, key: SigningKey) -> None:
         self._workspace = workspace
         self._key = key
+        self._views = LogViews()
 
     @cached_property
     def chain(self) -> AuditChain:
         """The chain, to be added to."""
-        return AuditChain(self._workspace.create().database, key=self._key)
+        return AuditChain(self._workspace.create().database, key=self._key, is_kept=True)
 
     def note(self, actor: str, action: str, detail: Mapping[str, object]) -> None:
         """Adds an entry, and renews the file that people read.
@@ -47,9 +53,20 @@ class ServerLog:
         self.chain.append(actor=actor, action=action, detail=detail)
         self.publish()
 
+    def close(self) -> None:
+        """Writes the file that people read to its end, and closes the chain's connections."""
+        if "chain" not in vars(self):
+            return
+        try:
+            self.publish()
+        except (AevoriumError, ValueError) as error:  # a chain that is damaged has no file that is sound
+            _LOGGER.error("the audit log's file cannot be written: %s", getattr(error, "code", "AUDIT_BROKEN"))
+        self._views.close()
+        self.chain.close()
+
     def publish(self) -> None:
-        """Renews the file that people read."""
-        self.chain.write_view(self._workspace.audit_log)
+        """Renews the file that people read, soon if not now."""
+        self._views.renew(self._workspace.audit_log, self.chain)
 
 
 @dataclass(frozen=True)

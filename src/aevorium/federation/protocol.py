@@ -6,7 +6,6 @@ received is unpickled: bodies are validated against the models below, arrays are
 
 from __future__ import annotations
 
-import math
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -68,6 +67,9 @@ EVALUATION = "query.evaluation"
 
 _BODY, _ARRAY, _METRICS = "body", "arrays", "metrics"
 
+_LARGEST_COUNT = 10**12
+"""Of patients; a noisy count beyond it is none."""
+
 _REFUSAL = 100
 """Flower keeps error codes below 100 for itself."""
 
@@ -106,7 +108,9 @@ class CountRequest(_Body):
 class CountReply(_Body):
     """The noisy count. Safe to release."""
 
-    count: int = Field(description="Number of records plus noise; may be negative.")
+    count: int = Field(
+        ge=-_LARGEST_COUNT, le=_LARGEST_COUNT, description="Number of records plus noise; may be negative."
+    )
     is_simulated: bool = Field(description="Whether every patient id says that the patient is simulated.")
 
 
@@ -173,8 +177,8 @@ class TrainRequest(_Body):
 class TrainReply(_Body):
     """The node's model is in the array: float32 [parameters]. Safe to release."""
 
-    loss: float = Field(description="Mean loss per record, from a noisy sum over the noisy size.")
-    loss_noise: float = Field(ge=0, description="Standard deviation of the noise in it.")
+    loss: float = Field(allow_inf_nan=False, description="Mean loss per record, from a noisy sum over the noisy size.")
+    loss_noise: float = Field(ge=0, allow_inf_nan=False, description="Standard deviation of the noise in it.")
     spent: float = Field(ge=0, description="ε of what the run released so far, at the plan's δ.")
 
 
@@ -289,7 +293,11 @@ def read_array(message: Message, dtype: type[np.generic]) -> NDArray[np.generic]
         FederationError: MESSAGE_INVALID, if there is none or it is of another type or shape.
     """
     record = message.content.get(_ARRAY) if message.has_content() else None
-    arrays = record.to_numpy_ndarrays() if isinstance(record, ArrayRecord) else []
+    try:
+        # A name of its own would be a second array to Flower's average.
+        arrays = record.to_numpy_ndarrays() if isinstance(record, ArrayRecord) and list(record) == ["0"] else []
+    except (ValueError, TypeError, EOFError, OSError, MemoryError):  # bytes that are no array, or not of its length
+        arrays = []
     if len(arrays) != 1 or arrays[0].dtype != np.dtype(dtype) or arrays[0].ndim != 1:
         raise FederationError("MESSAGE_INVALID", f"A message does not hold one flat array of {np.dtype(dtype)}.")
     return np.asarray(arrays[0])
@@ -303,7 +311,7 @@ def read_weight(message: Message) -> float:
     """
     record = message.content.get(_METRICS)
     weight = record.get("weight") if isinstance(record, MetricRecord) else None
-    if not isinstance(weight, int | float) or not 0 < weight < math.inf:
+    if not isinstance(weight, int | float) or not 0 < weight <= _LARGEST_COUNT:
         raise FederationError("MESSAGE_INVALID", "A model came without the positive weight that belongs to it.")
     return float(weight)
 

@@ -199,14 +199,22 @@ class AuditChain:
         path: The file; it and its folder are made when absent.
         key: Signs checkpoints: after the first entry, after those of consequence, and every so many. Whoever only reads
             needs none.
+        is_kept: Whether connections stay open between uses, for a process that is asked often.
         now: The clock.
 
     Raises:
         ArtefactError: DATABASE_UNUSABLE.
     """
 
-    def __init__(self, path: Path, *, key: SigningKey | None = None, now: Callable[[], datetime] = _utc_now) -> None:
-        self._database = Database(path, migrations=_MIGRATIONS)
+    def __init__(
+        self,
+        path: Path,
+        *,
+        key: SigningKey | None = None,
+        is_kept: bool = False,
+        now: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        self._database = Database(path, migrations=_MIGRATIONS, is_kept=is_kept)
         self._key = key
         self._now = now
 
@@ -253,6 +261,10 @@ class AuditChain:
             if self._key is not None and is_due:
                 _store(connection, self._checkpoint(entry, after=signed, key=self._key))
         return entry
+
+    def close(self) -> None:
+        """Closes connections that were kept."""
+        self._database.close()
 
     def sign(self) -> None:
         """Signs the head and keeps the checkpoint, unless that was done, there is no entry, or nothing to sign with.
@@ -322,7 +334,7 @@ class AuditChain:
                 f"SELECT entry FROM entries WHERE seq > :after{of_action} ORDER BY seq LIMIT :limit",  # noqa: S608 - constants
                 {"after": after, "limit": limit, "action": action},
             ).fetchall()
-        return tuple(AuditEntry.model_validate(_parsed(row["entry"])) for row in rows)
+        return tuple(AuditEntry.model_validate_json(row["entry"]) for row in rows)
 
     def export(self) -> list[Any]:
         """All entries as JSON values, in order, exactly as stored. Safe to release."""
@@ -354,10 +366,13 @@ class AuditChain:
         """Checks the stored chain; see `verify_entries`."""
         return verify_entries(self.export(), expected_head=expected_head)
 
-    def write_view(self, path: Path) -> None:
+    def write_view(self, path: Path) -> str:
         """Writes the chain as a JSON file that anyone can check, and with the key signs all of it. Safe to release.
 
         The signature at the end of the file is not kept in the chain, unless `sign` was called before.
+
+        Returns:
+            The head that the file names.
 
         Raises:
             ArtefactError: KEY_INVALID or AUDIT_KEY_WRONG.
@@ -372,6 +387,7 @@ class AuditChain:
         view = {"schema_version": LOG_VERSION, "head": head, "entries": entries, "checkpoints": checkpoints}
         with write_atomically(path) as temporary:
             temporary.write_text(json.dumps(view, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        return head
 
 
 def _entries(connection: sqlite3.Connection) -> list[Any]:

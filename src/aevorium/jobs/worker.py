@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from aevorium.errors import AevoriumError, InternalError
 from aevorium.generation import generate_table
 from aevorium.governance.chain import AuditChain, plain
+from aevorium.governance.log_views import LogViews
 from aevorium.governance.secrets import Secrets
 from aevorium.jobs.folders import RunFolders
 from aevorium.jobs.orders import RunOrder, TableOrder
@@ -109,6 +110,7 @@ class Worker:
         self._ending = threading.Event()
         self._draining = threading.Event()
         self._is_training = threading.Event()
+        self._views = LogViews()
 
     def work(self, *, should_stop: Callable[[], bool], should_drain: Callable[[], bool] = lambda: False) -> None:
         """Works until told to end. Waits first for another worker of the workspace, if there is one.
@@ -130,7 +132,10 @@ class Worker:
             try:
                 with place.acquire(timeout=_LOOK):
                     self._take_over()
-                    self._run_lanes(should_stop, should_drain, lock=lock)
+                    try:
+                        self._run_lanes(should_stop, should_drain, lock=lock)
+                    finally:
+                        self._views.close()
                 return
             except Timeout:
                 continue
@@ -164,6 +169,8 @@ class Worker:
             if job.id not in told:
                 self._note(job, job.state, error=job.error, result=job.result)
         root = self._folders.root
+        if root.database.is_file():
+            self._views.renew(root.audit_log, self._log())  # one that died may have left it behind the chain
         remove_unfinished(root.datasets)
         for folder in (root.root, *(root.runs.iterdir() if root.runs.is_dir() else ())):
             remove_unfinished(folder, age=_UNFINISHED)
@@ -264,6 +271,7 @@ class Worker:
             steps=order.steps,
             device=self._settings.device,
             report=report,
+            publish=self._views.renew,
         )
         return {
             "run": run.record.run_id,
@@ -344,7 +352,7 @@ class Worker:
         elif result is not None:
             detail.update({name: result[name] for name in ("run", "rows", "sha256")})
         chain.append(actor="worker", action=_ENDED[job.kind], detail=detail)
-        chain.write_view(self._folders.root.audit_log)
+        self._views.renew(self._folders.root.audit_log, chain)
 
 
 def _told(error: AevoriumError) -> Mapping[str, Any]:

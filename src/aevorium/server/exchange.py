@@ -10,6 +10,7 @@ from flwr.serverapp import Grid
 
 from aevorium.errors import CATALOGUE, AevoriumError, BudgetExceeded, ExitStatus, FederationError, PolicyRefused
 from aevorium.federation.protocol import error_code
+from aevorium.server.forms import ReplyForm
 
 __all__ = ["Replies", "ask", "read_replies", "refusal", "require_going_on"]
 
@@ -20,7 +21,7 @@ class Replies:
 
     Attributes:
         valid: Replies by node id.
-        codes: Error codes by node id: of nodes that refused, failed, or did not answer.
+        codes: Error codes by node id: of nodes that refused, failed, did not answer, or sent what is not of the form.
     """
 
     valid: Mapping[int, Message]
@@ -43,7 +44,9 @@ class Replies:
             raise refusal(self, minimum=minimum, phase=phase, names=names)
 
 
-def ask(grid: Grid, contents: Mapping[int, RecordDict], *, message_type: str, timeout: float) -> Replies:
+def ask(
+    grid: Grid, contents: Mapping[int, RecordDict], *, message_type: str, timeout: float, form: ReplyForm
+) -> Replies:
     """Sends a request to each node and waits for the replies.
 
     Args:
@@ -51,6 +54,7 @@ def ask(grid: Grid, contents: Mapping[int, RecordDict], *, message_type: str, ti
         contents: The request to each node id.
         message_type: The phase.
         timeout: Seconds after which a missing reply counts as NODE_UNREACHABLE.
+        form: What a reply must hold; one that does not counts as REPLY_UNUSABLE.
     """
     messages = [
         # A request that waits longer is not answered any more: nothing is spent on it.
@@ -60,27 +64,37 @@ def ask(grid: Grid, contents: Mapping[int, RecordDict], *, message_type: str, ti
     # A reply that Flower makes up for a lost node bears another sender: the message it answers says whose it is.
     replies = list(grid.send_and_receive(messages, timeout=timeout))
     receivers = {message.metadata.message_id: message.metadata.dst_node_id for message in messages}
-    return read_replies(replies, receivers=receivers)
+    return read_replies(replies, receivers=receivers, form=form)
 
 
-def read_replies(replies: Iterable[Message], *, receivers: Mapping[str, int]) -> Replies:
+def read_replies(replies: Iterable[Message], *, receivers: Mapping[str, int], form: ReplyForm) -> Replies:
     """Sorts replies into valid ones and codes.
 
     Args:
         replies: What came back.
         receivers: The node id that each message, by its id, was sent to.
+        form: What a reply must hold.
     """
     valid: dict[int, Message] = {}
     codes = dict.fromkeys(receivers.values(), "NODE_UNREACHABLE")
     for reply in replies:
         node_id = receivers[reply.metadata.reply_to_message_id]
-        code = error_code(reply)
+        code = error_code(reply) or _fault(reply, form)
         if code is None:
             valid[node_id] = reply
             del codes[node_id]
         else:
             codes[node_id] = code
     return Replies(valid=valid, codes=codes)
+
+
+def _fault(reply: Message, form: ReplyForm) -> str | None:
+    """The code of a reply whose numbers may not be used; None if they may."""
+    try:
+        form.check(reply)
+    except FederationError as error:
+        return error.code
+    return None
 
 
 def require_going_on(should_stop: Callable[[], bool]) -> None:

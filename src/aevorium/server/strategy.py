@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from aevorium.federation.protocol import TRAIN, TrainReply, TrainRequest, pack, read_body, read_weight
 from aevorium.progress import Report, RoundFinished
 from aevorium.server.exchange import read_replies, require_going_on
+from aevorium.server.forms import ReplyForm
 from aevorium.server.journal import Journal
 
 __all__ = ["PrivateAveraging"]
@@ -63,6 +65,7 @@ class PrivateAveraging(FedAvg):
         self._timeout = timeout
         self._should_stop = should_stop
         self._messages: list[Message] = []
+        self._form = ReplyForm(TrainReply, np.float32, is_weighted=True)
         self._started = time.monotonic()
 
     def configure_train(
@@ -76,6 +79,7 @@ class PrivateAveraging(FedAvg):
         require_going_on(self._should_stop)
         vector = arrays.to_numpy_ndarrays()[0]
         request = self._request(server_round)
+        self._form = replace(self._form, size=len(vector))
         self._started = time.monotonic()
         self._messages = [
             Message(pack(request, vector), dst_node_id=node_id, message_type=TRAIN, ttl=self._timeout)
@@ -92,7 +96,7 @@ class PrivateAveraging(FedAvg):
             AevoriumError: Too few valid replies.
         """
         receivers = {message.metadata.message_id: message.metadata.dst_node_id for message in self._messages}
-        received = read_replies(replies, receivers=receivers)
+        received = read_replies(replies, receivers=receivers, form=self._form)
         received.require(self._min_nodes, phase=f"training, round {server_round}", names=self._names)
         # In the order of names: sums of floats depend on theirs, and a run should not on who answers first.
         ordered = {node_id: received.valid[node_id] for node_id in sorted(received.valid, key=self._names.__getitem__)}

@@ -31,14 +31,17 @@ from aevorium.federation.protocol import (
     FINISH,
     PLAN,
     STATISTICS,
+    AssociationsReply,
     AssociationsRequest,
     CountReply,
     CountRequest,
+    EvaluationReply,
     EvaluationRequest,
     FinishReply,
     FinishRequest,
     PlanReply,
     PlanRequest,
+    StatisticsReply,
     StatisticsRequest,
     TrainingSettings,
     TrainRequest,
@@ -53,6 +56,7 @@ from aevorium.progress import PhaseStarted, Report
 from aevorium.schema.table import TableSchema
 from aevorium.server.evaluation import evaluated_records, evaluation_design
 from aevorium.server.exchange import Replies, ask, require_going_on
+from aevorium.server.forms import ReplyForm
 from aevorium.server.journal import Journal
 from aevorium.server.record import NodeRecord
 from aevorium.server.strategy import PrivateAveraging
@@ -138,9 +142,9 @@ class StudyConductor:
         everyone = list(self._grid.get_node_ids())
         self._report(PhaseStarted("plan", nodes=len(everyone)))
         request = PlanRequest(run_id=self._run_id, server=self._journal.record.server, plan=self._plan)
-        replies = ask(
-            self._grid, {node_id: pack(request) for node_id in everyone}, message_type=PLAN, timeout=self._timeout
-        )
+        contents = {node_id: pack(request) for node_id in everyone}
+        form = ReplyForm(PlanReply)
+        replies = ask(self._grid, contents, message_type=PLAN, timeout=self._timeout, form=form)
         bodies = {node_id: read_body(message, PlanReply) for node_id, message in replies.valid.items()}
         for node_id, body in bodies.items():
             is_known = body.node in self._plan.nodes and body.node not in self._agreed.values()
@@ -153,7 +157,9 @@ class StudyConductor:
         self._journal.note("nodes_agreed", {"nodes": sorted(self._names.values()), "refused": len(replies.codes)})
 
     def _count(self) -> None:
-        replies = self._ask_all(CountRequest(**self._run), message_type=COUNT, phase="count")
+        replies = self._ask_all(
+            CountRequest(**self._run), message_type=COUNT, phase="count", form=ReplyForm(CountReply)
+        )
         bodies = {node_id: read_body(message, CountReply) for node_id, message in replies.valid.items()}
         self._counts = {node_id: body.count for node_id, body in bodies.items()}
         self._journal.update(is_simulated_data=all(body.is_simulated for body in bodies.values()))
@@ -164,10 +170,9 @@ class StudyConductor:
         self._budget = budget = plan_budget(plan, records=records)
         bins = number_of_bins(records=records, epsilon=plan.epsilon, nodes=plan.noise_piles)
         request = StatisticsRequest(**self._run, bins=bins, records=records)
-        replies = self._ask_all(request, message_type=STATISTICS, phase="statistics")
+        form = ReplyForm(StatisticsReply, np.int64, size=cells_in_total(schema, bins=bins))
+        replies = self._ask_all(request, message_type=STATISTICS, phase="statistics", form=form)
         vectors = [np.asarray(read_array(message, np.int64), dtype=np.int64) for message in replies.valid.values()]
-        if any(len(vector) != cells_in_total(schema, bins=bins) for vector in vectors):
-            raise FederationError("MESSAGE_INVALID", "A node's histograms have another length than the study's grids.")
         cells = budget.histograms
         statistics = TableStatistics.from_sum(
             cells.open(vectors), schema, bins=bins, noise=cells.noise_of(nodes=len(vectors))
@@ -230,10 +235,9 @@ class StudyConductor:
 
     def _associate(self, stage: Literal["coarse", "fine"], design: TableDesign, *, cells: CellNoise) -> Associations:
         request = AssociationsRequest(**self._run, stage=stage, design=design)
-        replies = self._ask_all(request, message_type=ASSOCIATIONS, phase="associations")
+        form = ReplyForm(AssociationsReply, np.int64, size=design.size)
+        replies = self._ask_all(request, message_type=ASSOCIATIONS, phase="associations", form=form)
         vectors = [np.asarray(read_array(message, np.int64), dtype=np.int64) for message in replies.valid.values()]
-        if any(len(vector) != design.size for vector in vectors):
-            raise FederationError("MESSAGE_INVALID", "A node's tables have another length than was asked for.")
         return Associations.from_sum(cells.open(vectors), design, noise=cells.noise_of(nodes=len(vectors)))
 
     def _train(self, encoder: TableEncoder, warm: WarmStart | None) -> None:
@@ -299,10 +303,9 @@ class StudyConductor:
         records = evaluated_records(self._plan, total=self._total)
         design = evaluation_design(encoder, schema, schedule=schedule, records=records, nodes=len(self._names))
         request = EvaluationRequest(**self._run, design=design)
-        replies = self._ask_all(request, message_type=EVALUATION, phase="evaluation")
+        form = ReplyForm(EvaluationReply, np.int64, size=EvaluationTables.size(design))
+        replies = self._ask_all(request, message_type=EVALUATION, phase="evaluation", form=form)
         vectors = [np.asarray(read_array(message, np.int64), dtype=np.int64) for message in replies.valid.values()]
-        if any(len(vector) != EvaluationTables.size(design) for vector in vectors):
-            raise FederationError("MESSAGE_INVALID", "A node's evaluation tables have another length than asked for.")
         cells = schedule.cells
         tables = EvaluationTables.from_sum(
             cells.open(vectors), design, bins=bins, noise=cells.noise_of(nodes=len(vectors))
@@ -318,16 +321,17 @@ class StudyConductor:
         if not self._agreed:
             return {}
         contents = {node_id: pack(FinishRequest(**self._run)) for node_id in self._agreed}
-        replies = ask(self._grid, contents, message_type=FINISH, timeout=min(timeout, self._timeout))
+        form = ReplyForm(FinishReply)
+        replies = ask(self._grid, contents, message_type=FINISH, timeout=min(timeout, self._timeout), form=form)
         bodies = [read_body(message, FinishReply) for message in replies.valid.values()]
         return {body.node: body for body in bodies}
 
-    def _ask_all(self, request: BaseModel, *, message_type: str, phase: str) -> Replies:
+    def _ask_all(self, request: BaseModel, *, message_type: str, phase: str, form: ReplyForm) -> Replies:
         """Asks every node that is still in the run; those that fail are out of it."""
         require_going_on(self._should_stop)
         self._report(PhaseStarted(phase, nodes=len(self._names)))
         contents: dict[int, RecordDict] = {node_id: pack(request) for node_id in self._names}
-        replies = ask(self._grid, contents, message_type=message_type, timeout=self._timeout)
+        replies = ask(self._grid, contents, message_type=message_type, timeout=self._timeout, form=form)
         self._require(replies, phase=phase)
         if replies.codes:
             lost = {self._names[node_id]: code for node_id, code in replies.codes.items()}

@@ -17,6 +17,7 @@ from aevorium.encoding.encoder import TableEncoder
 from aevorium.federation.protocol import (
     GRADIENT,
     LOSS,
+    GradientReply,
     GradientRequest,
     LossReply,
     LossRequest,
@@ -31,6 +32,7 @@ from aevorium.privacy.plan import StudyPlan
 from aevorium.privacy.schedule import CLIP_LEVELS, TrainingSchedule
 from aevorium.progress import Report, RoundFinished, StepProgress
 from aevorium.server.exchange import Replies, ask, require_going_on
+from aevorium.server.forms import ReplyForm
 from aevorium.server.journal import Journal
 
 __all__ = ["SummedTraining"]
@@ -116,7 +118,10 @@ class SummedTraining:
             model=self._journal.model,
             settings=self._settings,
         )
-        replies = self._ask(request, to_vector(self._model), message_type=GRADIENT, phase=f"training, round {number}")
+        vector = to_vector(self._model)
+        # Whole numbers modulo 2^64: under masks each is as likely as any other, so a part's values cannot be judged.
+        form = ReplyForm(GradientReply, np.int64, size=len(vector), largest=None)
+        replies = self._ask(request, vector, message_type=GRADIENT, phase=f"training, round {number}", form=form)
         parts = [np.asarray(read_array(message, np.int64), dtype=np.int64) for message in replies.valid.values()]
         total = decode_vector(add_parts(parts), unit=self._settings.clip_norm, levels=CLIP_LEVELS)
         done = (number - 1) * self._schedule.steps + step - 1
@@ -143,7 +148,8 @@ class SummedTraining:
         """Asks for the charged loss of the averaged model, and writes the round down."""
         vector = self._average.vector()
         request = LossRequest(**self._run, round=number, encoder=self._encoder, model=self._journal.model)
-        replies = self._ask(request, vector, message_type=LOSS, phase=f"training, round {number}")
+        form = ReplyForm(LossReply, np.int64, size=1)
+        replies = self._ask(request, vector, message_type=LOSS, phase=f"training, round {number}", form=form)
         parts = [np.asarray(read_array(message, np.int64), dtype=np.int64) for message in replies.valid.values()]
         bodies = [read_body(message, LossReply) for message in replies.valid.values()]
         # Levels of the mean record, of all records of the nodes that answered.
@@ -167,11 +173,17 @@ class SummedTraining:
         self._report(finished)
 
     def _ask(
-        self, request: GradientRequest | LossRequest, vector: NDArray[np.float32], *, message_type: str, phase: str
+        self,
+        request: GradientRequest | LossRequest,
+        vector: NDArray[np.float32],
+        *,
+        message_type: str,
+        phase: str,
+        form: ReplyForm,
     ) -> Replies:
         require_going_on(self._should_stop)
         contents = {node_id: pack(request, vector) for node_id in self._names}
-        replies = ask(self._grid, contents, message_type=message_type, timeout=self._timeout)
+        replies = ask(self._grid, contents, message_type=message_type, timeout=self._timeout, form=form)
         replies.require(self._plan.min_nodes, phase=phase, names=self._names)
         return replies
 

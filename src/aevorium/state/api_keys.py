@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from sqlalchemy import RowMapping, insert, select, update
+from sqlalchemy import RowMapping, bindparam, insert, select, update
 
 from aevorium.errors import ArtefactError
 from aevorium.state.roles import ROLES, Role
@@ -22,6 +22,10 @@ Standing = Literal["accepted", "expired", "revoked"]
 
 _PREFIX = "aev_"
 """Tells people and scanners of leaked secrets what it is."""
+
+
+_OF_DIGEST = select(API_KEYS).where(API_KEYS.c.digest == bindparam("digest"))
+"""Asked with every request: it is made once."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class ApiKeyStore:
     def find(self, secret: str) -> ApiKey | None:
         """The key of a secret, whatever its standing; None if there is none."""
         with self._store.read() as connection:
-            row = connection.execute(select(API_KEYS).where(API_KEYS.c.digest == _digest(secret))).mappings().first()
+            row = connection.execute(_OF_DIGEST, {"digest": _digest(secret)}).mappings().first()
         return None if row is None else _key(row)
 
     def standing(self, key: ApiKey) -> Standing:

@@ -27,6 +27,9 @@ __all__ = ["Store", "sqlite_url"]
 _WAIT_SECONDS = 60
 """How long a transaction waits for another's."""
 
+_CONNECTIONS = {"sqlite": 40, "postgresql": 15}
+"""At most so many at once, all of them kept: SQLite's are of this process alone, one for each thread that answers."""
+
 _RETRY_SECONDS = 0.01
 """Pause before the switch to write-ahead logging is tried again."""
 
@@ -139,7 +142,12 @@ def _engine(url: str) -> Engine:
     if backend != "postgresql":
         raise ConfigError("CONFIG_INVALID", f"A database of kind {backend!r} is not possible.", hint=_FORMS)
     try:
-        return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+        return create_engine(
+            parsed.set(drivername="postgresql+psycopg"),
+            pool_pre_ping=True,
+            pool_size=_CONNECTIONS["postgresql"],
+            max_overflow=0,
+        )
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise ConfigError(
             "DEPENDENCY_MISSING",
@@ -160,7 +168,12 @@ def _sqlite(url: URL) -> Engine:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ArtefactError("DATABASE_UNUSABLE", f"The database {str(path)!r} cannot be used. {reason}.") from error
-    engine = create_engine(url, connect_args={"timeout": _WAIT_SECONDS, "isolation_level": None})
+    engine = create_engine(
+        url,
+        connect_args={"timeout": _WAIT_SECONDS, "isolation_level": None},
+        pool_size=_CONNECTIONS["sqlite"],
+        max_overflow=0,
+    )
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)
     return engine
@@ -183,5 +196,10 @@ def _prepare(connection: sqlite3.Connection, _: object) -> None:
 
 def _begin(connection: Connection) -> None:
     """A writer takes its place at once: to begin as a reader and become a writer can fail when another came between."""
-    kind = "IMMEDIATE" if connection.get_execution_options().get("is_writing") else "DEFERRED"
-    connection.exec_driver_sql(f"BEGIN {kind}")
+    if connection.get_execution_options().get("is_writing"):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        return
+    # Locks nothing, so it has no failure to translate: straight to the driver, for every request reads.
+    reader = connection.connection.driver_connection
+    if reader is not None:
+        reader.execute("BEGIN")

@@ -18,7 +18,6 @@ from aevorium.api.services import Services
 from aevorium.errors import ArtefactError
 from aevorium.governance.chain import AuditChain, AuditEntry
 from aevorium.jobs.checks import verify_server
-from aevorium.workspace import Workspace
 
 __all__ = ["router"]
 
@@ -70,7 +69,7 @@ def router(services: Services, *, homes: Sequence[Path]) -> APIRouter:
         services: What they read.
         homes: Folders with homes of nodes on this machine.
     """
-    access, workspace = services.access, services.workspace
+    access = services.access
     routes = APIRouter(tags=["read"])
     reads = Depends(access.require("read"))
     probes = Depends(access.require("read", loopback=True, is_probe=True))
@@ -97,7 +96,7 @@ def router(services: Services, *, homes: Sequence[Path]) -> APIRouter:
         action: Annotated[str | None, Query(max_length=100, description="Only entries of this action.")] = None,
     ) -> AuditPage:
         """The server's audit log, oldest entry first."""
-        chain = _chain(workspace)
+        chain = _chain(services)
         try:
             found = chain.page(after=after, limit=limit + 1, action=action)
         except ValidationError as error:
@@ -138,10 +137,10 @@ def router(services: Services, *, homes: Sequence[Path]) -> APIRouter:
     return routes
 
 
-def _chain(workspace: Workspace) -> AuditChain:
-    if not workspace.database.is_file():
+def _chain(services: Services) -> AuditChain:
+    if not services.workspace.database.is_file():
         raise _absent("audit log")
-    return AuditChain(workspace.database)
+    return services.log.chain
 
 
 def _text(path: Path) -> str:
