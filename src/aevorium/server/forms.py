@@ -60,6 +60,7 @@ class ReplyForm:
             is_sound = bool(np.isfinite(values).all())
         else:
             # Not by magnitudes: that of the smallest int64 is none.
-            is_sound = self.largest is None or bool(((values >= -self.largest) & (values <= self.largest)).all())
+            least, most = int(values.min(initial=0)), int(values.max(initial=0))
+            is_sound = self.largest is None or -self.largest <= least <= most <= self.largest
         if not is_sound:
             raise FederationError("REPLY_UNUSABLE", "A reply holds numbers that are not finite, or beyond all bounds.")
