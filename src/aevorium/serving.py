@@ -13,12 +13,12 @@ from pathlib import Path
 import httpx
 from flwr.serverapp import Grid, ServerApp
 
+from aevorium.conducting import RunResult, conduct_run
 from aevorium.errors import AevoriumError, ConfigError
 from aevorium.federation.identity import read_public_key
 from aevorium.federation.link import ServerLink
 from aevorium.federation.protocol import DISMISS, DismissReply, DismissRequest, pack
 from aevorium.governance.secrets import Secrets
-from aevorium.pipeline import RunResult, conduct_run
 from aevorium.planning import RunOptions, plan_study
 from aevorium.privacy.plan import StudyPlan
 from aevorium.progress import NodesOnline, Report, ServerListening, ignore

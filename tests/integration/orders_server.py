@@ -17,7 +17,7 @@ from fastapi.testclient import TestClient
 from aevorium.api.app import ApiOptions, create_app
 from aevorium.governance.secrets import Secrets
 from aevorium.jobs.folders import RunFolders
-from aevorium.jobs.sites import LocalSite
+from aevorium.jobs.local_site import LocalSite
 from aevorium.jobs.worker import Worker
 from aevorium.settings import load_settings
 from aevorium.state.jobs import JobStore

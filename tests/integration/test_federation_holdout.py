@@ -12,13 +12,14 @@ import pandas as pd
 import pytest
 
 from aevorium.cli.app import main
+from aevorium.conducting import RunResult
 from aevorium.data.table import read_table
 from aevorium.encoding.evaluation import EvaluationTables, count_evaluation
 from aevorium.encoding.statistics import TableStatistics, count_cells
 from aevorium.governance.secrets import Secrets
 from aevorium.node import phases, summing
 from aevorium.node.holdout import HoldoutKey
-from aevorium.pipeline import NodeSource, RunResult, run_federation
+from aevorium.pipeline import NodeSource, run_federation
 from aevorium.planning import RunOptions, plan_study
 from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.ledger import LedgerRun, SqliteLedger

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from aevorium.conducting import RunResult
 from aevorium.errors import AevoriumError, ArtefactError, BudgetExceeded, DataError, FederationError, PolicyRefused
 from aevorium.federation.protocol import TrainReply, TrainRequest
 from aevorium.generation import generate_table
@@ -19,7 +20,7 @@ from aevorium.governance.chain import AuditChain
 from aevorium.governance.policy import Allowance, Budget, NodePolicy
 from aevorium.governance.secrets import Secrets
 from aevorium.node.session import NodeSession
-from aevorium.pipeline import NodeSource, RunResult, run_federation
+from aevorium.pipeline import NodeSource, run_federation
 from aevorium.planning import RunOptions, plan_cost, plan_study
 from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.ledger import SqliteLedger

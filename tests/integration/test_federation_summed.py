@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from aevorium.cli.app import main
+from aevorium.conducting import RunResult
 from aevorium.diffusion.denoiser import DenoiserConfig, TabularDiffusion, to_vector
 from aevorium.errors import AevoriumError, PolicyRefused
 from aevorium.federation.protocol import (
@@ -29,7 +30,7 @@ from aevorium.governance.chain import AuditChain
 from aevorium.governance.policy import NodePolicy
 from aevorium.governance.secrets import Secrets
 from aevorium.node.session import NodeConfig, NodeSession
-from aevorium.pipeline import NodeSource, RunResult, run_federation
+from aevorium.pipeline import NodeSource, run_federation
 from aevorium.planning import RunOptions, plan_study
 from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.events import DiscreteGaussianSum, SampledDiscreteGaussianSum, merge_events

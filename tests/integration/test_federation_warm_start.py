@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from aevorium.conducting import RunResult
 from aevorium.encoding.associations import TableDesign
 from aevorium.encoding.grid import table_grids
 from aevorium.errors import FederationError, PolicyRefused
@@ -18,7 +19,7 @@ from aevorium.generation import generate_table
 from aevorium.governance.policy import Allowance, NodePolicy
 from aevorium.governance.secrets import Secrets
 from aevorium.node.session import NodeConfig, NodeSession
-from aevorium.pipeline import NodeSource, RunResult, run_federation
+from aevorium.pipeline import NodeSource, run_federation
 from aevorium.planning import RunOptions, plan_study
 from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.events import merge_events

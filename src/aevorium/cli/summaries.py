@@ -19,7 +19,7 @@ from aevorium.server.statement import describe_event
 from aevorium.workspace import Workspace
 
 if TYPE_CHECKING:
-    from aevorium.pipeline import RunResult
+    from aevorium.conducting import RunResult
 
 __all__ = [
     "node_budget",

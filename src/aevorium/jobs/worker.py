@@ -16,6 +16,7 @@ from typing import Any, get_args
 
 from filelock import FileLock, Timeout
 
+from aevorium.conducting import RunResult
 from aevorium.errors import AevoriumError, InternalError
 from aevorium.generation import generate_table
 from aevorium.governance.chain import AuditChain, plain
@@ -24,7 +25,6 @@ from aevorium.governance.secrets import Secrets
 from aevorium.jobs.folders import RunFolders
 from aevorium.jobs.orders import RunOrder, TableOrder
 from aevorium.jobs.sites import OrderedRun, Site
-from aevorium.pipeline import RunResult
 from aevorium.progress import (
     NodesOnline,
     PhaseStarted,

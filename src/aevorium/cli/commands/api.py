@@ -76,7 +76,7 @@ def worker(
 ) -> None:
     """Does what is ordered over the API, on the nodes that AEVORIUM_NODES names. 'aevorium api' starts one itself."""
     from aevorium.cli.working import work_through
-    from aevorium.jobs.sites import LocalSite
+    from aevorium.jobs.local_site import LocalSite
     from aevorium.settings import load_settings
     from aevorium.workspace import Workspace
 
