@@ -104,3 +104,13 @@ def test_the_search_finds_a_page(site: str) -> None:
         visit.page.get_by_role("heading", name="For the data steward", level=1).wait_for()
         assert visit.errors == []
         assert visit.elsewhere == []
+
+
+def test_a_page_that_keeps_people_out_is_told(tmp_path: Path) -> None:
+    install_website()
+    page = tmp_path / "page.html"
+    page.write_text("<html lang='en'><title>A page</title><img src='data:,'><p style='color: #ccc'>Pale</p></html>")
+    with chromium() as browser:
+        visit = Visit(browser.new_page())
+        visit.page.goto(page.as_uri())
+        assert {barrier.partition(":")[0] for barrier in visit.barriers()} == {"image-alt", "color-contrast"}
