@@ -32,11 +32,12 @@ PAGES = (
 
 @dataclass
 class Site:
-    """Where the dashboard is, and the token of its API."""
+    """Where the dashboard is, where its API and that one's token."""
 
     url: str
     token: str
     folder: Path
+    api: str
 
 
 def _port() -> int:
@@ -66,9 +67,9 @@ def _process(command: list[str], *, log: Path, url: str, environment: dict[str, 
         process.wait(20)
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    tmp_path = tmp_path_factory.mktemp("dashboard")
+@contextmanager
+def served(tmp_path: Path) -> Iterator[Site]:
+    """An API with two nodes of 200 patients, and the dashboard beside it."""
     rng = np.random.default_rng(5)
     for name in ("north", "south"):
         ages = rng.integers(18, 91, 200)
@@ -93,7 +94,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     ):
         found = re.search(r"\b([0-9a-f]{48})\b", said)
         assert found is not None, said
-        yield Site(url, found[1], tmp_path)
+        yield Site(url, found[1], tmp_path, api=f"http://127.0.0.1:{api}")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with served(tmp_path_factory.mktemp("dashboard")) as made:
+        yield made
 
 
 class Guest(Visit):
@@ -112,7 +119,7 @@ class Guest(Visit):
 @pytest.mark.timeout(400)
 def test_a_new_user_walks_through_all_pages_and_leaves_with_a_table(site: Site) -> None:
     with chromium() as browser:
-        visit = _come(browser, site)
+        visit = come_in(browser, site)
         visit.page.get_by_text("No run has been ordered yet").wait_for()
         for title in PAGES[1:]:
             visit.go(title)
@@ -129,7 +136,7 @@ def test_no_page_keeps_anybody_out(site: Site, colour: str) -> None:
     """With the run of the test above on the pages; alone, they are judged as they are without one."""
     install_website()
     with chromium() as browser:
-        visit = _come(browser, site, color_scheme=colour)
+        visit = come_in(browser, site, color_scheme=colour)
         found = {}
         for title in PAGES:
             visit.go(title)
@@ -140,7 +147,7 @@ def test_no_page_keeps_anybody_out(site: Site, colour: str) -> None:
     assert visit.errors == []
 
 
-def _come(browser: Any, site: Site, **context: Any) -> Guest:
+def come_in(browser: Any, site: Site, **context: Any) -> Guest:
     visit = Guest(browser.new_context(viewport=SIZES["desk"], accept_downloads=True, **context).new_page())
     visit.page.set_default_timeout(60_000)
     visit.page.goto(site.url)
