@@ -8,6 +8,22 @@ const withoutElk = () => ({
   configureWebpack: () => ({resolve: {alias: {'@mermaid-js/layout-elk': false}}}),
 });
 
+/** Colours of the light theme that are too pale to be read on its ground, and darker ones of the same hue. */
+const DARKER = {
+  '#36acaa': '#0f766e',
+  '#00a4db': '#0b62a3',
+  '#999988': '#63635a',
+  '#d73a49': '#b31d2c',
+  '#e3116c': '#b80d57',
+};
+const legible = {
+  ...themes.github,
+  styles: themes.github.styles.map((entry) => ({
+    ...entry,
+    style: {...entry.style, ...(DARKER[entry.style.color] && {color: DARKER[entry.style.color]})},
+  })),
+};
+
 /** @type {import('@docusaurus/types').Config} */
 export default {
   title: 'Aevorium',
@@ -78,6 +94,6 @@ export default {
       copyright: 'Aevorium. MIT licence. These pages ask nothing of any other site, and note nothing of who reads them.',
     },
     mermaid: {theme: {light: 'neutral', dark: 'dark'}},
-    prism: {theme: themes.github, darkTheme: themes.vsDark, additionalLanguages: ['bash', 'toml', 'powershell']},
+    prism: {theme: legible, darkTheme: themes.vsDark, additionalLanguages: ['bash', 'toml', 'powershell']},
   },
 };

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,9 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
+from browser import CHROMIUM, SIZES, Visit, chromium, install_website
 from desk import SCHEMA
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 
 ROOT = Path(__file__).parents[2]
@@ -30,16 +28,16 @@ PAGES = (
     "Overview", "Generate data", "Data quality", "Training history", "Nodes", "Privacy budget", "Privacy statement",
     "Audit log",
 )  # fmt: skip
-SIZES = {"desk": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
 
 
 @dataclass
 class Site:
-    """Where the dashboard is, and the token of its API."""
+    """Where the dashboard is, where its API and that one's token."""
 
     url: str
     token: str
     folder: Path
+    api: str
 
 
 def _port() -> int:
@@ -69,8 +67,9 @@ def _process(command: list[str], *, log: Path, url: str, environment: dict[str, 
         process.wait(20)
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
+@contextmanager
+def served(tmp_path: Path) -> Iterator[Site]:
+    """An API with two nodes of 200 patients, and the dashboard beside it."""
     rng = np.random.default_rng(5)
     for name in ("north", "south"):
         ages = rng.integers(18, 91, 200)
@@ -95,26 +94,17 @@ def site(tmp_path: Path) -> Iterator[Site]:
     ):
         found = re.search(r"\b([0-9a-f]{48})\b", said)
         assert found is not None, said
-        yield Site(url, found[1], tmp_path)
+        yield Site(url, found[1], tmp_path, api=f"http://127.0.0.1:{api}")
 
 
-@dataclass
-class Visit:
-    """A browser's page, with whatever it complained of and asked of others."""
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with served(tmp_path_factory.mktemp("dashboard")) as made:
+        yield made
 
-    page: Any
-    errors: list[str] = field(default_factory=list)
-    elsewhere: list[str] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.page.on("console", lambda told: self.errors.append(told.text) if told.type == "error" else None)
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("request", lambda asked: self._note(asked.url))
-        self.page.on("websocket", lambda socket: self._note(socket.url))
-
-    def _note(self, url: str) -> None:
-        if not re.match(r"(https?|wss?)://(localhost|127\.0\.0\.1)[:/]|data:|blob:|about:", url):
-            self.elsewhere.append(url)
+class Guest(Visit):
+    """A visit to the dashboard."""
 
     def go(self, title: str) -> None:
         self.page.get_by_role("link", name=title, exact=True).first.click()
@@ -128,34 +118,53 @@ class Visit:
 
 @pytest.mark.timeout(400)
 def test_a_new_user_walks_through_all_pages_and_leaves_with_a_table(site: Site) -> None:
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        visit = Visit(browser.new_context(viewport=SIZES["desk"], accept_downloads=True).new_page())
-        visit.page.set_default_timeout(60_000)
-        visit.page.goto(site.url)
-        _sign_in(visit, site.token)
+    with chromium() as browser:
+        visit = come_in(browser, site)
+        visit.page.get_by_text("No run has been ordered yet").wait_for()
         for title in PAGES[1:]:
             visit.go(title)
         _order_a_run(visit, site.folder / "clinic.toml")
         _take_a_table(visit, site.folder)
         _look_around(visit, site.folder)
-        browser.close()
     assert visit.errors == []
     assert visit.elsewhere == []
 
 
-def _sign_in(visit: Visit, token: str) -> None:
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("colour", ["light", "dark"])
+def test_no_page_keeps_anybody_out(site: Site, colour: str) -> None:
+    """With the run of the test above on the pages; alone, they are judged as they are without one."""
+    install_website()
+    with chromium() as browser:
+        visit = come_in(browser, site, color_scheme=colour)
+        found = {}
+        for title in PAGES:
+            visit.go(title)
+            visit.page.wait_for_timeout(500)
+            if barriers := visit.barriers():
+                found[title] = barriers
+    assert found == {}
+    assert visit.errors == []
+
+
+def come_in(browser: Any, site: Site, **context: Any) -> Guest:
+    visit = Guest(browser.new_context(viewport=SIZES["desk"], accept_downloads=True, **context).new_page())
+    visit.page.set_default_timeout(60_000)
+    visit.page.goto(site.url)
+    _sign_in(visit, site.token)
+    return visit
+
+
+def _sign_in(visit: Guest, token: str) -> None:
     visit.page.get_by_text("Sign in to see runs").wait_for()
     visit.page.get_by_text("Sign in", exact=True).first.click()
     visit.page.locator("input[type=password]").first.fill(token)
     visit.press("Sign in")
     visit.page.get_by_text("Signed in as start token").wait_for()
-    visit.page.get_by_text("No run has been ordered yet").wait_for()
     assert token not in visit.page.url
 
 
-def _order_a_run(visit: Visit, schema: Path) -> None:
+def _order_a_run(visit: Guest, schema: Path) -> None:
     visit.go("Overview")
     visit.press("Order a run")
     visit.page.get_by_role("heading", name="Training history", level=1).wait_for()
@@ -168,7 +177,7 @@ def _order_a_run(visit: Visit, schema: Path) -> None:
     visit.page.get_by_role("heading", name="Model card").wait_for(timeout=120_000)
 
 
-def _take_a_table(visit: Visit, folder: Path) -> None:
+def _take_a_table(visit: Guest, folder: Path) -> None:
     visit.go("Generate data")
     visit.page.get_by_label("Rows", exact=True).fill("25")
     where = visit.page.get_by_label("Only rows that meet", exact=True)
@@ -190,7 +199,7 @@ def _take_a_table(visit: Visit, folder: Path) -> None:
     assert "age > 60" in Path(taken.value.path()).read_text()
 
 
-def _look_around(visit: Visit, folder: Path) -> None:
+def _look_around(visit: Guest, folder: Path) -> None:
     """Every page with something on it, at both sizes; nothing is wider than the screen."""
     for title in PAGES:
         visit.go(title)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -64,10 +65,25 @@ def api_page(document: Mapping[str, Any]) -> str:
         for method, path, operation in operations:
             if tag in operation["tags"]:
                 parts += _operation(method, path, operation)
+    parts += ["## The client in Python", _client()]
     parts.append("## Types")
     for name, schema in sorted(document["components"]["schemas"].items()):
         parts += _type(name, schema)
     return "\n\n".join(parts) + "\n"
+
+
+def _client() -> str:
+    """Every method of the client: what it takes, and the first sentence of what it says of itself."""
+    from aevorium.client import Client
+
+    rows = []
+    for name, method in vars(Client).items():
+        if inspect.isfunction(method) and not name.startswith("_"):
+            taken = [parameter for parameter in inspect.signature(method).parameters if parameter != "self"]
+            rows.append(f"| `{name}({', '.join(taken)})` | {_line(inspect.getdoc(method) or '').split(' Args:')[0]} |")
+    return "\n".join(
+        ["Of `aevorium.client.Client(url, token=...)`:", "", "| method | what it does |", "|---|---|", *rows]
+    )
 
 
 def _operation(method: str, path: str, operation: Mapping[str, Any]) -> Iterator[str]:

@@ -105,7 +105,13 @@ def plan(
         seen = [(view.viewer, number(view.epsilon), view.reason) for view in views]
         console.table(("who looks", "ε", "why"), seen, numbers=("ε",))
     changes = _changes(what_if or [])
-    variations = vary(table, options, records=records, nodes=nodes, changes=changes) if changes else []
+    variations = vary(table, options, records=records, nodes=nodes, changes=changes)
+    if variations[0].cell_noise > 1:
+        console.say(
+            f"The noise in a typical cell would be {variations[0].cell_noise:.1f} times the records in it. A table "
+            "made so says little of the patients. Take a larger ε, more patients or fewer columns."
+        )
+    variations = variations if changes else []
     _show(variations, console=console)
     return {
         "epsilon": study.epsilon,
