@@ -222,7 +222,8 @@ class Client(threading.Thread):
         key = f"{self.name}-{len(self.accepted)}"
         while True:
             try:
-                answer = self.ask("POST", f"/v1/{kind}", 202, json=body, headers={"Idempotency-Key": key})
+                # A full queue takes no more: what it refuses is no order.
+                answer = self.ask("POST", f"/v1/{kind}", 202, 429, json=body, headers={"Idempotency-Key": key})
             except httpx.HTTPError:
                 time.sleep(0.1)
                 continue
