@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from test_e2e_dashboard import PAGES, SIZES, Visit, _port, _process
+from test_e2e_dashboard import PAGES, SIZES, Guest, _port, _process
 
 from aevorium.client import Client
 
@@ -103,14 +103,14 @@ def _fill(place: Place) -> None:
         client.wait_for_table(client.order_table(rows=20).id)
 
 
-def _sign_in(visit: Visit, token: str) -> None:
+def _sign_in(visit: Guest, token: str) -> None:
     visit.page.get_by_text("Sign in", exact=True).first.click()
     visit.page.locator("input[type=password]").first.fill(token)
     visit.press("Sign in")
     visit.page.get_by_text("Signed in as start token").wait_for()
 
 
-def _turn_to_a_spent_period(visit: Visit) -> None:
+def _turn_to_a_spent_period(visit: Guest) -> None:
     visit.page.get_by_role("combobox", name="Planning period").click()
     visit.page.get_by_role("option").nth(1).click()
     visit.page.get_by_text("Sums over runs").wait_for()
@@ -120,7 +120,7 @@ def _turn_to_a_spent_period(visit: Visit) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_long_names_are_no_wider_than_a_phone(place: Place, browser: Any, scheme: str) -> None:
     _fill(place)
-    visit = Visit(browser.new_context(viewport=SIZES["desk"], color_scheme=scheme).new_page())
+    visit = Guest(browser.new_context(viewport=SIZES["desk"], color_scheme=scheme).new_page())
     visit.page.set_default_timeout(60_000)
     visit.page.goto(place.url)
     _sign_in(visit, place.token)
@@ -154,7 +154,7 @@ _FOCUSED = """() => {
 }"""
 
 
-def _tab_to(visit: Visit, name: str) -> list[str]:
+def _tab_to(visit: Guest, name: str) -> list[str]:
     """Presses Tab until something of this name has the focus. Returns all that had it on the way."""
     passed: list[str] = []
     while len(passed) < 80:
@@ -167,7 +167,7 @@ def _tab_to(visit: Visit, name: str) -> list[str]:
 
 @pytest.mark.timeout(300)
 def test_everything_is_reached_by_keyboard_in_order_and_enter_sends(place: Place, browser: Any) -> None:
-    visit = Visit(browser.new_context(viewport=SIZES["desk"]).new_page())
+    visit = Guest(browser.new_context(viewport=SIZES["desk"]).new_page())
     visit.page.set_default_timeout(30_000)
     visit.page.goto(place.url)
     visit.page.get_by_text("Sign in to see runs").wait_for()

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from identity import AUDIENCE, CLIENT, SECRET, Provider, providing
-from test_e2e_dashboard import Visit, _port, _process
+from test_e2e_dashboard import Guest, _port, _process
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -71,7 +71,7 @@ def page() -> Iterator[Any]:
         browser.close()
 
 
-def _sign_in(visit: Visit) -> None:
+def _sign_in(visit: Guest) -> None:
     """From the page that says so, to the provider and back."""
     visit.page.get_by_role("button", name=re.compile("Sign in at 127")).first.click()
     visit.page.get_by_role("button", name="Sign in as Ann").click()
@@ -79,7 +79,7 @@ def _sign_in(visit: Visit) -> None:
 
 @pytest.mark.timeout(300)
 def test_a_steward_signs_in_sees_what_takes_a_role_and_signs_out(place: Place, page: Any) -> None:
-    visit = Visit(page)
+    visit = Guest(page)
     page.goto(place.url)
     visit.go("Nodes")
     page.get_by_text("Sign in to see this page").wait_for()
@@ -113,7 +113,7 @@ def test_a_steward_signs_in_sees_what_takes_a_role_and_signs_out(place: Place, p
 
 @pytest.mark.timeout(300)
 def test_who_has_another_role_is_told_and_who_has_none_may_leave(place: Place, page: Any) -> None:
-    visit = Visit(page)
+    visit = Guest(page)
     place.provider.roles = ["auditor"]
     page.goto(f"{place.url}/nodes")
     _sign_in(visit)
@@ -139,7 +139,7 @@ def test_who_has_another_role_is_told_and_who_has_none_may_leave(place: Place, p
 
 @pytest.mark.timeout(300)
 def test_a_token_that_expires_leads_back_to_signing_in(place: Place, page: Any) -> None:
-    visit = Visit(page)
+    visit = Guest(page)
     place.provider.lifetime = 10 - _LEEWAY
     page.goto(f"{place.url}/nodes")
     _sign_in(visit)
@@ -158,7 +158,7 @@ def test_a_token_that_expires_leads_back_to_signing_in(place: Place, page: Any) 
 
 @pytest.mark.timeout(300)
 def test_a_provider_that_is_down_is_said_to_be_and_keeps_nobody_in(place: Place, page: Any) -> None:
-    visit = Visit(page)
+    visit = Guest(page)
     place.provider.is_down = True
     page.goto(f"{place.url}/nodes")
     page.get_by_role("button", name=re.compile("Sign in at 127")).first.click()
