@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from fastapi.testclient import TestClient
 from orders_server import SCHEMA, Server
 
 from aevorium.cli.app import main
+from aevorium.errors import CATALOGUE
 from aevorium.governance.chain import AuditChain
 from aevorium.jobs.folders import RunFolders
 from aevorium.state.api_keys import ROLES, Role
@@ -412,6 +414,16 @@ def test_the_server_s_log_guards_the_logs_of_its_runs(server: Server):
     assert main(arguments) == 0
     workspace = RunFolders(server.workspace).workspace_of(run)
     assert main([*arguments[:3], str(workspace.root), "--quiet"]) == 0
+    # A run's log that cannot be read is a finding like others.
+    with sqlite3.connect(workspace.database) as database:
+        entry = database.execute("SELECT entry FROM entries WHERE seq = 1").fetchone()[0]
+        database.execute("UPDATE entries SET entry = '{}' WHERE seq = 1")
+    broken = [check for check in server.get("/v1/audit/verification")["checks"] if check["is_sound"] is False]
+    assert [check["subject"] for check in broken] == [f"Run {run}: Audit chain of the server"]
+    assert server.get(f"/v1/runs/{run}/audit", status=CATALOGUE["AUDIT_BROKEN"].http_status)["code"] == "AUDIT_BROKEN"
+    with database:
+        database.execute("UPDATE entries SET entry = ? WHERE seq = 1", (entry,))
+    database.close()
     # A run's log that was written anew, with the right key, is sound by itself.
     workspace.database.unlink()
     AuditChain(workspace.database, key=server.secrets.log).append(actor="local", action="run_finished", detail={})

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import rfc8785
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -68,6 +68,8 @@ _SIGNED_EVERY = 32
 """At most so many entries stand behind the last checkpoint, and none behind no checkpoint at all."""
 
 _LARGEST_INTEGER = 2**53 - 1
+
+_Kept = TypeVar("_Kept", bound=BaseModel)
 
 
 class AuditEntry(BaseModel):
@@ -321,12 +323,15 @@ class AuditChain:
         return tuple(found)
 
     def page(self, *, after: int, limit: int, action: str | None = None) -> tuple[AuditEntry, ...]:
-        """Some entries in order, without reading the others. Raises pydantic.ValidationError if one is damaged.
+        """Some entries in order, without reading the others.
 
         Args:
             after: Only entries of a larger number.
             limit: How many at most.
             action: Only entries of this action; one that is damaged has none.
+
+        Raises:
+            ArtefactError: AUDIT_BROKEN, if one of them is damaged.
         """
         of_action = "" if action is None else f" AND {_ACTION} = :action"
         with self._database.read() as connection:
@@ -334,7 +339,7 @@ class AuditChain:
                 f"SELECT entry FROM entries WHERE seq > :after{of_action} ORDER BY seq LIMIT :limit",  # noqa: S608 - constants
                 {"after": after, "limit": limit, "action": action},
             ).fetchall()
-        return tuple(AuditEntry.model_validate_json(row["entry"]) for row in rows)
+        return tuple(_sound(AuditEntry, row["entry"]) for row in rows)
 
     def export(self) -> list[Any]:
         """All entries as JSON values, in order, exactly as stored. Safe to release."""
@@ -347,8 +352,10 @@ class AuditChain:
             return _checkpoints(connection)
 
     def entries(self) -> tuple[AuditEntry, ...]:
-        """All entries in order. Raises pydantic.ValidationError if one is damaged; `verify` says which."""
-        return tuple(AuditEntry.model_validate(entry) for entry in self.export())
+        """All entries in order; raises ArtefactError (AUDIT_BROKEN) if one is damaged, and `verify` says which."""
+        with self._database.read() as connection:
+            rows = connection.execute("SELECT entry FROM entries ORDER BY seq").fetchall()
+        return tuple(_sound(AuditEntry, row["entry"]) for row in rows)
 
     @property
     def last(self) -> AuditEntry | None:
@@ -406,12 +413,24 @@ def _store(connection: sqlite3.Connection, checkpoint: LogCheckpoint) -> None:
 
 def _last_checkpoint(connection: sqlite3.Connection) -> LogCheckpoint | None:
     row = connection.execute("SELECT checkpoint FROM checkpoints ORDER BY length DESC LIMIT 1").fetchone()
-    return None if row is None else LogCheckpoint.model_validate_json(row["checkpoint"])
+    return None if row is None else _sound(LogCheckpoint, row["checkpoint"])
 
 
 def _last(connection: sqlite3.Connection) -> AuditEntry | None:
     row = connection.execute("SELECT entry FROM entries ORDER BY seq DESC LIMIT 1").fetchone()
-    return None if row is None else AuditEntry.model_validate_json(row["entry"])
+    return None if row is None else _sound(AuditEntry, row["entry"])
+
+
+def _sound(kind: type[_Kept], text: str) -> _Kept:
+    """What was kept, if it can still be read: nothing is added to a log whose end cannot."""
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        raise ArtefactError(
+            "AUDIT_BROKEN",
+            "The audit log cannot be used. An entry or a checkpoint in it is damaged.",
+            hint="Type: aevorium audit verify. It says which; treat the log's claims as unproven.",
+        ) from error
 
 
 def _parsed(text: str) -> object:

@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 
 import pytest
 import rfc8785
-from pydantic import ValidationError
 
 from aevorium.errors import ArtefactError, InternalError
 from aevorium.governance import chain as chain_module
 from aevorium.governance.chain import GENESIS, AuditChain, verify_entries
+from aevorium.governance.signing import SigningKey
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -236,8 +236,24 @@ def test_a_page_is_read_without_the_rest(chain, tmp_path):
     # What is damaged elsewhere does not keep this page from being read, and what is damaged in it does.
     assert [entry.seq for entry in chain.page(after=1, limit=9)] == [2, 3, 4, 5, 6]
     assert [entry.seq for entry in chain.page(after=0, limit=9, action="even")] == [3, 5]
-    with pytest.raises(ValidationError):
-        chain.page(after=0, limit=9)
+    for read in (lambda: chain.page(after=0, limit=9), chain.entries):
+        with pytest.raises(ArtefactError) as caught:
+            read()
+        assert caught.value.code == "AUDIT_BROKEN"
+
+
+@pytest.mark.parametrize("table", ["entries", "checkpoints"])
+def test_nothing_is_added_to_a_log_whose_end_is_damaged(tmp_path, table):
+    chain = AuditChain(tmp_path / "audit.db", key=SigningKey(tmp_path / "key.pem", hint=""))
+    filled(chain, 2)
+    column = {"entries": "entry", "checkpoints": "checkpoint"}[table]
+    with sqlite3.connect(tmp_path / "audit.db") as connection:
+        connection.execute(f"UPDATE {table} SET {column} = '{{}}'")
+    connection.close()
+    with pytest.raises(ArtefactError) as caught:
+        chain.append(actor="a", action="b", detail={})
+    assert caught.value.code == "AUDIT_BROKEN"
+    assert len(chain.export()) == 2
 
 
 def test_entries_of_an_action_are_found_by_an_index(chain, tmp_path):
