@@ -247,19 +247,45 @@ def test_an_empty_workspace_says_what_to_do(tmp_path: Path, url: str):
         assert "aevorium run" in answer.json()["hint"]
 
 
-def test_a_damaged_audit_log_is_said_to_be_one(tmp_path: Path, url: str):
-    workspace = Workspace(tmp_path / "w").create()
-    chain = AuditChain(workspace.database)
-    chain.append(actor="a", action="b", detail={})
-    with sqlite3.connect(workspace.database) as database:
-        database.execute("UPDATE entries SET entry = '{\"seq\": 1}'")
-    database.close()
-    with TestClient(
-        create_app(_options(workspace, url)), base_url="http://localhost", client=("127.0.0.1", 1)
-    ) as client:
-        answer = client.get("/audit-log")
-    assert answer.json()["code"] == "AUDIT_BROKEN"
-    assert answer.status_code == CATALOGUE["AUDIT_BROKEN"].http_status
+@pytest.mark.parametrize(
+    "damage", ["UPDATE entries SET entry = '{\"seq\": 1}' WHERE seq = 2", "UPDATE checkpoints SET checkpoint = 'x'"]
+)
+def test_a_damaged_audit_log_is_said_to_be_one_and_takes_nothing_more(tmp_path: Path, url: str, damage: str):
+    workspace, broken = Workspace(tmp_path / "w").create(), CATALOGUE["AUDIT_BROKEN"].http_status
+    options = _options(workspace, url)
+    chain = AuditChain(workspace.database, key=options.log_key)
+    for _ in range(2):
+        chain.append(actor="a", action="b", detail={})
+    with TestClient(create_app(options), base_url="http://localhost", client=("127.0.0.1", 1)) as client:
+        key = _key(client, "auditor")
+        with sqlite3.connect(workspace.database) as database:
+            database.execute(damage)
+            if "entries" in damage:
+                database.execute("DELETE FROM entries WHERE seq > 2")
+        database.close()
+        for path in ("/audit-log?limit=1", "/audit-log") if "entries" in damage else ():
+            answer = client.get(path)
+            assert (answer.status_code, answer.json()["code"]) == (broken, "AUDIT_BROKEN"), path
+        checks = client.get("/v1/audit/verification", headers=_bearer(START)).json()
+        assert checks["is_sound"] is False
+        # What would have to be noted is not done; who is turned away is turned away all the same.
+        for path, body in (
+            ("/v1/keys", {"name": "Eve", "role": "steward"}),
+            ("/v1/studies", {"name": "another"}),
+            ("/v1/runs", {}),
+            ("/v1/budgets/limit", {"limit": 3}),
+        ):
+            answer = client.post(path, json=body, headers=_bearer(START))
+            assert (answer.status_code, answer.json()["code"]) == (broken, "AUDIT_BROKEN"), path
+        assert [one["name"] for one in client.get("/v1/keys", headers=_bearer(START)).json()] == ["Ann"]
+        assert client.get("/v1/studies", headers=_bearer(START)).json()["studies"] == []
+        assert client.get("/v1/runs", headers=_bearer(START)).json()["runs"] == []
+        assert client.get("/v1/me", headers=_bearer("aev_wrong")).status_code == 401
+        assert client.get("/v1/keys", headers=_bearer(key)).status_code == 403
+        # A key that leaked is refused from now on, whatever the log.
+        (known,) = client.get("/v1/keys", headers=_bearer(START)).json()
+        client.delete(f"/v1/keys/{known['id']}", headers=_bearer(START))
+        assert client.get("/v1/keys", headers=_bearer(key)).status_code == 401
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "hospital.example"])

@@ -65,13 +65,21 @@ class ApiKeyStore:
         self._store = store
         self._now = now
 
-    def create(self, *, name: str, role: Role, lifetime: timedelta | None = None) -> tuple[ApiKey, str]:
+    def create(
+        self,
+        *,
+        name: str,
+        role: Role,
+        lifetime: timedelta | None = None,
+        note: Callable[[ApiKey], object] = lambda _: None,
+    ) -> tuple[ApiKey, str]:
         """Makes a key.
 
         Args:
             name: Whose it is.
             role: What it may do.
             lifetime: How long it is accepted; None for ever.
+            note: Told of the key before it is there; if it fails, there is none.
 
         Returns:
             What is known of it, and the secret, which is nowhere else.
@@ -89,6 +97,7 @@ class ApiKeyStore:
         secret = f"{_PREFIX}{key.id}_{secrets.token_urlsafe(32)}"
         with self._store.write() as connection:
             connection.execute(insert(API_KEYS).values(**vars(key), digest=_digest(secret)))
+            note(key)
         return key, secret
 
     def accept(self, secret: str) -> ApiKey | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import RowMapping, insert, select
+from sqlalchemy import RowMapping, Select, insert, select
 
 from aevorium.errors import ArtefactError
 from aevorium.state.store import Store
@@ -58,7 +58,16 @@ class StudyStore:
         self._store = store
         self._now = now
 
-    def add(self, *, name: str, actor: str, schema_text: str, schema_hash: str, choices: Mapping[str, Any]) -> Study:
+    def add(
+        self,
+        *,
+        name: str,
+        actor: str,
+        schema_text: str,
+        schema_hash: str,
+        choices: Mapping[str, Any],
+        note: Callable[[Study], object] = lambda _: None,
+    ) -> Study:
         """Registers a study.
 
         Args:
@@ -67,6 +76,7 @@ class StudyStore:
             schema_text: Its schema as TOML.
             schema_hash: Content hash of that schema.
             choices: What was chosen, as JSON values.
+            note: Told of the study before it is there; if it fails, there is none.
         """
         study_id = secrets.token_hex(8)
         with self._store.write() as connection:
@@ -81,12 +91,14 @@ class StudyStore:
                     choices=dict(choices),
                 )
             )
-        return self.find(study_id)
+            study = _study(connection.execute(_of(study_id)).mappings().one())
+            note(study)
+        return study
 
     def find(self, study_id: str) -> Study:
         """The study of this id; raises ArtefactError (STUDY_NOT_FOUND) if there is none."""
         with self._store.read() as connection:
-            row = connection.execute(select(STUDIES).where(STUDIES.c.id == study_id)).mappings().first()
+            row = connection.execute(_of(study_id)).mappings().first()
         if row is None:
             raise ArtefactError("STUDY_NOT_FOUND", "There is no such study.")
         return _study(row)
@@ -103,6 +115,10 @@ class StudyStore:
             query = query.where(STUDIES.c.number < before)
         with self._store.read() as connection:
             return tuple(_study(row) for row in connection.execute(query).mappings())
+
+
+def _of(study_id: str) -> Select[Any]:
+    return select(STUDIES).where(STUDIES.c.id == study_id)
 
 
 def _study(row: RowMapping) -> Study:

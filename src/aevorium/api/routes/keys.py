@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from aevorium.api.access import Principal
 from aevorium.api.services import Services
-from aevorium.state.api_keys import Role
+from aevorium.state.api_keys import ApiKey, Role
 
 __all__ = ["router"]
 
@@ -48,15 +48,19 @@ def router(services: Services) -> APIRouter:
     routes = APIRouter(prefix="/v1/keys", tags=["keys"])
     stewards = Depends(services.access.require("keys"))
 
-    def note(actor: Principal, action: str, key_id: str, role: Role) -> None:
-        services.log.note(actor.name, action, {"key": key_id, "role": role})
+    def note(actor: Principal, action: str, key: ApiKey) -> None:
+        services.log.note(actor.name, action, {"key": key.id, "role": key.role})
 
     @routes.post("", status_code=201)
     def create(wanted: NewKey, actor: Principal = stewards) -> MadeKey:
         """Makes a key."""
         lifetime = None if wanted.days is None else timedelta(days=wanted.days)
-        key, secret = services.keys.create(name=wanted.name, role=wanted.role, lifetime=lifetime)
-        note(actor, "api_key_created", key.id, key.role)
+        key, secret = services.keys.create(
+            name=wanted.name,
+            role=wanted.role,
+            lifetime=lifetime,
+            note=lambda made: note(actor, "api_key_created", made),
+        )
         return MadeKey(**vars(key), secret=secret)
 
     @routes.get("")
@@ -68,7 +72,8 @@ def router(services: Services) -> APIRouter:
     def revoke(key_id: Annotated[str, InPath(pattern=r"^[0-9a-f]{12}$")], actor: Principal = stewards) -> KeyView:
         """Refuses a key from now on."""
         key = services.keys.revoke(key_id)
-        note(actor, "api_key_revoked", key.id, key.role)
+        # After it: a log that cannot be written keeps no key alive.
+        note(actor, "api_key_revoked", key)
         return KeyView(**vars(key))
 
     return routes

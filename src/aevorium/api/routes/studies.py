@@ -113,8 +113,10 @@ def router(services: Services) -> APIRouter:
             schema_text=text,
             schema_hash=schema.content_hash,
             choices=wanted.choices.model_dump(mode="json", exclude_defaults=True),
+            note=lambda made: services.log.note(
+                actor.name, "study_registered", {"study": made.id, "schema": made.schema_hash}
+            ),
         )
-        services.log.note(actor.name, "study_registered", {"study": study.id, "schema": study.schema_hash})
         response.headers["Location"] = f"/v1/studies/{study.id}"
         return _view(study)
 

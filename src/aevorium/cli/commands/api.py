@@ -102,8 +102,12 @@ def create(
         known = ", ".join(ROLES)
         raise ConfigError("CONFIG_INVALID", f"--role = {role!r} is not possible. It should be one of {known}.")
     store, settings = _keys(workspace)
-    key, secret = store.create(name=name, role=role, lifetime=None if days is None else timedelta(days=days))
-    _note(settings, "api_key_created", key_id=key.id, role=key.role)
+    key, secret = store.create(
+        name=name,
+        role=role,
+        lifetime=None if days is None else timedelta(days=days),
+        note=lambda made: _note(settings, "api_key_created", key_id=made.id, role=made.role),
+    )
     console = console_of(context)
     console.say(f"Key {key.id} for {key.name!r}, {key.role}. It is shown this once:")
     console.say(secret)
