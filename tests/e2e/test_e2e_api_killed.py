@@ -185,13 +185,14 @@ def _check_log(besieged: Besieged, *, tables: list[dict], runs: list[dict]) -> N
     entries = AuditChain(besieged.workspace.database).entries()
     told = {
         action: Counter(entry.detail["job"] for entry in entries if entry.action == action)
-        for action in ("run_ordered", "run_ended", "dataset_ended")
+        for action in ("run_ordered", "run_ended", "dataset_ordered", "dataset_ended")
     }
     assert told["dataset_ended"] == Counter(table["id"] for table in tables)
     begun = [run["id"] for run in runs if run["started_at"] is not None]
     assert told["run_ended"] == Counter(begun)
     # An order that is told of and was never accepted can be; one that was accepted and is not told of cannot.
     assert {run["id"]: 1 for run in runs}.items() <= told["run_ordered"].items()
+    assert {table["id"]: 1 for table in tables}.items() <= told["dataset_ordered"].items()
 
 
 def _check_leftovers(besieged: Besieged) -> None:

@@ -163,8 +163,22 @@ def test_a_table_is_ordered_previewed_and_downloaded_with_checksum_and_card(done
     assert page.headers["content-type"].startswith("text/markdown")
     assert found["sha256"] in page.text
     assert "no\\|maybe" in page.text
-    actions = [entry["action"] for entry in server.get("/v1/audit")["entries"] if entry["detail"].get("job") == table]
-    assert actions == ["dataset_ended", "dataset_downloaded"]
+    entries = [entry for entry in server.get("/v1/audit")["entries"] if entry["detail"].get("job") == table]
+    assert [(entry["actor"], entry["action"]) for entry in entries] == [
+        ("start token", "dataset_ordered"), ("worker", "dataset_ended"), ("start token", "dataset_downloaded"),
+    ]  # fmt: skip
+    assert (entries[0]["detail"]["run"], entries[0]["detail"]["rows"]) == (run, 40)
+
+
+def test_a_table_that_waits_is_stopped_and_the_log_says_by_whom(done: tuple[Server, str]):
+    server, _ = done
+    table = server.post("/v1/datasets", {"rows": 5}, **{"Idempotency-Key": "once"})["id"]
+    assert server.post("/v1/datasets", {"rows": 5}, **{"Idempotency-Key": "once"})["id"] == table
+    assert server.post(f"/v1/datasets/{table}/stop")["state"] == "stopped"
+    entries = [entry for entry in server.get("/v1/audit")["entries"] if entry["detail"].get("job") == table]
+    assert [(entry["actor"], entry["action"]) for entry in entries] == [
+        ("start token", "dataset_ordered"), ("start token", "dataset_stop_asked"),
+    ]  # fmt: skip
 
 
 def test_a_table_is_of_the_run_that_was_the_newest_when_it_was_ordered(server: Server):

@@ -76,13 +76,21 @@ def router(services: Services) -> APIRouter:
     def order(wanted: TableOrder, actor: Principal, key: str | None, response: Response) -> DatasetView:
         # Which run is the newest is settled now, for a table that is made again too; the same words with the same key
         # are the same order, whichever run has become the newest since.
+        settled = _checked(services, wanted)
+
+        def note(made: Job) -> None:
+            detail = {"job": made.id, "run": settled.run, "rows": settled.rows}
+            services.log.chain.append(actor=actor.name, action="dataset_ordered", detail=detail)
+
         job, _ = services.jobs.submit(
             "generate",
-            _checked(services, wanted).model_dump(mode="json"),
+            settled.model_dump(mode="json"),
             actor=actor.name,
             idempotency_key=key,
             asked=wanted.model_dump(mode="json"),
+            note=note,
         )
+        services.log.publish()
         response.headers["Location"] = f"/v1/datasets/{job.id}"
         return _view(job)
 
@@ -121,10 +129,12 @@ def router(services: Services) -> APIRouter:
         return stream(services.jobs, services.jobs.find(job_id, kind="generate"), after=after)
 
     @routes.post("/v1/datasets/{job_id}/stop", status_code=202)
-    def stop(job_id: JobId, _: Principal = orders) -> DatasetView:
+    def stop(job_id: JobId, actor: Principal = orders) -> DatasetView:
         """Asks it to stop. No file is left then."""
         services.jobs.find(job_id, kind="generate")
-        return _view(services.jobs.request_stop(job_id))
+        job = services.jobs.request_stop(job_id)
+        services.log.note(actor.name, "dataset_stop_asked", {"job": job.id, "state": job.state})
+        return _view(job)
 
     @routes.get("/v1/datasets/{job_id}/preview")
     def preview(
