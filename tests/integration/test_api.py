@@ -225,6 +225,13 @@ def test_a_failure_is_a_problem_document_of_the_catalogue(
     assert "Evil" not in answer.text
 
 
+def test_a_body_that_is_no_json_is_refused_with_one_status(api: TestClient):
+    for body in (b"[" * 100_000, b"{", b"\xff"):
+        answer = api.post("/v1/keys", content=body, headers={**_bearer(START), "Content-Type": "application/json"})
+        assert answer.json()["code"] == "REQUEST_INVALID"
+        assert answer.json()["status"] == answer.status_code
+
+
 def test_every_answer_has_a_name_and_the_headers_that_browsers_heed(api: TestClient):
     answer = api.get("/health", headers={**_bearer(START), "X-Request-ID": "abc-1"})
     assert answer.headers["x-request-id"] == "abc-1"

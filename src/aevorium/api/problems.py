@@ -112,9 +112,9 @@ def add_problems(app: FastAPI) -> None:
         headers = (
             {**(error.headers or {}), **_allowed(request)} if error.status_code == _WRONG_METHOD else error.headers
         )
-        answer = problem_response(ConfigError(code, "The request cannot be served."), headers=headers)
-        answer.status_code = error.status_code
-        return answer
+        return problem_response(
+            ConfigError(code, "The request cannot be served."), status=error.status_code, headers=headers
+        )
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> JSONResponse:
@@ -125,19 +125,24 @@ def add_problems(app: FastAPI) -> None:
 
 
 def problem_response(
-    error: AevoriumError, *, invalid: Sequence[Invalid] = (), headers: Mapping[str, str] | None = None
+    error: AevoriumError,
+    *,
+    status: int | None = None,
+    invalid: Sequence[Invalid] = (),
+    headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """The document of an error.
 
     Args:
         error: The error.
+        status: The answer's status; that of the error's code if None.
         invalid: The fields that cannot be used.
         headers: Further headers of the answer.
     """
     problem = Problem(
         type=error.docs,
         title=error.entry.summary,
-        status=error.http_status,
+        status=error.http_status if status is None else status,
         detail=error.message,
         code=error.code,
         hint=error.hint,
@@ -146,7 +151,7 @@ def problem_response(
     more = {"WWW-Authenticate": "Bearer"} if error.http_status == _UNAUTHENTICATED else {}
     return JSONResponse(
         problem.model_dump(),
-        status_code=error.http_status,
+        status_code=problem.status,
         media_type=MEDIA_TYPE,
         headers={**more, **(headers or {})},
     )
