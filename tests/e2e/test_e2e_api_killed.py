@@ -34,6 +34,8 @@ SEED = int(os.environ.get("AEVORIUM_TEST_SEED", str(random.SystemRandom().randra
 SECONDS_TO_END = 120.0
 """For so long no order may end while some still wait: a backlog takes its time, a worker that is stuck does not."""
 
+SECONDS_TO_START = 60.0
+
 _HOW = ("worker", "worker", "both", "api")
 
 pytestmark = [
@@ -108,6 +110,16 @@ def _jobs(besieged: Besieged) -> Iterator[JobStore]:
         store.close()
 
 
+def _await_answers(besieged: Besieged) -> None:
+    """Until the API answers, however its last process ended: the last blow may just have hit it."""
+    deadline = time.monotonic() + SECONDS_TO_START
+    while not besieged.answers():
+        assert time.monotonic() < deadline, "the API does not come back"
+        if not besieged.is_served:
+            besieged.start()
+        time.sleep(0.3)
+
+
 def _await_end(besieged: Besieged) -> None:
     """Until every order has ended."""
     fewest, deadline = math.inf, time.monotonic() + SECONDS_TO_END
@@ -137,6 +149,7 @@ def test_no_order_is_lost_or_done_twice_however_often_processes_are_killed(besie
     for client in (*clients, trainer):
         client.join(60)
         assert not client.is_alive()
+    _await_answers(besieged)
     for run in besieged.listed("runs"):
         if run["ended_at"] is None:
             besieged.stop_run(run["id"])
