@@ -234,6 +234,8 @@ def _check_view(subject: str, view_path: Path, chain_path: Path, *, public_key: 
     except ArtefactError as error:
         return Finding(subject, False, error.message)
     entries = AuditChain(chain_path).export()
+    if not entries and not view.entries:
+        return Finding(subject, True, "No entry yet, in the file or in the chain.")
     if view.entries != entries[: len(view.entries)] or not view.entries:
         return Finding(subject, False, "The file differs from the chain that it is a view of.")
     judgement = judge_log(view, public_key=public_key)

@@ -64,6 +64,17 @@ def test_every_page_is_in_the_site() -> None:
     assert named - pages == set()
 
 
+def test_the_readme_leads_everywhere() -> None:
+    """All that a first visitor looks for, and every page within one step."""
+    page = ROOT / "README.md"
+    text, targets = page.read_text(encoding="utf-8"), {link.partition("#")[0] for link in links(page)}
+    assert {"docs/images/report.png", "docs/images/dashboard-overview.png"} <= targets
+    _, _, model = text.partition("## The privacy model in ten lines\n")
+    assert re.findall(r"^(\d+)\. ", model, re.MULTILINE) == [str(number) for number in range(1, 11)]
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "fidelity" / "RESULTS.md"]
+    assert {path.relative_to(ROOT).as_posix() for path in pages} - targets == {"README.md"}
+
+
 def test_the_site_is_made_of_public_packages_and_asks_nothing_of_other_hosts() -> None:
     site = ROOT / "website"
     lock = json.loads((site / "package-lock.json").read_text(encoding="utf-8"))

@@ -13,7 +13,7 @@ import pytest
 from orders_server import SCHEMA, Server
 
 from aevorium.errors import ArtefactError
-from aevorium.governance.chain import AuditChain
+from aevorium.governance.chain import GENESIS, AuditChain
 from aevorium.jobs import folders as folders_module
 from aevorium.jobs.folders import RunFolders
 from aevorium.jobs.sites import OrderedRun
@@ -53,6 +53,19 @@ def test_the_log_gets_the_end_of_a_job_whose_worker_died_before_it_said_so(serve
     assert ends[table] == 1
     assert set(ends.values()) == {1}
     assert len(ends) == len(before) + 3
+
+
+def test_a_new_server_begins_no_log_by_looking_for_one(tmp_path: Path):
+    """A log that is empty, beside its empty file, was told to newcomers as one that somebody changed."""
+    server = Server(tmp_path)
+    with server.working():
+        time.sleep(1)  # what a worker does at its start is done
+    assert not server.workspace.database.exists()
+    server.get("/v1/audit/verification", status=404)
+    chain = AuditChain(server.workspace.database)
+    chain.write_view(server.workspace.audit_log)
+    assert chain.head == GENESIS
+    assert server.get("/v1/audit/verification")["is_sound"]
 
 
 def test_an_order_whose_entry_cannot_be_written_is_not_taken(server: Server, monkeypatch: pytest.MonkeyPatch):

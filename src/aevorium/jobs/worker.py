@@ -164,12 +164,14 @@ class Worker:
     def _take_over(self) -> None:
         """Repeats or fails what a worker left that died, says in the log what it could not say, and tidies up."""
         self._jobs.recover()
-        told = {entry.detail.get("job") for entry in self._log().entries_of(list(_ENDED.values()))}
+        root = self._folders.root
+        has_log = root.database.is_file()  # a log that nobody wrote in yet is not begun by looking into it
+        ends = self._log().entries_of(list(_ENDED.values())) if has_log else ()
+        told = {entry.detail.get("job") for entry in ends}
         for job in self._jobs.begun_and_ended():
             if job.id not in told:
                 self._note(job, job.state, error=job.error, result=job.result)
-        root = self._folders.root
-        if root.database.is_file():
+        if has_log:
             self._views.renew(root.audit_log, self._log())  # one that died may have left it behind the chain
         remove_unfinished(root.datasets)
         for folder in (root.root, *(root.runs.iterdir() if root.runs.is_dir() else ())):
