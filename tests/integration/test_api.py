@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -235,11 +236,38 @@ def test_a_body_that_is_no_json_is_refused_with_one_status(api: TestClient):
 def test_every_answer_has_a_name_and_the_headers_that_browsers_heed(api: TestClient):
     answer = api.get("/health", headers={**_bearer(START), "X-Request-ID": "abc-1"})
     assert answer.headers["x-request-id"] == "abc-1"
-    for name in ("x-content-type-options", "x-frame-options", "referrer-policy", "cache-control"):
+    for name in (
+        "x-content-type-options", "x-frame-options", "referrer-policy", "cache-control", "content-security-policy",
+    ):  # fmt: skip
         assert name in answer.headers
     assert "access-control-allow-origin" not in api.get("/health", headers={"Origin": "https://evil.example"}).headers
     broken = api.get("/health", headers={"X-Request-ID": "a b;c"})
     assert broken.headers["x-request-id"] != "a b;c"
+
+
+def test_its_document_says_where_a_token_is_needed_and_that_is_where_it_is(near: TestClient):
+    document = near.get("/openapi.json").json()
+    assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            needs_token = operation.get("security", [{}]) == [{"bearer": []}]
+            place = path.replace("{key_id}", "0" * 12).replace("{job_id}", "0" * 16).replace("{study_id}", "0" * 16)
+            assert (near.request(method, place).status_code == 401) == needs_token, f"{method} {path}"
+            if "security" in operation:
+                wrong = near.request(method, place, headers=_bearer("aev_wrong"))
+                assert wrong.status_code in {401, 429}, f"{method} {path}"
+
+
+def test_the_page_of_operations_asks_no_other_host(near: TestClient):
+    page = near.get("/docs")
+    assets = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(assets) == 3
+    for asset in assets:
+        assert near.get(asset).status_code == 200, asset
+    assert "http" not in page.text.replace("http-equiv", "")
+    assert near.get("/redoc").status_code == 404
+    assert near.get("/docs/assets/../../pyproject.toml").status_code == 404
+    assert near.get("/docs/assets/..%2f..%2f__init__.py").status_code == 404
 
 
 def test_an_empty_workspace_says_what_to_do(tmp_path: Path, url: str):

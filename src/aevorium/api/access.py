@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fastapi import Request
+from fastapi.openapi.models import HTTPBearer
+from fastapi.security.base import SecurityBase
 
 from aevorium.api.addresses import address_of, network_of
 from aevorium.api.oidc import OidcTokens
-from aevorium.api.problems import RetryLater
+from aevorium.api.problems import BEARER, BEARER_OR_NEAR, RetryLater
 from aevorium.api.rates import Rates
 from aevorium.api.refusals import Refusals, TokenRefused
 from aevorium.errors import PolicyRefused, UserError
@@ -50,6 +52,24 @@ class Principal:
 
     name: str
     permissions: frozenset[Permission]
+
+
+class _Requirement(SecurityBase):
+    """A dependency of which FastAPI tells in the OpenAPI document.
+
+    Args:
+        check: Passes who may.
+        scheme: What the document calls it.
+    """
+
+    def __init__(self, check: Callable[[Request], Principal], *, scheme: str) -> None:
+        self.model = HTTPBearer(description="An API key, a token of the issuer, or the token of the start.")
+        self.scheme_name = scheme
+        self._check = check
+
+    def __call__(self, request: Request) -> Principal:
+        """Who sends a request, if they may."""
+        return self._check(request)
 
 
 class Access:
@@ -100,7 +120,7 @@ class Access:
                 raise PolicyRefused("FORBIDDEN", f"{principal.name!r} may not do this. It takes another role.")
             return principal
 
-        return check
+        return _Requirement(check, scheme=BEARER_OR_NEAR if loopback else BEARER)
 
     def _principal(self, request: Request, *, open_to_loopback: bool) -> Principal:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")

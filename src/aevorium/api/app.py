@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from aevorium import __version__
 from aevorium.api.access import Access
+from aevorium.api.explaining import add_docs
 from aevorium.api.metrics import Metrics
 from aevorium.api.middleware import Guard
 from aevorium.api.oidc import OidcOptions, OidcTokens
@@ -118,9 +119,12 @@ def create_app(options: ApiOptions) -> FastAPI:
         version=__version__,
         summary="Synthetic patient tables from federated, differentially private training.",
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
         responses=dict(RESPONSES),
     )
     add_problems(app)
+    add_docs(app)
     app.guard = lambda inner: Guard(inner, metrics=metrics, log=log)
     if options.origins:
         app.add_middleware(

@@ -17,9 +17,25 @@ from starlette.routing import compile_path
 
 from aevorium.errors import AevoriumError, ConfigError, InternalError, UserError
 
-__all__ = ["MEDIA_TYPE", "RESPONSES", "DocumentedApi", "Problem", "RetryLater", "add_problems", "problem_response"]
+__all__ = [
+    "BEARER",
+    "BEARER_OR_NEAR",
+    "MEDIA_TYPE",
+    "RESPONSES",
+    "DocumentedApi",
+    "Problem",
+    "RetryLater",
+    "add_problems",
+    "problem_response",
+]
 
 MEDIA_TYPE = "application/problem+json"
+
+BEARER = "bearer"
+"""What the OpenAPI document calls a token that is needed."""
+
+BEARER_OR_NEAR = "bearer or near"
+"""One that requests of this machine do not need; the document says that it can be left out."""
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -66,7 +82,7 @@ class RetryLater(UserError):
 
 
 class DocumentedApi(FastAPI):
-    """A FastAPI whose OpenAPI document tells of problem documents."""
+    """A FastAPI whose OpenAPI document tells of problem documents, and of tokens that are not always needed."""
 
     def openapi(self) -> dict[str, Any]:
         """The document; made once."""
@@ -81,6 +97,9 @@ class DocumentedApi(FastAPI):
                     default["content"] = {MEDIA_TYPE: next(iter(default["content"].values()))}
                     # What FastAPI would say of a request that cannot be used is not what it answers here.
                     operation["responses"].pop("422", None)
+                    if operation.get("security") == [{BEARER_OR_NEAR: []}]:
+                        operation["security"] = [{BEARER: []}, {}]
+            made["components"]["securitySchemes"].pop(BEARER_OR_NEAR)
             self.openapi_schema = made
         return self.openapi_schema
 

@@ -19,7 +19,13 @@ from aevorium.state.jobs import JobStore
 from aevorium.state.studies import StudyStore
 from aevorium.workspace import Workspace
 
-__all__ = ["ServerLog", "Services"]
+__all__ = ["REPORT_HEADERS", "ServerLog", "Services"]
+
+REPORT_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline';"
+    " img-src data: blob:; font-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+}
+"""A report is one file with its scripts within: it may run them, and ask nobody anything."""
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from aevorium import __version__
 from aevorium.api.access import Permission, Principal
 from aevorium.api.legacy import succeeded_by
-from aevorium.api.services import Services
+from aevorium.api.services import REPORT_HEADERS, Services
 from aevorium.errors import ArtefactError
 from aevorium.governance.chain import AuditChain, AuditEntry
 from aevorium.jobs.checks import verify_server
@@ -125,7 +125,7 @@ def router(services: Services, *, homes: Sequence[Path]) -> APIRouter:
         """The same for people."""
         page = services.folders.find().workspace.report_html
         _text(page)
-        return FileResponse(page, media_type="text/html; charset=utf-8")
+        return FileResponse(page, media_type="text/html; charset=utf-8", headers=REPORT_HEADERS)
 
     return routes
 

@@ -23,7 +23,7 @@ from aevorium.api.job_views import (
     stream,
 )
 from aevorium.api.legacy import succeeded_by
-from aevorium.api.services import Services
+from aevorium.api.services import REPORT_HEADERS, Services
 from aevorium.errors import ArtefactError
 from aevorium.governance.chain import AuditChain, AuditEntry, plain
 from aevorium.jobs.folders import RunFolder
@@ -187,7 +187,7 @@ def router(services: Services) -> APIRouter:
         path = _results(services, job_id).workspace.report_html
         if not path.is_file():
             raise _absent("report")
-        return FileResponse(path, media_type="text/html; charset=utf-8")
+        return FileResponse(path, media_type="text/html; charset=utf-8", headers=REPORT_HEADERS)
 
     @routes.get("/v1/runs/{job_id}/audit")
     def log(job_id: JobId, _: Principal = audits) -> RunLog:
