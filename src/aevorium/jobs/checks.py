@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from aevorium.errors import ArtefactError
-from aevorium.governance.chain import AuditChain
+from aevorium.governance.chain import GENESIS, AuditChain
 from aevorium.jobs.folders import RunFolders
 from aevorium.verification import Finding, VerificationResult, check_log, verify_workspace
 
@@ -58,6 +58,9 @@ def _check_ends(folders: RunFolders) -> Iterator[Finding]:
         subject, log = f"Run {job}: its log and the server's", folders.workspace_of(job).database
         if not log.is_file():
             yield Finding(subject, False, "The run's log is gone.")
+        elif head == GENESIS:
+            # A worker can die between the making of a log and its first entry; every log begins with none.
+            yield Finding(subject, True, "The run ended before its log's first entry, as the server noted.")
         elif head not in _hashes(log):
             yield Finding(subject, False, "The run's log does not hold the entry with which it ended.")
         else:
