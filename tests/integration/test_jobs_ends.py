@@ -19,8 +19,8 @@ def folders(tmp_path: Path) -> RunFolders:
     return RunFolders(Workspace(tmp_path))
 
 
-def _note(folders: RunFolders, head: str) -> None:
-    detail = {"job": JOB, "state": "failed", "code": "JOB_INTERRUPTED", "head": head}
+def _note(folders: RunFolders, head: str, *, state: str = "failed") -> None:
+    detail = {"job": JOB, "state": state, "code": None, "head": head}
     AuditChain(folders.root.database).append(actor="worker", action="run_ended", detail=detail)
 
 
@@ -35,6 +35,12 @@ def test_a_run_whose_worker_died_before_its_logs_first_entry_is_sound(folders: R
     assert log.head == GENESIS
     assert folders.workspace_of(JOB).database.is_file()
     assert _is_held(folders)
+
+
+def test_a_run_that_succeeded_with_an_empty_log_is_not(folders: RunFolders):
+    log = AuditChain(folders.workspace_of(JOB).database)
+    _note(folders, log.head, state="succeeded")
+    assert not _is_held(folders)
 
 
 def test_a_run_whose_log_lost_its_last_entry_is_not(folders: RunFolders):

@@ -58,8 +58,8 @@ def _check_ends(folders: RunFolders) -> Iterator[Finding]:
         subject, log = f"Run {job}: its log and the server's", folders.workspace_of(job).database
         if not log.is_file():
             yield Finding(subject, False, "The run's log is gone.")
-        elif head == GENESIS:
-            # A worker can die between the making of a log and its first entry; every log begins with none.
+        elif head == GENESIS and entry.detail.get("state") != "succeeded":
+            # A worker can die between the making of a log and its first entry; what succeeds has entries.
             yield Finding(subject, True, "The run ended before its log's first entry, as the server noted.")
         elif head not in _hashes(log):
             yield Finding(subject, False, "The run's log does not hold the entry with which it ended.")
