@@ -6,6 +6,7 @@ takes everything that is running for the work of a dead one.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -79,6 +80,9 @@ class WorkerLock:
         if self._file is not None:
             self._file.release()
         if self._connection is not None:
+            # Said before the session ends: PostgreSQL notices the end of a session only some time after it.
+            with suppress(SQLAlchemyError):
+                self._connection.execute(text(f"SELECT pg_advisory_unlock({_NUMBER})"))
             _drop(self._connection)
             self._connection = None
 
