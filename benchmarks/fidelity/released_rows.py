@@ -18,7 +18,7 @@ import torch
 from aevorium.diffusion.denoiser import TabularDiffusion
 from aevorium.diffusion.sampler import ddim
 from aevorium.diffusion.schedule import karras_levels
-from aevorium.encoding.associations import Associations, TableDesign
+from aevorium.encoding.associations import Associations
 from aevorium.encoding.encoder import TableEncoder
 from aevorium.encoding.statistics import TableStatistics
 from aevorium.privacy.phases import plan_budget
@@ -39,14 +39,7 @@ _BATCH = 2048
 def read_associations(workspace: Workspace) -> list[Associations]:
     """The two-way tables that a run released."""
     content = json.loads(workspace.associations.read_text(encoding="utf-8"))
-    return [
-        Associations(
-            design=TableDesign.model_validate(table["design"]),
-            counts=tuple(np.array(counts, dtype=np.int64) for counts in table["counts"]),
-            noise=table["noise"],
-        )
-        for table in content["tables"]
-    ]
+    return [Associations.from_dict(table) for table in content["tables"]]
 
 
 def draw(warm: WarmStart, record: StudyRecord, schema: TableSchema, *, rows: int) -> pd.DataFrame:

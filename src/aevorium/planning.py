@@ -269,7 +269,7 @@ def _variation(schema: TableSchema, options: RunOptions, *, change: str, records
         plan=plan,
         records=records,
         cell_noise=budget.histograms.noise_of(nodes=nodes) / (records / cells),
-        tables=budget.associations.pairs + budget.associations.triples,
+        tables=budget.associations.count,
         noise_multiplier=schedule.noise_multiplier * math.sqrt(plan.noise_shares or 1),
         sampling_rate=schedule.sampling_rate,
         steps=schedule.steps * budget.rounds,

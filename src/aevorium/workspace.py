@@ -130,7 +130,7 @@ class Workspace:
 
     @property
     def associations(self) -> Path:
-        """The merged noisy two-way and three-way tables of recipe `warm-start`."""
+        """The merged noisy tables of selected columns of recipe `warm-start`."""
         return self.root / "associations.json"
 
     @property

@@ -245,3 +245,39 @@ def test_the_noise_of_tables_is_that_of_the_plan(tmp_path: Path) -> None:
     # 200 records leave nearly every of the 8,000 cells empty; beside the noise even their counts are nothing.
     assert len(values) > 3_000
     assert values.std() == pytest.approx(sigma, rel=0.15)
+
+
+def test_an_amount_that_many_share_is_generated_and_costs_no_table_more(tmp_path: Path) -> None:
+    """Not a round one: it is found by counting a bin number by number, in the place of a triple."""
+    fees = '[columns.fee]\nkind = "continuous"\nmin = 0\nmax = 99999\ninteger = true\n'
+    text = _schema(8, target="c1") + fees
+    schema = TableSchema.from_toml(text, source="test")
+    sources = []
+    for place in range(2):
+        path = _table(tmp_path / f"{place}.csv", 8, rows=1_500, seed=place)
+        rng = np.random.default_rng(place)
+        shared, spread = rng.random(1_500) < 0.3, np.exp(rng.normal(8.0, 1.0, 1_500)).astype(int).clip(0, 99_999)
+        pd.read_csv(path).assign(fee=np.where(shared, 15_024, spread)).to_csv(path, index=False)
+        sources.append(NodeSource(f"n{place}", path))
+    options = replace(OPTIONS, epsilon=10.0, records=3_000, pretraining_steps=200)
+    workspace, secrets = Workspace(tmp_path / "workspace"), Secrets.in_files(tmp_path / "key")
+    plan = plan_study(schema, ["n0", "n1"], options)
+    run_federation(
+        schema, schema_text=text, plan=plan, nodes=sources, workspace=workspace, secrets=secrets, options=options
+    )
+    assert verify_workspace(workspace).is_sound, verify_workspace(workspace).findings
+    fine = json.loads(workspace.associations.read_text(encoding="utf-8"))["tables"][-1]
+    assert list(fine["values"]) == ["fee"]
+    schedule = plan_budget(plan).associations
+    assert len(fine["counts"]) + len(fine["values"]) == schedule.count
+    for name in ("n0", "n1"):
+        (charged,) = [
+            event for event in _ledger(tmp_path, name).events if event.purpose == "tables of selected columns"
+        ]
+        assert charged == schedule.fine_events()[0]
+    rows = tmp_path / "rows.csv"
+    generate_table(workspace=workspace, secrets=secrets, output=rows, rows=2_000, seed=0)
+    made = pd.read_csv(rows)["fee"]
+    # Rows are chosen to have the released shares of cells; within .05 of .3 even so little trained.
+    assert (made == 15_024).mean() == pytest.approx(0.3, abs=0.05)
+    assert made.between(14_900, 15_100).mean() - (made == 15_024).mean() < 0.02

@@ -302,6 +302,15 @@ def test_other_tables_than_planned_and_tables_that_cannot_be_counted_are_refused
     for stage, pairs in (("coarse", good.pairs), ("coarse", good.pairs[1:]), ("fine", good.pairs[:fine])):
         request = node.tables_request(stage, good.model_copy(update={**triple, "pairs": pairs}))
         node.refuses(lambda request=request: node.ask(ASSOCIATIONS, request), OUTSIDE)
+    # Nor does a table of single values, nor is one counted of anything but whole numbers.
+    values = {"values": {"c3": ((0, 9),)}}
+    for stage, pairs in (("coarse", good.pairs), ("coarse", good.pairs[1:]), ("fine", good.pairs[:fine])):
+        request = node.tables_request(stage, good.model_copy(update={**values, "pairs": pairs}))
+        node.refuses(lambda request=request: node.ask(ASSOCIATIONS, request), OUTSIDE)
+    for name in ("c3", "PatientId"):
+        update = {"values": {name: ((0, 9),)}, "pairs": good.pairs[: fine - 1]}
+        request = node.tables_request("fine", good.model_copy(update=update))
+        node.refuses(lambda request=request: node.ask(ASSOCIATIONS, request), INVALID)
     node.go_on("fine")
     other = node.tables_request("fine", node.design(fine, first=1))
     node.refuses(lambda: node.ask(ASSOCIATIONS, other), OUTSIDE)

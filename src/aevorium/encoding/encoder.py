@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy.special import ndtr, ndtri
 
+from aevorium.encoding.associations import Associations
 from aevorium.encoding.denoise import denoise_histogram, project_to_total
 from aevorium.encoding.grid import ColumnGrid, column_grid
 from aevorium.encoding.lattice import find_lattice
 from aevorium.encoding.spikes import Spike, constant_spike, cut_at_spikes, find_spikes, holds_all, spike_problem
 from aevorium.encoding.statistics import TableStatistics
 from aevorium.encoding.tails import support, with_tails
+from aevorium.encoding.values import frequent_values
 from aevorium.errors import ArtefactError
 from aevorium.schema.table import Categorical, TableSchema
 
@@ -230,6 +232,28 @@ class TableEncoder(BaseModel):
         return self.model_copy(
             update={"columns": {name: _code(part, self.columns[name]) for name, part in shares.items()}}
         )
+
+    def with_values(self, released: Associations, schema: TableSchema, *, total: float) -> TableEncoder:
+        """The same with the numbers inside bins that a column's table of values shows to be frequent.
+
+        What is counted replaces what was guessed of the same bins.
+
+        Args:
+            released: Noisy tables, some of single values.
+            schema: The table's schema.
+            total: The estimated number of records.
+        """
+        columns = dict(self.columns)
+        for name, counts in released.values.items():
+            code, ranges = columns[name], released.design.values[name]
+            grid = column_grid(schema.measured[name], bins=self.bins)
+            held = np.array(code.shares) * (1 - (code.missing or 0.0)) * total
+            found = frequent_values(counts, grid, ranges, held=held, noise=released.noise)
+            counted = {*grid.locate(np.array([float(first) for first, _ in ranges]))}
+            kept = [spike for spike in code.spikes if grid.locate(np.array([spike.value]))[0] not in counted]
+            spikes = tuple(sorted([*kept, *found], key=lambda spike: spike.value))
+            columns[name] = code.model_copy(update={"spikes": spikes})
+        return self.model_copy(update={"columns": columns})
 
     def encode_cells(
         self, cells: NDArray[np.int64], schema: TableSchema, *, generator: np.random.Generator

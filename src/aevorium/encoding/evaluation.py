@@ -119,13 +119,8 @@ class EvaluationTables:
             ValueError: It is something else.
         """
         content = json.loads(text)
-        pairs = content["pairs"]
         return cls(
             bins=int(content["bins"]),
             columns={name: np.array(cells, dtype=np.int64) for name, cells in content["columns"].items()},
-            pairs=Associations(
-                design=TableDesign.model_validate(pairs["design"]),
-                counts=tuple(np.array(table, dtype=np.int64) for table in pairs["counts"]),
-                noise=float(pairs["noise"]),
-            ),
+            pairs=Associations.from_dict(content["pairs"]),
         )

@@ -130,14 +130,12 @@ class StatisticsReply(_Body):
 
 
 class AssociationsRequest(_Body):
-    """Asks for noisy tables: coarse ones of all candidate pairs, or fine ones of pairs and triples selected by them."""
+    """Asks for noisy tables: coarse ones of all candidate pairs, or fine ones of what was selected by them."""
 
     run_id: str
     plan_hash: str
     stage: Literal["coarse", "fine"]
-    design: TableDesign = Field(
-        description="Columns and cells; as many pairs and triples as the plan says, no more and no fewer."
-    )
+    design: TableDesign = Field(description="Columns and cells; as many tables as the plan says, no more and no fewer.")
 
 
 class AssociationsReply(_Body):

@@ -164,9 +164,14 @@ def require_trust(run: NodeRun, *, is_summed: bool) -> TrainingSchedule:
 
 def check_design(request: AssociationsRequest, *, schema: TableSchema, bins: int, tables: AssociationSchedule) -> None:
     """Passes if a request for tables is for as many as the plan holds, and they can be counted."""
-    planned = (tables.candidates, 0) if request.stage == "coarse" else (tables.pairs, tables.triples)
     design = request.design
-    if not design.tables or (len(design.pairs), len(design.triples)) != planned:
+    pairs, triples, count = len(design.pairs), len(design.triples), design.count
+    if request.stage == "coarse":
+        is_planned = count == pairs == tables.candidates
+    else:
+        # Tables of values come in the place of others, never beside them: a record is in one cell of each.
+        is_planned = count == tables.count and pairs <= tables.pairs and triples <= tables.triples
+    if not design.tables or not is_planned:
         raise _outside_plan(request.run_id, f"Its plan holds another number of {request.stage} tables.")
     problem = design.problem(schema, bins=bins)
     if problem is not None:
@@ -190,7 +195,8 @@ def check_evaluation(
         raise _outside_plan(request.run_id, "Its plan holds no evaluation.")
     if run.budget.rounds and not run.has_trained:
         raise _outside_plan(request.run_id, _ANOTHER_ORDER)
-    if design.cells.keys() != schema.measured.keys() or (len(design.pairs), len(design.triples)) != (schedule.pairs, 0):
+    is_planned = design.count == len(design.pairs) == schedule.pairs
+    if design.cells.keys() != schema.measured.keys() or not is_planned:
         raise _outside_plan(request.run_id, "Its plan holds other evaluation tables.")
     problem = design.problem(schema, bins=bins)
     if problem is not None:

@@ -50,7 +50,7 @@ class PhaseBudget:
         plan: The plan.
         count: The event of the count, which every node's own number costs.
         histograms: Noise of the one-way histograms.
-        associations: The two-way and three-way tables.
+        associations: The tables of selected columns.
         loss: Noise of a round's charged loss, in levels, if there is any.
         evaluation: The tables that the result is compared with.
         rounds: Rounds of private training; 0 if there is none.

@@ -162,7 +162,9 @@ class TrainingSchedule:
 
 @dataclass(frozen=True)
 class AssociationSchedule:
-    """The two-way and three-way tables of a run: how many, and with how much noise.
+    """The tables of selected columns of a run: how many, and with how much noise.
+
+    Fine tables of single values take the place of some of those of pairs or triples.
 
     Attributes:
         coarse: Noise in each cell of a coarse table.
@@ -178,11 +180,15 @@ class AssociationSchedule:
     pairs: int = 0
     triples: int = 0
 
+    @property
+    def count(self) -> int:
+        """Number of fine tables, whatever they are of."""
+        return self.pairs + self.triples
+
     def coarse_events(self) -> tuple[PrivacyEvent, ...]:
         """What the coarse tables cost."""
         return (self.coarse.event("coarse two-way tables", count=self.candidates),) if self.candidates else ()
 
     def fine_events(self) -> tuple[PrivacyEvent, ...]:
-        """What the tables of the selected pairs and triples cost: each record is in one cell of every table."""
-        count = self.pairs + self.triples
-        return (self.fine.event("tables of selected columns", count=count),) if count else ()
+        """What the fine tables cost: each record is in one cell of every one of them."""
+        return (self.fine.event("tables of selected columns", count=self.count),) if self.count else ()

@@ -95,7 +95,7 @@ class Journal:
             path.write_text(statistics.to_json() + "\n", encoding="utf-8")
 
     def write_associations(self, tables: Sequence[Associations]) -> None:
-        """Writes the noisy two-way and three-way tables, in the order of their release."""
+        """Writes the noisy tables of selected columns, in the order of their release."""
         content = {"schema_version": 1, "tables": [released.to_dict() for released in tables]}
         with write_atomically(self.workspace.associations) as path:
             path.write_text(json.dumps(content) + "\n", encoding="utf-8")

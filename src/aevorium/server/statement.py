@@ -254,8 +254,8 @@ def _sensitivity(budget: PhaseBudget) -> tuple[str, ...]:
     ]
     if budget.associations.pairs:
         lines.append(
-            "Tables of two and three columns: the same. Their number and noise were fixed before the first histogram;"
-            " which columns and cells they count follows from released numbers."
+            "Tables of selected columns, by two, by three or of one number by number: the same. Their number and noise"
+            " were fixed before the first histogram; which columns and cells they count follows from released numbers."
         )
     if budget.rounds:
         lines += _sensitivity_of_training(budget)

@@ -207,6 +207,7 @@ class StudyConductor:
             design = fine_design(
                 encoder,
                 schema,
+                statistics=statistics,
                 schedule=schedule,
                 coarse=released[0] if released else None,
                 total=self._total,

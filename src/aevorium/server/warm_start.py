@@ -13,6 +13,9 @@ from aevorium.diffusion.layout import EncodedTable
 from aevorium.diffusion.pretraining import Pretraining, expectation_loss, pretrain
 from aevorium.encoding.associations import MOST_CELLS, Associations, TableDesign
 from aevorium.encoding.encoder import TableEncoder
+from aevorium.encoding.grid import table_grids
+from aevorium.encoding.statistics import TableStatistics
+from aevorium.encoding.values import Ranges, heaped_ranges
 from aevorium.privacy.schedule import AssociationSchedule
 from aevorium.privacy.shares import RecipeName
 from aevorium.progress import Report, StepProgress
@@ -36,6 +39,9 @@ _POOL = 100_000
 
 _ANCHOR_BATCH = 2_048
 """Rows of the surrogate in a step of private training: its gradient has next to no chance in it."""
+
+_VALUES = 0.2
+"""Tables of single values take the place of no more than that part of the tables of pairs or triples."""
 
 _STEPS, _MOST_STEPS = 2_000, 6_000
 """Steps of pre-training: half a minute on two cores for the demo's model."""
@@ -75,39 +81,65 @@ def fine_design(
     encoder: TableEncoder,
     schema: TableSchema,
     *,
+    statistics: TableStatistics,
     schedule: AssociationSchedule,
     coarse: Associations | None,
     total: float,
     nodes: int,
 ) -> TableDesign:
-    """The tables that the surrogate is fitted to.
+    """The tables that the surrogate is fitted to, and those of single values.
 
     Args:
         encoder: What is known of single columns.
         schema: The study's schema.
+        statistics: The one-way histograms.
         schedule: How many tables, with how much noise.
         coarse: The tables by which the others are selected; None where there is nothing to select.
         total: The estimated number of records.
         nodes: Nodes that add noise.
     """
+    noise = schedule.fine.noise_of(nodes=nodes)
     cells = number_of_cells(records=total, noise=schedule.fine.sigma * nodes**0.5)
-    pairs = (
-        candidate_pairs(list(schema.measured), target=schema.target, most=schedule.pairs)
-        if coarse is None
-        else select_pairs(coarse, count=schedule.pairs, target=schema.target)
+    # Pairs, where there is a choice of them; else triples. Tables of values take the place of the last of either.
+    has_choice = schedule.pairs < schedule.candidates
+    values = _values(
+        encoder, schema, statistics=statistics, noise=noise, most=schedule.pairs if has_choice else schedule.triples
     )
-    triples = select_triples(list(schema.measured), target=schema.target, count=schedule.triples, coarse=coarse)
+    number_of_pairs = schedule.pairs - (len(values) if has_choice else 0)
+    number_of_triples = schedule.triples - (0 if has_choice else len(values))
+    pairs = (
+        candidate_pairs(list(schema.measured), target=schema.target, most=number_of_pairs)
+        if coarse is None
+        else select_pairs(coarse, count=number_of_pairs, target=schema.target)
+    )
+    triples = select_triples(list(schema.measured), target=schema.target, count=number_of_triples, coarse=coarse)
     few = cut_columns(encoder, schema, cells=THIRD_CELLS, most=THIRD_STATES)
     thirds = {third: few[third] for *_, third in triples}
 
     def design(cells: int, most: int) -> TableDesign:
         cut = cut_columns(encoder, schema, cells=cells, most=most)
-        return TableDesign(cells=cut, pairs=pairs, triples=triples, thirds=thirds)
+        return TableDesign(cells=cut, pairs=pairs, triples=triples, thirds=thirds, values=values)
 
     most = MANY_CATEGORIES
     while (found := design(cells, most)).size > MOST_CELLS:
         cells, most = cells * 3 // 4, most * 3 // 4
     return found
+
+
+def _values(
+    encoder: TableEncoder, schema: TableSchema, *, statistics: TableStatistics, noise: float, most: int
+) -> dict[str, Ranges]:
+    """The columns that are counted number by number, those with the most numbers in heaps first."""
+    grids = table_grids(schema, bins=statistics.bins)
+    found = {
+        name: heaped_ranges(
+            statistics.counts[name][: grid.states].astype(np.float64), grid, noise=statistics.noise, table_noise=noise
+        )
+        for name, grid in grids.items()
+        if not encoder.columns[name].is_constant
+    }
+    heaped = sorted((name for name, ranges in found.items() if ranges), key=lambda name: -len(found[name]))
+    return {name: found[name] for name in heaped[: int(_VALUES * most)]}
 
 
 class WarmStart:
@@ -134,6 +166,8 @@ class WarmStart:
         seed: int,
         report: Report,
     ) -> None:
+        for released in tables:
+            encoder = encoder.with_values(released, schema, total=total)
         self._report = report
         self._seed = seed
         self._anchor_rows = torch.Generator().manual_seed(seed)

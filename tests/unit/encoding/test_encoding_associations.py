@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -88,13 +90,31 @@ def test_the_table_of_a_triple_is_that_of_its_pair_for_each_cell_of_the_third():
         assert np.array_equal(table[cell].ravel(), count_tables(part, SCHEMA, bins=BINS, design=pair))
 
 
+VALUES = {"values": {"age": ((1, 2), (7, 9))}}
+
+
+def test_a_table_of_values_counts_each_number_and_the_rest_together():
+    frame, design = make_frame(), make_design(**TRIPLE, **VALUES)
+    assert design.problem(SCHEMA, bins=BINS) is None
+    assert (design.count, design.size) == (4, 36 + 6)
+    released = Associations.from_sum(count_tables(frame, SCHEMA, bins=BINS, design=design), design, noise=2.0)
+    counts = frame["age"].value_counts()
+    others = sum(counts[number] for number in (0, 3, 4, 5, 6))
+    assert released.values["age"].tolist() == [others, *(counts[number] for number in (1, 2, 7, 8, 9))]
+    again = Associations.from_dict(json.loads(json.dumps(released.to_dict())))
+    assert (again.design, again.noise) == (design, 2.0)
+    assert all(np.array_equal(*tables) for tables in zip(again.counts, released.counts, strict=True))
+    assert np.array_equal(again.values["age"], released.values["age"])
+
+
 def test_a_record_more_adds_one_to_one_cell_of_each_table():
     """The sensitivity that the event of the tables states."""
-    frame, design = make_frame(60), make_design(**TRIPLE)
+    frame, design = make_frame(60), make_design(**TRIPLE, **VALUES)
+    assert design.sizes == (9, 9, 18, 6)
     for place in range(len(frame)):
         without = count_tables(frame.drop(index=place), SCHEMA, bins=BINS, design=design)
         change = count_tables(frame, SCHEMA, bins=BINS, design=design) - without
-        for part in (change[:9], change[9:18], change[18:]):
+        for part in np.split(change, np.cumsum(design.sizes)[:-1]):
             assert sorted(part) == [0] * (len(part) - 1) + [1]
 
 
@@ -127,6 +147,15 @@ def test_the_margins_of_tables_in_the_grid_s_own_cells_are_the_one_way_counts():
         ({**TRIPLE, "thirds": {"ill": (0, 1, 1)}}, "grid"),
         ({**TRIPLE, "thirds": {"ill": (0, 0, 2, 2)}}, "gap"),
         ({**TRIPLE, "thirds": {"ill": (0, 0, 1, 1), "height": (0,)}}, "grid"),
+        ({"values": {"height": ((0, 1),)}}, "no column"),
+        ({"values": {"ill": ((0, 1),)}}, "whole numbers"),
+        ({"values": {"cost": ((0, 1),)}}, "whole numbers"),
+        ({"values": {"age": ()}}, "bounds"),
+        ({"values": {"age": ((-1, 2),)}}, "bounds"),
+        ({"values": {"age": ((5, 10),)}}, "bounds"),
+        ({"values": {"age": ((3, 2),)}}, "bounds"),
+        ({"values": {"age": ((5, 7), (1, 2))}}, "disjoint"),
+        ({"values": {"age": ((1, 5), (5, 7))}}, "disjoint"),
     ],
 )
 def test_what_a_node_cannot_count_is_said(changes: dict[str, object], reason: str):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from aevorium.encoding.encoder import ColumnCode, TableEncoder
 from aevorium.encoding.grid import table_grids
+from aevorium.encoding.statistics import TableStatistics
 from aevorium.privacy.phases import plan_budget
 from aevorium.privacy.plan import StudyPlan
 from aevorium.schema.table import TableSchema
@@ -31,6 +33,12 @@ def _study(columns: int, *, categories: int) -> tuple[TableSchema, TableEncoder]
     return schema, TableEncoder(schema_hash=schema.content_hash, bins=BINS, columns=codes)
 
 
+def _statistics(schema: TableSchema, encoder: TableEncoder, *, total: float) -> TableStatistics:
+    """What nodes without noise would say of so many records."""
+    counts = {name: np.rint(encoder.grid_shares(name) * total).astype(np.int64) for name in schema.measured}
+    return TableStatistics(bins=encoder.bins, counts=counts, noise=0.0)
+
+
 @pytest.mark.parametrize(("columns", "categories"), [(2, 3), (14, 1), (60, 64), (100, 200)])
 def test_a_node_can_count_what_the_rules_ask_for(columns: int, categories: int) -> None:
     """Few columns and many, with so many records that nothing but the limits bounds pairs and cells."""
@@ -42,7 +50,45 @@ def test_a_node_can_count_what_the_rules_ask_for(columns: int, categories: int) 
     schedule = plan_budget(plan, records=1e9).associations
     coarse = coarse_design(encoder, schema, schedule=schedule) if schedule.candidates else None
     assert len(coarse.pairs if coarse else ()) == schedule.candidates
-    fine = fine_design(encoder, schema, schedule=schedule, coarse=None, total=1e9, nodes=1)
+    statistics = _statistics(schema, encoder, total=1e9)
+    fine = fine_design(encoder, schema, statistics=statistics, schedule=schedule, coarse=None, total=1e9, nodes=1)
     assert len(fine.pairs) == schedule.pairs > 0
     for design in (coarse, fine):
         assert design is None or design.problem(schema, bins=BINS) is None
+
+
+@pytest.mark.parametrize("records", [1e4, 1e9])
+def test_tables_of_values_take_the_place_of_others(records: float) -> None:
+    """Columns of whole numbers with one bin far above those around it: the plan's number of tables stays."""
+    amount = {"kind": "continuous", "min": 0, "max": 99_999, "integer": True}
+    schema = TableSchema.model_validate(
+        {
+            "name": "s",
+            "target": "ill",
+            "columns": {
+                **{f"c{place}": amount for place in range(9)},
+                "ill": {"kind": "categorical", "categories": ["yes", "no"]},
+            },
+        }
+    )
+    plan = StudyPlan(
+        study="s", schema_hash=schema.content_hash, columns=10, has_target=True, epsilon=10.0, delta=1e-5, nodes=("a",),
+        min_nodes=1, rounds=1,
+    )  # fmt: skip
+    codes = {}
+    for name, grid in table_grids(schema, bins=BINS).items():
+        shares = np.ones(grid.states)
+        shares[grid.states // 2] = 100.0 if name in ("c2", "c5") else 1.0
+        codes[name] = ColumnCode(shares=tuple(shares / shares.sum()), missing=None)
+    encoder = TableEncoder(schema_hash=schema.content_hash, bins=BINS, columns=codes)
+    schedule = plan_budget(plan, records=records).associations
+    design = fine_design(
+        encoder, schema, statistics=_statistics(schema, encoder, total=records), schedule=schedule,
+        coarse=None, total=records, nodes=1,
+    )  # fmt: skip
+    assert sorted(design.values) == ["c2", "c5"]
+    assert design.count == schedule.count
+    # Where every pair has a table, no pair gives its place.
+    every_pair = 45
+    assert len(design.pairs) == (every_pair if schedule.pairs == every_pair else schedule.pairs - 2)
+    assert design.problem(schema, bins=BINS) is None

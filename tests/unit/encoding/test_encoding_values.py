@@ -1,0 +1,116 @@
+"""Exact values inside bins: which bins are counted number by number, and what is found in noisy counts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from aevorium.encoding.associations import Associations, TableDesign
+from aevorium.encoding.encoder import TableEncoder
+from aevorium.encoding.grid import ColumnGrid, column_grid
+from aevorium.encoding.statistics import TableStatistics, count_cells
+from aevorium.encoding.values import MOST_NUMBERS, Ranges, count_values, frequent_values, heaped_ranges, range_problem
+from aevorium.schema.table import TableSchema
+
+SCHEMA = TableSchema.from_toml(
+    'name = "t"\n[columns.paid]\nkind = "continuous"\nmin = 0\nmax = 99999\ninteger = true\n', source="test"
+)
+COLUMN = SCHEMA.measured["paid"]
+BINS = 512
+NOISE, TABLE_NOISE = 5.0, 6.0
+COMMON = {15024: 347, 7688: 284, 7298: 246, 5178: 97, 3103: 97}
+
+
+def payments(*, common: dict[int, int], smooth: int, seed: int = 0) -> np.ndarray:
+    """Amounts that many paid, and as many of a smooth distribution as are asked for."""
+    spread = np.exp(np.random.default_rng(seed).normal(8.0, 1.0, smooth)).astype(int).clip(0, 99_999)
+    return np.concatenate([np.repeat(list(common), list(common.values())), spread]).astype(float)
+
+
+def noisy_counts(values: np.ndarray, grid: ColumnGrid, *, rng: np.random.Generator) -> np.ndarray:
+    counts = np.bincount(grid.locate(values), minlength=grid.states)
+    return counts + np.round(rng.normal(0, NOISE, grid.states))
+
+
+def release(values: np.ndarray, ranges: Ranges, *, rng: np.random.Generator) -> np.ndarray:
+    exact = count_values(pd.Series(values), ranges)
+    return (exact + np.round(rng.normal(0, TABLE_NOISE, len(exact)))).astype(np.int64)
+
+
+def test_amounts_that_many_share_are_found_with_their_share_of_the_bin():
+    rng, grid = np.random.default_rng(1), column_grid(COLUMN, bins=BINS)
+    values = payments(common=COMMON, smooth=2_000)
+    counts = noisy_counts(values, grid, rng=rng)
+    ranges = heaped_ranges(counts, grid, noise=NOISE, table_noise=TABLE_NOISE)
+    assert range_problem(COLUMN, ranges) is None
+    spikes = frequent_values(
+        release(values, ranges, rng=rng), grid, ranges, held=np.maximum(counts, 0), noise=TABLE_NOISE
+    )
+    assert [spike.value for spike in spikes] == sorted(COMMON)
+    homes = grid.locate(values)
+    for spike in spikes:
+        beside = values[homes == grid.locate(np.array([spike.value]))[0]]
+        # Five deviations of the noise in numerator and denominator.
+        assert spike.share == pytest.approx((beside == spike.value).mean(), abs=5 * 2**0.5 * TABLE_NOISE / len(beside))
+
+
+def test_smooth_columns_have_no_heaps_and_noise_makes_no_value():
+    """Of 200 smooth columns none has a bin that stands out, and a value is found in fewer than 1 of 5 tables of noise.
+
+    The largest of N normal numbers passes the universal threshold with probability about 1 / sqrt(pi ln N): here .18.
+    """
+    grid, found = column_grid(COLUMN, bins=BINS), 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        counts = noisy_counts(payments(common={}, smooth=5_000, seed=seed), grid, rng=rng)
+        assert heaped_ranges(counts, grid, noise=NOISE, table_noise=TABLE_NOISE) == ()
+        ranges = ((5_000, 15_000),)
+        table = np.round(rng.normal(0, TABLE_NOISE, 10_002)).astype(np.int64)
+        found += bool(frequent_values(table, grid, ranges, held=np.full(grid.states, 10.0), noise=TABLE_NOISE))
+    # Binomial(200, .18): more than 60 come once in 10^5 runs; seeds are fixed.
+    assert found <= 60
+
+
+def test_columns_without_whole_numbers_or_with_a_bin_for_each_have_no_heaps():
+    continuous = COLUMN.model_copy(update={"integer": False})
+    narrow = COLUMN.model_copy(update={"max": 100})
+    for column in (continuous, narrow):
+        grid = column_grid(column, bins=BINS)
+        counts = np.zeros(grid.states)
+        counts[40] = 10_000.0
+        assert heaped_ranges(counts, grid, noise=NOISE, table_noise=TABLE_NOISE) == ()
+
+
+def test_no_more_numbers_are_asked_for_than_a_node_counts():
+    wide = COLUMN.model_copy(update={"max": 10_000_000})
+    grid = column_grid(wide, bins=24)
+    counts = np.zeros(grid.states)
+    counts[::8] = 10_000.0
+    ranges = heaped_ranges(counts, grid, noise=NOISE, table_noise=TABLE_NOISE)
+    assert ranges
+    assert range_problem(wide, ranges) is None
+    assert "too many" in (range_problem(wide, ((0, MOST_NUMBERS),)) or "")
+
+
+def test_what_is_counted_takes_the_place_of_a_guess_and_comes_back_exactly():
+    """15,024 lies in a bin with the round 15,000, which a histogram alone takes for the value."""
+    values = np.concatenate([np.zeros(20_000), payments(common={15_024: 400}, smooth=400)])
+    frame = pd.DataFrame({"paid": values})
+    statistics = TableStatistics(bins=BINS, counts={"paid": count_cells(frame, SCHEMA, bins=BINS)}, noise=1.0)
+    encoder = TableEncoder.fit(statistics, SCHEMA, total=len(values))
+    assert [spike.value for spike in encoder.columns["paid"].spikes] == [15_000]
+    grid = column_grid(COLUMN, bins=BINS)
+    ranges = heaped_ranges(statistics.counts["paid"].astype(float), grid, noise=1.0, table_noise=1.0)
+    design = TableDesign(cells={}, pairs=(), values={"paid": ranges})
+    released = Associations.from_sum(count_values(frame["paid"], ranges), design, noise=1.0)
+    counted = encoder.with_values(released, SCHEMA, total=len(values))
+    assert counted.problem(SCHEMA, bins=BINS) is None
+    assert 15_024 in [spike.value for spike in counted.columns["paid"].spikes]
+    assert 15_000 not in [spike.value for spike in counted.columns["paid"].spikes]
+    encoded = counted.encode(frame, SCHEMA, generator=np.random.default_rng(0))
+    decoded = counted.decode(encoded.values, encoded.codes, SCHEMA)["paid"].to_numpy()
+    assert (decoded[values == 15_024] == 15_024).all()
+    drawn = counted.decode(np.random.default_rng(0).normal(size=(100_000, 1)), np.empty((100_000, 0)), SCHEMA)
+    # Five deviations of so many draws.
+    assert (drawn["paid"] == 15_024).mean() == pytest.approx(400 / len(values), abs=5 * (0.02 / 100_000) ** 0.5)
