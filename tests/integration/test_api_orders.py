@@ -128,6 +128,23 @@ def test_a_story_is_told_to_its_end_and_goes_on_where_a_reader_left(done: tuple[
     assert _events(server, f"/v1/runs/{run}", after=numbers[3]) == events[4:]
 
 
+def test_a_long_story_is_told_to_its_end_however_late_it_is_asked_for(
+    server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    run = server.order_run()
+    job = server.jobs.claim("w")
+    assert job is not None
+    for done in range(1001):
+        server.jobs.tell(job, {"event": "step_progress", "label": "rounds", "done": done, "total": 1000})
+    server.jobs.finish(job, "succeeded", result={})
+    *told, end = _events(server, f"/v1/runs/{run}")
+    assert [data["done"] for _, _, data in told] == list(range(1001))
+    assert end[1] == "ended"
+    monkeypatch.setenv("AEVORIUM_DATABASE", server.url)
+    assert main(["runs", "watch", run, "--workspace", str(server.workspace.root)]) == 0
+    assert "1000 of 1000" in capsys.readouterr().err
+
+
 def test_no_story_holds_what_is_for_a_steward_alone(done: tuple[Server, str]):
     server, run = done
     kinds = {kind for _, kind, _ in _events(server, f"/v1/runs/{run}")}
