@@ -410,3 +410,14 @@ def test_keys_are_made_listed_and_revoked_on_the_command_line(
     assert made["secret"] not in shown
     assert json.loads(shown)["data"]["keys"][0]["revoked_at"] is not None
     assert main(["api", "key", "create", "Ann", "--role", "root", *place]) == 2
+
+
+@pytest.mark.parametrize("name", ["", "Ann\n", "Ann\x1b[2J", "a" * 101])
+def test_a_key_is_for_nobody_whose_name_could_write_to_a_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+):
+    place = ["--workspace", str(tmp_path), "--json"]
+    assert main(["api", "key", "create", name, "--role", "auditor", *place]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "CONFIG_INVALID"
+    assert main(["api", "key", "list", *place]) == 0
+    assert json.loads(capsys.readouterr().out)["data"]["keys"] == []
