@@ -216,6 +216,19 @@ def test_a_table_is_of_the_run_that_was_the_newest_when_it_was_ordered(server: S
     assert server.post("/v1/datasets", {"rows": 5})["order"]["run"] == second
 
 
+@pytest.mark.parametrize("wanted", ["bytes=5-2", "bytes=999999999-", "rows=1-2"])
+def test_a_part_that_a_file_does_not_have_is_refused_as_all_else_is(done: tuple[Server, str], wanted: str):
+    server, run = done
+    for path in ("/v1/report.html", f"/v1/runs/{run}/report.html"):
+        answer = server.client.get(path, headers={"Range": wanted})
+        assert (answer.status_code, answer.headers["content-type"]) == (416, "application/problem+json")
+        assert answer.json()["code"] == "RANGE_NOT_SATISFIABLE"
+        size = len(server.client.get(path).content)
+        assert answer.headers["content-range"] == f"bytes */{size}"
+        part = server.client.get(path, headers={"Range": "bytes=0-9"})
+        assert (part.status_code, len(part.content)) == (206, 10)
+
+
 def test_a_file_that_was_changed_is_not_served(done: tuple[Server, str]):
     server, _ = done
     table = server.post("/generate", {"rows": 5})["id"]
@@ -224,8 +237,10 @@ def test_a_file_that_was_changed_is_not_served(done: tuple[Server, str]):
     with server.working():
         server.ended(f"/v1/datasets/{table}")
     path = server.workspace.datasets / f"{table}.csv"
+    assert len(server.get(f"/v1/datasets/{table}/preview")["rows"]) == 5
     path.write_bytes(path.read_bytes() + b"1,yes\n")
-    assert server.get(f"/v1/datasets/{table}/download", status=500)["code"] == "DATASET_DAMAGED"
+    for part in ("download", "preview"):
+        assert server.get(f"/v1/datasets/{table}/{part}", status=500)["code"] == "DATASET_DAMAGED"
     path.unlink()
     assert server.get(f"/v1/datasets/{table}/download", status=404)["code"] == "ARTEFACT_NOT_FOUND"
 
