@@ -109,6 +109,7 @@ def _events(server: Server, path: str, after: int | None = None) -> list[tuple[s
     headers = {} if after is None else {"Last-Event-ID": str(after)}
     answer = server.client.get(f"{path}/events", headers=headers)
     assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.headers["x-accel-buffering"] == "no"
     found = []
     for block in answer.text.split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))

@@ -105,7 +105,9 @@ def stream(jobs: JobStore, job: Job, *, after: int) -> StreamingResponse:
         job: The job.
         after: Number of the last event that the reader knows.
     """
-    return StreamingResponse(_events(jobs, job, after), media_type="text/event-stream")
+    # Without it nginx keeps events back until it has a page of them.
+    headers = {"X-Accel-Buffering": "no"}
+    return StreamingResponse(_events(jobs, job, after), media_type="text/event-stream", headers=headers)
 
 
 async def _events(jobs: JobStore, job: Job, after: int) -> AsyncIterator[str]:
