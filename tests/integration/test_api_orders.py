@@ -316,6 +316,9 @@ def test_the_planning_limit_stops_orders_and_touches_no_node(server: Server):
     waiting = server.order_run(epsilon=2.0)
     refused = server.post("/v1/runs", {"choices": {"epsilon": 1.5}}, status=409)
     assert refused["code"] == "PLANNING_LIMIT_EXCEEDED"
+    (entry,) = server.get("/v1/audit", action="order_refused")["entries"]
+    assert entry["actor"] == "start token"
+    assert entry["detail"] == {"study": None, "epsilon": 1.5, "code": "PLANNING_LIMIT_EXCEEDED"}
     # What was stopped while it waited was never ordered of a node.
     server.post(f"/v1/runs/{waiting}/stop")
     server.order_run(epsilon=3.0)
