@@ -197,6 +197,9 @@ CATALOGUE: dict[str, CatalogueEntry] = {
     "DATASET_DAMAGED": CatalogueEntry(
         "The table's file is not the one that was made.", "Order it again with the same seed.", http_status=500
     ),
+    "RANGE_NOT_SATISFIABLE": CatalogueEntry(
+        "The file does not have the part that was asked for.", "Ask for the whole of it, without Range.", _USAGE, 416
+    ),
     "RUN_WITHOUT_RESULTS": CatalogueEntry(
         "The run has no results, or none yet.", "Look at its state and its events.", http_status=409
     ),

@@ -134,8 +134,8 @@ def test_a_service_has_no_right_that_it_does_not_need(name: str) -> None:
     assert not {"privileged", "cap_add", "user", "devices", "pid", "ipc"} & set(service)
     assert all(target.startswith(STATE) for target, _ in _mounts(name).values())
     assert service["build"]["target"] in STAGES
-    is_once = service.get("network_mode") == "none"
-    assert service["restart"] == ("no" if is_once else "unless-stopped")
+    is_once = service["restart"] == "no"
+    assert is_once or service["restart"] == "unless-stopped"
     assert ("healthcheck" in service) == is_once, "a service keeps the health check of its image"
 
 
@@ -159,6 +159,13 @@ def test_nobody_sees_a_nodes_data_but_the_node() -> None:
     assert not SERVICES["dashboard"].get("volumes")
 
 
+def test_the_first_key_is_made_where_the_api_looks_for_it() -> None:
+    places = [SERVICES[name]["environment"]["AEVORIUM_DATABASE"] for name in ("setup", "api", "server")]
+    assert len(set(places)) == 1
+    assert set(SERVICES["setup"]["networks"]) == set(SERVICES["api"]["networks"])
+    assert [name for name in SERVICES if SERVICES[name].get("network_mode") == "none"] == ["node-a-key", "node-b-key"]
+
+
 def test_what_is_published_is_for_this_machine() -> None:
     ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
     assert set(ports) == {"127.0.0.1:8000:8000", "127.0.0.1:8501:8501", "${SERVER_PUBLISH:-127.0.0.1:8091}:8091"}
@@ -167,7 +174,7 @@ def test_what_is_published_is_for_this_machine() -> None:
 def test_services_wait_for_what_they_need_and_settings_are_documented() -> None:
     for name, service in SERVICES.items():
         for needed, how in service.get("depends_on", {}).items():
-            is_once = SERVICES[needed].get("network_mode") == "none"
+            is_once = SERVICES[needed]["restart"] == "no"
             assert how["condition"] == ("service_completed_successfully" if is_once else "service_healthy"), name
     text = (ROOT / "compose.yaml").read_text()
     variables = set(re.findall(r"\$\{([A-Z_]+)", text))

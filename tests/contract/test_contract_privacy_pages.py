@@ -10,6 +10,7 @@ import pytest
 from flwr.proto import fleet_pb2, heartbeat_pb2, message_pb2
 
 from aevorium.federation import protocol
+from aevorium.governance import chain
 
 ROOT = Path(__file__).parents[2]
 REVIEW = ROOT / "docs" / "SECURITY_AND_PRIVACY.md"
@@ -43,6 +44,11 @@ def test_every_line_of_the_table_has_a_reason_and_a_test() -> None:
         assert sensitivity, what
         assert charge, what
         assert _tests(guards), what
+
+
+def test_every_act_of_consequence_is_in_the_table_of_the_audit_log() -> None:
+    said = set(re.findall(r"`(\w+)`", " ".join(row[1] for row in _rows(REVIEW, "## The audit log"))))
+    assert said >= {*chain._SIGNED_AFTER, "login_failed", "access_denied"}
 
 
 def test_every_field_that_flower_sends_is_in_the_table() -> None:

@@ -19,6 +19,7 @@ from aevorium.state import jobs as jobs_module
 from aevorium.state.api_keys import ApiKeyStore
 from aevorium.state.jobs import Job, JobStore
 from aevorium.state.store import Store, sqlite_url
+from aevorium.state.studies import StudyStore
 
 KINDS = ("sqlite", "postgresql")
 
@@ -89,6 +90,14 @@ def test_an_idempotency_key_names_one_request_of_one_actor(store: Store):
         assert caught.value.code == "IDEMPOTENCY_KEY_REUSED"
     # Without a key every request is one of its own.
     assert len({jobs.submit("train", {"epsilon": 1.0}, actor="a")[0].id for _ in range(3)}) == 3
+
+
+def test_an_actor_may_have_the_longest_name_that_an_issuer_gives(store: Store):
+    actor = f"oidc {'a' * 255}"
+    job, _ = JobStore(store).submit("train", {}, actor=actor)
+    assert job.actor == actor
+    study = StudyStore(store).add(name="n", actor=actor, schema_text="", schema_hash="0" * 64, choices={})
+    assert study.actor == actor
 
 
 def test_the_same_key_sent_at_the_same_time_makes_one_job(store: Store):

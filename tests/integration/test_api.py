@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,17 @@ from fastapi.testclient import TestClient
 from aevorium.api.app import ApiOptions, create_app
 from aevorium.api.configuration import configure
 from aevorium.cli.app import main
-from aevorium.errors import CATALOGUE, ConfigError
+from aevorium.errors import CATALOGUE, ArtefactError, ConfigError
 from aevorium.governance.chain import AuditChain, verify_entries
+from aevorium.governance.secrets import Secrets
 from aevorium.governance.signing import SigningKey
+from aevorium.jobs.folders import RunFolders
+from aevorium.jobs.local_site import LocalSite
+from aevorium.jobs.worker import Worker
 from aevorium.settings import load_settings
 from aevorium.state.api_keys import ROLES, Role
-from aevorium.state.store import sqlite_url
+from aevorium.state.jobs import JobStore
+from aevorium.state.store import Store, sqlite_url
 from aevorium.verification import verify_export
 from aevorium.workspace import Workspace
 
@@ -337,6 +344,58 @@ def test_no_api_starts_for_other_machines_without_a_key(tmp_path: Path, host: st
     assert len(tokens) == 2
 
 
+def test_no_api_and_no_worker_start_without_the_key_that_signs_the_log(tmp_path: Path):
+    mine, other = (
+        load_settings({"workspace": tmp_path / "w", "key_file": tmp_path / name / "key"}).values for name in "ab"
+    )
+    key = Secrets.of(mine).log
+    assert configure(mine).log_key.path == key.path
+    assert not key.exists()
+    AuditChain(Workspace(tmp_path / "w").create().database, key=key).append(actor="a", action="b", detail={})
+    assert configure(mine).log_key.path == key.path
+    with pytest.raises(ArtefactError) as caught:
+        configure(other)
+    assert caught.value.code == "AUDIT_KEY_WRONG"
+    folders, looks = RunFolders(Workspace(tmp_path / "w")), iter([False])
+    site = LocalSite(folders.root, tables={})
+    with closing(Store(sqlite_url(tmp_path / "api.db"))) as store:
+        worker = Worker(JobStore(store), folders=folders, site=site, settings=other, secrets=Secrets.of(other))
+        with pytest.raises(ArtefactError) as caught:
+            worker.work(should_stop=lambda: next(looks, True))
+    assert caught.value.code == "AUDIT_KEY_WRONG"
+    beside = load_settings({"workspace": tmp_path / "w", "key_file": tmp_path / "w" / "key"}).values
+    with pytest.raises(ConfigError) as misplaced:
+        configure(beside)
+    assert misplaced.value.code == "KEY_MISPLACED"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+@pytest.mark.parametrize("has_log", [True, False])
+def test_no_api_starts_with_a_key_that_others_can_read(tmp_path: Path, has_log: bool):
+    settings = load_settings({"workspace": tmp_path / "w", "key_file": tmp_path / "keys" / "key"}).values
+    key = Secrets.of(settings).log
+    assert key.public_key
+    if has_log:
+        AuditChain(Workspace(tmp_path / "w").create().database, key=key).append(actor="a", action="b", detail={})
+    key.path.chmod(0o644)
+    with pytest.raises(ArtefactError) as caught:
+        configure(settings)
+    assert caught.value.code == "KEY_INVALID"
+
+
+@pytest.mark.parametrize("damage", ["UPDATE entries SET entry = '{'", "UPDATE checkpoints SET checkpoint = '{'"])
+def test_an_api_starts_on_a_damaged_log_and_says_so(tmp_path: Path, damage: str):
+    settings = load_settings({"workspace": tmp_path / "w", "key_file": tmp_path / "keys" / "key"}).values
+    database = Workspace(tmp_path / "w").create().database
+    AuditChain(database, key=Secrets.of(settings).log).append(actor="a", action="b", detail={})
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute(damage)
+        connection.commit()
+    options = configure(settings, has_worker=False)
+    with TestClient(create_app(options), headers=_bearer(str(options.start_token))) as client:
+        assert client.get("/v1/audit/verification").json()["is_sound"] is False
+
+
 def test_keys_are_made_listed_and_revoked_on_the_command_line(
     workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -351,3 +410,14 @@ def test_keys_are_made_listed_and_revoked_on_the_command_line(
     assert made["secret"] not in shown
     assert json.loads(shown)["data"]["keys"][0]["revoked_at"] is not None
     assert main(["api", "key", "create", "Ann", "--role", "root", *place]) == 2
+
+
+@pytest.mark.parametrize("name", ["", "Ann\n", "Ann\x1b[2J", "a" * 101])
+def test_a_key_is_for_nobody_whose_name_could_write_to_a_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+):
+    place = ["--workspace", str(tmp_path), "--json"]
+    assert main(["api", "key", "create", name, "--role", "auditor", *place]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "CONFIG_INVALID"
+    assert main(["api", "key", "list", *place]) == 0
+    assert json.loads(capsys.readouterr().out)["data"]["keys"] == []

@@ -24,11 +24,12 @@ from aevorium.api.rates import Rates
 from aevorium.api.refusals import Refusals
 from aevorium.api.request_log import RequestLine, RequestLog
 from aevorium.api.routes.operations import Readiness
-from aevorium.errors import CATALOGUE, ConfigError
+from aevorium.errors import CATALOGUE, ArtefactError, ConfigError
 from aevorium.governance.chain import AuditChain
 from aevorium.governance.signing import SigningKey
 from aevorium.settings import load_settings
 from aevorium.state.api_keys import ApiKeyStore, Role
+from aevorium.state.jobs import JobStore
 from aevorium.state.store import Store, sqlite_url
 from aevorium.workspace import Workspace
 
@@ -204,6 +205,28 @@ def test_measurements_have_few_labels_whatever_is_sent(api: TestClient, options:
     assert api.get("/metrics", headers=_bearer(_key(options, "researcher"))).status_code == 403
 
 
+def test_orders_are_counted_by_their_state_while_the_database_answers(
+    api: TestClient, options: ApiOptions, monkeypatch: pytest.MonkeyPatch
+):
+    key = _bearer(_key(options, "auditor"))
+    with closing(Store(options.database)) as store:
+        jobs = JobStore(store)
+        for _ in range(3):
+            jobs.submit("generate", {}, actor="a")
+        jobs.claim("w")
+    text = api.get("/metrics", headers=key).text
+    for state, count in (("queued", 2), ("running", 1), ("failed", 0)):
+        assert f'aevorium_jobs{{state="{state}"}} {count}.0' in text
+
+    def away(_: JobStore) -> dict[str, int]:
+        raise ArtefactError("DATABASE_UNUSABLE", "The database cannot be used. It is away.")
+
+    monkeypatch.setattr(JobStore, "counts", away)
+    text = api.get("/metrics", headers=key).text
+    assert 'aevorium_jobs{state="queued"} NaN' in text
+    assert "aevorium_audit_entries 1.0" in text
+
+
 def test_two_apis_count_for_themselves(options: ApiOptions):
     for _ in range(2):
         with TestClient(create_app(options), base_url="http://localhost", client=NEAR) as client:
@@ -245,13 +268,13 @@ def test_a_line_stays_a_line(is_json: bool):
 
 
 @pytest.mark.anyio
-async def test_an_answer_that_fails_is_logged_and_its_text_is_not(workspace: Workspace):
-    stream = io.StringIO()
+async def test_an_answer_that_fails_is_logged_and_its_text_is_not(workspace: Workspace, options: ApiOptions):
+    stream, jobs = io.StringIO(), JobStore(Store(options.database))
 
     async def broken(*_: object) -> None:
         raise RuntimeError("patient 7")
 
-    guard = Guard(broken, metrics=Metrics(workspace), log=RequestLog(is_json=True, stream=stream))
+    guard = Guard(broken, metrics=Metrics(workspace, jobs=jobs), log=RequestLog(is_json=True, stream=stream))
     scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
     await guard(scope, None, None)  # type: ignore[arg-type]
     told = json.loads(stream.getvalue())
@@ -295,6 +318,14 @@ def test_an_address_without_a_version_names_its_successor(near: TestClient, old:
     paths = near.get("/openapi.json").json()["paths"]
     assert paths[old]["get"]["deprecated"] is True
     assert "deprecated" not in paths[new]["get"]
+
+
+def test_a_page_of_a_chosen_origin_reads_a_story_on_and_finds_what_it_ordered(api: TestClient):
+    origin = {"Origin": "https://portal.example"}
+    asked = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization,last-event-id"}
+    assert api.options("/v1/runs/0123456789abcdef/events", headers={**origin, **asked}).status_code == 200
+    exposed = api.get("/v1/me", headers={**origin, **_bearer(START)}).headers["access-control-expose-headers"]
+    assert {"Location", "Repr-Digest", "Content-Disposition"} <= set(exposed.split(", "))
 
 
 def test_only_chosen_origins_are_let_in_by_browsers(api: TestClient):

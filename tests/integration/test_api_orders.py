@@ -109,6 +109,7 @@ def _events(server: Server, path: str, after: int | None = None) -> list[tuple[s
     headers = {} if after is None else {"Last-Event-ID": str(after)}
     answer = server.client.get(f"{path}/events", headers=headers)
     assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.headers["x-accel-buffering"] == "no"
     found = []
     for block in answer.text.split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
@@ -126,6 +127,23 @@ def test_a_story_is_told_to_its_end_and_goes_on_where_a_reader_left(done: tuple[
     numbers = [int(number) for number, *_ in events if number is not None]
     assert numbers == sorted(set(numbers))
     assert _events(server, f"/v1/runs/{run}", after=numbers[3]) == events[4:]
+
+
+def test_a_long_story_is_told_to_its_end_however_late_it_is_asked_for(
+    server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    run = server.order_run()
+    job = server.jobs.claim("w")
+    assert job is not None
+    for done in range(1001):
+        server.jobs.tell(job, {"event": "step_progress", "label": "rounds", "done": done, "total": 1000})
+    server.jobs.finish(job, "succeeded", result={})
+    *told, end = _events(server, f"/v1/runs/{run}")
+    assert [data["done"] for _, _, data in told] == list(range(1001))
+    assert end[1] == "ended"
+    monkeypatch.setenv("AEVORIUM_DATABASE", server.url)
+    assert main(["runs", "watch", run, "--workspace", str(server.workspace.root)]) == 0
+    assert "1000 of 1000" in capsys.readouterr().err
 
 
 def test_no_story_holds_what_is_for_a_steward_alone(done: tuple[Server, str]):
@@ -199,6 +217,19 @@ def test_a_table_is_of_the_run_that_was_the_newest_when_it_was_ordered(server: S
     assert server.post("/v1/datasets", {"rows": 5})["order"]["run"] == second
 
 
+@pytest.mark.parametrize("wanted", ["bytes=5-2", "bytes=999999999-", "rows=1-2"])
+def test_a_part_that_a_file_does_not_have_is_refused_as_all_else_is(done: tuple[Server, str], wanted: str):
+    server, run = done
+    for path in ("/v1/report.html", f"/v1/runs/{run}/report.html"):
+        answer = server.client.get(path, headers={"Range": wanted})
+        assert (answer.status_code, answer.headers["content-type"]) == (416, "application/problem+json")
+        assert answer.json()["code"] == "RANGE_NOT_SATISFIABLE"
+        size = len(server.client.get(path).content)
+        assert answer.headers["content-range"] == f"bytes */{size}"
+        part = server.client.get(path, headers={"Range": "bytes=0-9"})
+        assert (part.status_code, len(part.content)) == (206, 10)
+
+
 def test_a_file_that_was_changed_is_not_served(done: tuple[Server, str]):
     server, _ = done
     table = server.post("/generate", {"rows": 5})["id"]
@@ -207,8 +238,10 @@ def test_a_file_that_was_changed_is_not_served(done: tuple[Server, str]):
     with server.working():
         server.ended(f"/v1/datasets/{table}")
     path = server.workspace.datasets / f"{table}.csv"
+    assert len(server.get(f"/v1/datasets/{table}/preview")["rows"]) == 5
     path.write_bytes(path.read_bytes() + b"1,yes\n")
-    assert server.get(f"/v1/datasets/{table}/download", status=500)["code"] == "DATASET_DAMAGED"
+    for part in ("download", "preview"):
+        assert server.get(f"/v1/datasets/{table}/{part}", status=500)["code"] == "DATASET_DAMAGED"
     path.unlink()
     assert server.get(f"/v1/datasets/{table}/download", status=404)["code"] == "ARTEFACT_NOT_FOUND"
 
@@ -283,6 +316,9 @@ def test_the_planning_limit_stops_orders_and_touches_no_node(server: Server):
     waiting = server.order_run(epsilon=2.0)
     refused = server.post("/v1/runs", {"choices": {"epsilon": 1.5}}, status=409)
     assert refused["code"] == "PLANNING_LIMIT_EXCEEDED"
+    (entry,) = server.get("/v1/audit", action="order_refused")["entries"]
+    assert entry["actor"] == "start token"
+    assert entry["detail"] == {"study": None, "epsilon": 1.5, "code": "PLANNING_LIMIT_EXCEEDED"}
     # What was stopped while it waited was never ordered of a node.
     server.post(f"/v1/runs/{waiting}/stop")
     server.order_run(epsilon=3.0)

@@ -88,7 +88,7 @@ def create_app(options: ApiOptions) -> FastAPI:
     tokens = None if options.oidc is None else OidcTokens(options.oidc)
     store = Store(options.database)
     api_keys = ApiKeyStore(store)
-    metrics, log = Metrics(options.workspace), RequestLog(is_json=options.is_log_json)
+    metrics, log = Metrics(options.workspace, jobs=JobStore(store)), RequestLog(is_json=options.is_log_json)
     access = Access(
         api_keys,
         rates=Rates(options.rate),
@@ -131,8 +131,8 @@ def create_app(options: ApiOptions) -> FastAPI:
             CORSMiddleware,
             allow_origins=list(options.origins),
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
-            expose_headers=["Retry-After", "X-Request-ID"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
+            expose_headers=["Content-Disposition", "Location", "Repr-Digest", "Retry-After", "X-Request-ID"],
         )
     app.include_router(operations.router(access, metrics=metrics, is_ready=operations.Readiness(store)))
     app.include_router(reads.router(services, homes=options.homes))

@@ -7,7 +7,8 @@ import secrets
 
 from aevorium.api.app import ApiOptions
 from aevorium.api.oidc import OidcOptions
-from aevorium.errors import ConfigError
+from aevorium.errors import ArtefactError, ConfigError
+from aevorium.governance.chain import AuditChain
 from aevorium.governance.secrets import Secrets
 from aevorium.settings import Settings
 from aevorium.state.api_keys import ApiKeyStore
@@ -33,10 +34,12 @@ def configure(settings: Settings, *, has_worker: bool = True) -> ApiOptions:
 
     Raises:
         ConfigError: API_UNPROTECTED, if other machines could reach it and neither a key nor an issuer is there;
-            CONFIG_INVALID, if an issuer is named and no audience.
-        ArtefactError: DATABASE_UNUSABLE.
+            CONFIG_INVALID, if an issuer is named and no audience; KEY_MISPLACED.
+        ArtefactError: DATABASE_UNUSABLE; KEY_INVALID or AUDIT_KEY_WRONG, if the audit log could not be signed.
     """
-    workspace, url = Workspace(settings.workspace), database_of(settings)
+    workspace, url, own = Workspace(settings.workspace), database_of(settings), Secrets.of(settings)
+    own.require_apart(workspace.root)
+    _require_signing(workspace, own)
     store = Store(url)
     has_key = any(key.revoked_at is None for key in ApiKeyStore(store).all())
     store.close()
@@ -51,7 +54,7 @@ def configure(settings: Settings, *, has_worker: bool = True) -> ApiOptions:
     return ApiOptions(
         workspace=workspace,
         database=url,
-        log_key=Secrets.of(settings).log,
+        log_key=own.log,
         settings=settings,
         nodes=tuple(settings.nodes),
         worker=("aevorium", "api", "worker", "--attached", "--workspace", str(workspace.root)) if has_worker else None,
@@ -62,6 +65,20 @@ def configure(settings: Settings, *, has_worker: bool = True) -> ApiOptions:
         origins=settings.api_origins,
         is_log_json=settings.log_json,
     )
+
+
+def _require_signing(workspace: Workspace, own: Secrets) -> None:
+    """Passes if the key of the audit log can sign it; one that is made at the first entry is not made here."""
+    if not workspace.database.is_file():
+        if own.log.exists():
+            _ = own.log.public_key
+        return
+    try:
+        AuditChain(workspace.database, key=own.log).require_key()
+    except ArtefactError as error:
+        # A log that is damaged, or cannot be read, is served as what it is: people look here for what is wrong.
+        if error.code not in ("AUDIT_BROKEN", "DATABASE_UNUSABLE"):
+            raise
 
 
 def _oidc(settings: Settings) -> OidcOptions | None:

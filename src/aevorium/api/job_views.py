@@ -105,7 +105,9 @@ def stream(jobs: JobStore, job: Job, *, after: int) -> StreamingResponse:
         job: The job.
         after: Number of the last event that the reader knows.
     """
-    return StreamingResponse(_events(jobs, job, after), media_type="text/event-stream")
+    # Without it nginx keeps events back until it has a page of them.
+    headers = {"X-Accel-Buffering": "no"}
+    return StreamingResponse(_events(jobs, job, after), media_type="text/event-stream", headers=headers)
 
 
 async def _events(jobs: JobStore, job: Job, after: int) -> AsyncIterator[str]:
@@ -114,9 +116,11 @@ async def _events(jobs: JobStore, job: Job, after: int) -> AsyncIterator[str]:
     while time.monotonic() - started < _LONGEST:
         # First the state, then the events: what was told before the end is not left out.
         now = await run_in_threadpool(jobs.find, job.id)
-        for event in await run_in_threadpool(jobs.story, job, after=after):
-            after, told = event.number, time.monotonic()
-            yield _framed(event)
+        # A part at a time: a long story is told to its end all the same.
+        while events := await run_in_threadpool(jobs.story, job, after=after):
+            for event in events:
+                after, told = event.number, time.monotonic()
+                yield _framed(event)
         if now.has_ended:
             yield f"event: ended\ndata: {json.dumps({'state': now.state, 'error': now.error})}\n\n"
             return

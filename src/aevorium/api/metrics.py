@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from aevorium.errors import AevoriumError
 from aevorium.governance.chain import AuditChain
+from aevorium.state.jobs import JobState, JobStore
 from aevorium.workspace import Workspace
 
 __all__ = ["Metrics"]
@@ -21,10 +24,12 @@ class Metrics:
 
     Args:
         workspace: The length of its audit log is among them.
+        jobs: How many orders wait, and how others ended, are among them.
     """
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, *, jobs: JobStore) -> None:
         self.registry = CollectorRegistry()
+        self._jobs = jobs
         self._requests = Counter(
             "aevorium_api_requests", "Requests that were answered.", ("route", "method", "status"),
             registry=self.registry,
@@ -33,6 +38,9 @@ class Metrics:
             "aevorium_api_request_seconds", "Until the end of the answer.", ("route", "method"),
             buckets=_BUCKETS, registry=self.registry,
         )  # fmt: skip
+        self._orders = Gauge(
+            "aevorium_jobs", "Runs and tables that were ordered, by their state.", ("state",), registry=self.registry
+        )
         entries = Gauge("aevorium_audit_entries", "Entries of the audit log.", registry=self.registry)
         entries.set_function(lambda: _length(workspace))
 
@@ -51,6 +59,12 @@ class Metrics:
 
     def text(self) -> str:
         """All of it, in Prometheus's text format."""
+        try:
+            counts = self._jobs.counts()
+        except AevoriumError:
+            counts = None  # a database that does not answer counts nothing; the rest is told all the same
+        for state in get_args(JobState):
+            self._orders.labels(state).set(float("nan") if counts is None else counts.get(state, 0))
         return generate_latest(self.registry).decode()
 
 

@@ -17,9 +17,9 @@ _LINES = 50
 _MOST = 500
 _ANY = "any"
 _ACTIONS = (
-    "study_registered", "run_ordered", "run_stop_asked", "run_ended", "dataset_ordered", "dataset_stop_asked",
-    "dataset_ended", "dataset_downloaded", "planning_limit_set", "planning_period_opened", "api_key_created",
-    "api_key_revoked", "login_failed", "access_denied",
+    "study_registered", "run_ordered", "order_refused", "run_stop_asked", "run_ended", "dataset_ordered",
+    "dataset_stop_asked", "dataset_ended", "dataset_downloaded", "planning_limit_set", "planning_period_opened",
+    "api_key_created", "api_key_revoked", "login_failed", "access_denied",
 )  # fmt: skip
 
 

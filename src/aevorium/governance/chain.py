@@ -58,7 +58,7 @@ _SIGNED_AFTER = frozenset(
         *("run_finished", "run_failed", "run_closed", "results_written"),
         *("period_opened", "limit_set", "policy_in_force", "consent_given", "consent_refused"),
         *("table_generated", "key_added", "keys_rotated", "keys_dropped", "api_key_created", "api_key_revoked"),
-        *("study_registered", "run_ordered", "run_stop_asked", "run_ended"),
+        *("study_registered", "run_ordered", "order_refused", "run_stop_asked", "run_ended"),
         *("dataset_ordered", "dataset_stop_asked", "dataset_ended", "dataset_downloaded"),
         *("planning_period_opened", "planning_limit_set"),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from aevorium.errors import BudgetExceeded
 from aevorium.governance.chain import AuditChain, plain
 from aevorium.governance.planning import PlanningPeriod
 from aevorium.jobs.orders import Choices, RunOrder, schema_of
@@ -61,11 +62,15 @@ def submit_run(
         if earlier is not None:
             return earlier
     period = PlanningPeriod.of(chain)
-    period.require(ordered_in(period, jobs=jobs), more=math.inf if order.epsilon is None else order.epsilon)
+    wanted = {"study": order.study, "epsilon": plain(order.epsilon or math.inf)}
+    try:
+        period.require(ordered_in(period, jobs=jobs), more=math.inf if order.epsilon is None else order.epsilon)
+    except BudgetExceeded as error:
+        chain.append(actor=actor, action="order_refused", detail={**wanted, "code": error.code})
+        raise
 
     def note(job: Job) -> None:
-        detail = {"job": job.id, "study": order.study, "epsilon": plain(order.epsilon or math.inf)}
-        chain.append(actor=actor, action="run_ordered", detail=detail)
+        chain.append(actor=actor, action="run_ordered", detail={"job": job.id, **wanted})
 
     job, _ = jobs.submit("train", request, actor=actor, idempotency_key=idempotency_key, note=note)
     return job

@@ -124,6 +124,8 @@ class Worker:
         """
         root = self._folders.root.create()
         self._secrets.open(root.root)
+        if root.database.is_file():
+            self._log().require_key()
         lock, place = self._jobs.worker_lock(), FileLock(root.worker_lock)
         while not should_stop() and not should_drain():
             if not lock.acquire():

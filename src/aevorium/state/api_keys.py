@@ -16,9 +16,12 @@ from aevorium.state.roles import ROLES, Role
 from aevorium.state.store import Store
 from aevorium.state.tables import API_KEYS
 
-__all__ = ["ROLES", "ApiKey", "ApiKeyStore", "Role", "Standing"]
+__all__ = ["NAME", "ROLES", "ApiKey", "ApiKeyStore", "Role", "Standing"]
 
 Standing = Literal["accepted", "expired", "revoked"]
+
+NAME = r"^[\w .,@+-]{1,100}$"
+"""How whoever holds a key may be called: nothing that breaks a line, or that a terminal would obey."""
 
 _PREFIX = "aev_"
 """Tells people and scanners of leaked secrets what it is."""

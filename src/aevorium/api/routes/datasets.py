@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import pandas as pd
 import pyarrow.parquet
 from fastapi import APIRouter, Depends, Query, Response
-from fastapi.responses import FileResponse, PlainTextResponse, StreamingResponse
+from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
 from aevorium.api.access import Principal
@@ -27,6 +27,7 @@ from aevorium.api.job_views import (
     stream,
 )
 from aevorium.api.legacy import succeeded_by
+from aevorium.api.served_file import ServedFile
 from aevorium.api.services import Services
 from aevorium.errors import AevoriumError, ArtefactError
 from aevorium.jobs.cards import DataCard, data_card
@@ -141,21 +142,21 @@ def router(services: Services) -> APIRouter:
         job_id: JobId, _: Principal = reads, rows: Annotated[int, Query(ge=1, le=1000, description="How many.")] = 20
     ) -> Preview:
         """Its first rows."""
-        path, _job = _file(services, job_id)
+        path, job = _file(services, job_id)
         found = path.stat()
-        return _preview(path, (found.st_ino, found.st_mtime_ns, found.st_size), rows)
+        state = (found.st_ino, found.st_mtime_ns, found.st_size)
+        return _preview(path, state, rows, sha256=(job.result or {})["sha256"])
 
-    @routes.get("/v1/datasets/{job_id}/download", response_class=FileResponse)
-    def download(job_id: JobId, actor: Principal = reads) -> FileResponse:
+    @routes.get("/v1/datasets/{job_id}/download", response_class=ServedFile)
+    def download(job_id: JobId, actor: Principal = reads) -> ServedFile:
         """The file itself, with its SHA-256 in `Repr-Digest` (RFC 9530)."""
         path, job = _file(services, job_id)
         result = job.result or {}
-        if _sha256(path) != result["sha256"]:
-            raise AevoriumError("DATASET_DAMAGED", "The table is not served. Its file was changed since it was made.")
+        _require_unchanged(path, sha256=result["sha256"])
         services.log.note(actor.name, "dataset_downloaded", {"job": job.id, "sha256": result["sha256"]})
         digest = base64.b64encode(bytes.fromhex(result["sha256"])).decode()
         order = TableOrder.model_validate(job.request)
-        return FileResponse(
+        return ServedFile(
             path,
             media_type=_MEDIA[order.format],
             filename=f"synthetic-{job.id}.{order.format}",
@@ -216,7 +217,8 @@ def _file(services: Services, job_id: str) -> tuple[Path, Job]:
 
 
 @lru_cache(maxsize=_PREVIEWS)
-def _preview(path: Path, state: tuple[int, ...], rows: int) -> Preview:
+def _preview(path: Path, state: tuple[int, ...], rows: int, *, sha256: str) -> Preview:
+    _require_unchanged(path, sha256=sha256)
     frame = _head(path, rows)
     cells = frame.astype(object).where(frame.notna(), None).to_numpy().tolist()
     return Preview(columns=list(frame.columns), rows=cells)
@@ -230,9 +232,12 @@ def _head(path: Path, rows: int) -> pd.DataFrame:
         return file.schema_arrow.empty_table().to_pandas() if batch is None else batch.to_pandas()
 
 
-def _sha256(path: Path) -> str:
+def _require_unchanged(path: Path, *, sha256: str) -> None:
+    """Passes if a file is the one that was made; raises AevoriumError (DATASET_DAMAGED) if not."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        raise AevoriumError("DATASET_DAMAGED", "The table is not served. Its file was changed since it was made.")
 
 
 def _card(services: Services, job_id: str) -> DataCard:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from aevorium.api.access import Principal
 from aevorium.api.services import Services
-from aevorium.state.api_keys import ApiKey, Role
+from aevorium.state.api_keys import NAME, ApiKey, Role
 
 __all__ = ["router"]
 
@@ -21,7 +21,7 @@ class NewKey(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(min_length=1, max_length=100, pattern=r"^[\w .,@+-]+$", description="Whose it is.")
+    name: str = Field(min_length=1, max_length=100, pattern=NAME, description="Whose it is.")
     role: Role
     days: int | None = Field(default=None, ge=1, le=3650, description="How long it is accepted; absent for ever.")
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
-from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 
 from aevorium import __version__
 from aevorium.api.access import Permission, Principal
 from aevorium.api.legacy import succeeded_by
+from aevorium.api.served_file import ServedFile
 from aevorium.api.services import REPORT_HEADERS, Services
 from aevorium.errors import ArtefactError
 from aevorium.governance.chain import AuditChain, AuditEntry
@@ -120,12 +120,12 @@ def router(services: Services, *, homes: Sequence[Path]) -> APIRouter:
         content: dict[str, Any] = json.loads(_text(services.folders.find().workspace.report_json))
         return content
 
-    @routes.get("/v1/report.html", response_class=FileResponse)
-    def report_page(_: Principal = reads) -> FileResponse:
+    @routes.get("/v1/report.html", response_class=ServedFile)
+    def report_page(_: Principal = reads) -> ServedFile:
         """The same for people."""
         page = services.folders.find().workspace.report_html
         _text(page)
-        return FileResponse(page, media_type="text/html; charset=utf-8", headers=REPORT_HEADERS)
+        return ServedFile(page, media_type="text/html; charset=utf-8", headers=REPORT_HEADERS)
 
     return routes
 

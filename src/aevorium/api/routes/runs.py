@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 from fastapi import APIRouter, Depends, Response
-from fastapi.responses import FileResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from aevorium.api.access import Principal
@@ -23,6 +23,7 @@ from aevorium.api.job_views import (
     stream,
 )
 from aevorium.api.legacy import succeeded_by
+from aevorium.api.served_file import ServedFile
 from aevorium.api.services import REPORT_HEADERS, Services
 from aevorium.errors import ArtefactError
 from aevorium.governance.chain import AuditChain, AuditEntry, plain
@@ -181,13 +182,13 @@ def router(services: Services) -> APIRouter:
         """Its own report: charged numbers alone."""
         return _json(_results(services, job_id), "report.json")
 
-    @routes.get("/v1/runs/{job_id}/report.html", response_class=FileResponse)
-    def report_page(job_id: JobId, _: Principal = reads) -> FileResponse:
+    @routes.get("/v1/runs/{job_id}/report.html", response_class=ServedFile)
+    def report_page(job_id: JobId, _: Principal = reads) -> ServedFile:
         """The same for people."""
         path = _results(services, job_id).workspace.report_html
         if not path.is_file():
             raise _absent("report")
-        return FileResponse(path, media_type="text/html; charset=utf-8", headers=REPORT_HEADERS)
+        return ServedFile(path, media_type="text/html; charset=utf-8", headers=REPORT_HEADERS)
 
     @routes.get("/v1/runs/{job_id}/audit")
     def log(job_id: JobId, _: Principal = audits) -> RunLog:

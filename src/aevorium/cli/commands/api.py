@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -96,8 +97,13 @@ def create(
     workspace: WorkspaceFolder = None,
 ) -> dict[str, object]:
     """Makes a key and shows it, once."""
-    from aevorium.state.api_keys import ROLES
+    from aevorium.state.api_keys import NAME, ROLES
 
+    if re.fullmatch(NAME, name) is None:
+        raise ConfigError(
+            "CONFIG_INVALID",
+            f"NAME = {name!r} is not possible. It should be 1 to 100 letters, digits, spaces, or signs of . , @ + - _",
+        )
     if role not in ROLES:
         known = ", ".join(ROLES)
         raise ConfigError("CONFIG_INVALID", f"--role = {role!r} is not possible. It should be one of {known}.")

@@ -134,9 +134,10 @@ def watch(context: typer.Context, run: RunId, workspace: WorkspaceFolder = None)
     job, last = jobs.find(run, kind="train"), 0
     while True:
         job = jobs.find(run, kind="train")
-        for told in jobs.story(job, after=last):
-            last = told.number
-            _tell_event(told.event, console=console)
+        while story := jobs.story(job, after=last):
+            for told in story:
+                last = told.number
+                _tell_event(told.event, console=console)
         if job.has_ended:
             break
         time.sleep(_LOOK)
