@@ -25,10 +25,16 @@ from aevorium.dashboard.wording import plain
 __all__ = ["frame", "main"]
 
 _STYLE = """<style>
+[data-testid="stMainBlockContainer"] { padding-top: 3.5rem; }
+[data-testid="stHeaderActionElements"] { display: none; }
 [data-testid="stMarkdownContainer"]:has(table) { overflow-x: auto; }
+[data-testid="stMarkdownContainer"]:has(table)::-webkit-scrollbar { height: 8px; }
+[data-testid="stMarkdownContainer"]:has(table)::-webkit-scrollbar-thumb { background: #8a97a8; border-radius: 4px; }
 [data-testid="stMarkdownContainer"] td[style*="right"] { white-space: nowrap; }
 @media (max-width: 640px) {
-  [data-testid="stMarkdownContainer"] td { min-width: 5.5rem; overflow-wrap: anywhere; }
+  [data-testid="stColumn"]:has([data-testid="stMetric"]) { min-width: calc(50% - 1rem); }
+  [data-testid="stMarkdownContainer"] table { width: max-content; min-width: 100%; }
+  [data-testid="stMarkdownContainer"] td { min-width: 5.5rem; max-width: 12rem; overflow-wrap: anywhere; }
 }
 [data-testid="stCaptionContainer"] { color: #55616d; opacity: 1; }
 @media (prefers-color-scheme: dark) {
@@ -36,14 +42,22 @@ _STYLE = """<style>
   [data-testid^="stBaseButton-primary"] { color: #0e141a; }
 }
 </style>"""
-"""Tables that are wider than a phone move under the finger, and the page does not; no number is broken. Small text
-and buttons have enough contrast in both modes."""
+"""Tables that are wider than a phone move under the finger, and the page does not; a bar says so, and no number is
+broken. Small text and buttons have enough contrast in both modes."""
+
+_LOGO = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 150 32" height="32">
+<circle cx="16" cy="16" r="15" fill="#1b6f80"/>
+<path d="M6 21c4 0 5-11 10-11s6 11 10 11" fill="none" stroke="#fff" stroke-width="2" stroke-linecap="round"/>
+<g fill="#fff"><circle cx="8" cy="13" r="1.6"/><circle cx="24" cy="13" r="1.6"/><circle cx="16" cy="25" r="1.6"/></g>
+<text x="40" y="23" font-family="sans-serif" font-size="21" font-weight="600" fill="#2b8698">Aevorium</text></svg>"""
+"""Stands out from a white and from a dark page."""
 
 
 def main() -> None:
     """Draws the page that the address names. Streamlit calls it anew for everything that a person does."""
-    st.set_page_config(page_title="Aevorium", layout="wide")
+    st.set_page_config(layout="wide")
     st.html(_STYLE)
+    st.logo(_LOGO, size="large")
     pages = {
         "overview": st.Page(overview.page, title="Overview", url_path="overview", default=True),
         "generate": st.Page(generate.page, title="Generate data", url_path="generate"),
@@ -57,6 +71,7 @@ def main() -> None:
     st.session_state["_pages"] = pages
     # Without groups: Streamlit nests them so that a screen reader takes them for no list.
     chosen = st.navigation(list(pages.values()))
+    st.set_page_config(page_title=f"{chosen.title} · Aevorium")
     frame(chosen.title, chosen.run)
 
 
