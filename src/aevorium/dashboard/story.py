@@ -10,7 +10,7 @@ import streamlit as st
 from aevorium.client import Event
 from aevorium.client.answers import RunView
 from aevorium.dashboard import charts, session
-from aevorium.dashboard.wording import STATES, epsilon, plain, table
+from aevorium.dashboard.wording import STATES, epsilon, names, plain, table
 
 __all__ = ["draw", "rounds_of", "story_of"]
 
@@ -33,19 +33,26 @@ def rounds_of(events: Sequence[Event]) -> list[dict[str, Any]]:
 
 def draw(run: RunView, events: Sequence[Event], *, key: str) -> None:
     """Draws where a run is: phase, progress, charged loss and ε after each round."""
-    phases = [event.data["phase"] for event in events if event.name == "phase_started"]
+    phases = [str(event.data["phase"]) for event in events if event.name == "phase_started"]
     rounds = rounds_of(events)
     columns = st.columns(4)
     if phases and not run.has_ended:
-        columns[0].metric("Phase", plain(str(phases[-1])))
+        columns[0].metric("Phase", plain(phases[-1]))
     else:
         columns[0].metric("State", STATES[run.state])
     spent = rounds[-1]["spent"] if rounds else (run.result or {}).get("epsilon")
-    columns[1].metric("Round", f"{rounds[-1]['round']:,} of {rounds[-1]['rounds']:,}" if rounds else "–")
-    columns[2].metric("Charged loss", f"{rounds[-1]['loss']:.3f}" if rounds else "–")
-    columns[3].metric("ε spent", epsilon(spent), help="At the node that spent most.")
+    columns[1].metric(
+        "ε spent", epsilon(spent), help="At the node that spent most. Known after a round, or at the end."
+    )
+    if rounds:
+        columns[2].metric("Round", f"{rounds[-1]['round']:,} of {rounds[-1]['rounds']:,}")
+        columns[3].metric("Charged loss", f"{rounds[-1]['loss']:.3f}")
     if not run.has_ended:
+        if phases[:-1]:
+            st.caption(f"Done: {plain(names(phases[:-1]))}")
         _progress(events, rounds)
+    elif run.state == "succeeded" and not rounds:
+        st.caption("It had no rounds of private training: its budget went into the released tables.")
     if len(rounds) > 1:
         _charts(rounds, target=run.epsilon, key=key)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from aevorium.client.answers import RunView
+from aevorium.client.answers import ModelView, RunView
 from aevorium.dashboard import comparing, ordering, paging, session, story
+from aevorium.dashboard.choosing import choose_model
 from aevorium.dashboard.states import allowed, ends_here, live
 from aevorium.dashboard.wording import STATES, count, delta, epsilon, epsilon_left, moment, names, plain, table
 
@@ -14,12 +15,14 @@ __all__ = ["page"]
 
 def page() -> None:
     """Draws the page."""
-    history, order, compare = st.tabs(["Runs", "Order a run", "Compare two"])
+    history, order, cards, compare = st.tabs(["Runs", "Order a run", "Models", "Compare two"])
     with history:
         _history()
     with order, ends_here(key="ordering"):
         if allowed("run", "order runs"):
             ordering.draw()
+    with cards, ends_here(key="cards"):
+        _models()
     with compare, ends_here(key="comparing"):
         comparing.draw()
 
@@ -27,7 +30,7 @@ def page() -> None:
 def _history() -> None:
     found = session.api().run_page(before=paging.position("runs"), limit=paging.LINES)
     if not found.runs:
-        st.info("No run has been ordered here yet. The next tab orders the first.")
+        st.info("No run has been ordered here yet. The next tab orders the first; models of other runs are in Models.")
         return
     table(
         ("run", "ordered", "ε", "recipe", "state", "by"),
@@ -85,12 +88,20 @@ def _ended(run: RunView) -> None:
     with st.expander("What was ordered"):
         table(("choice", "value"), [(name.replace("_", " "), str(value)) for name, value in sorted(chosen.items())])
     if run.has_results:
-        _card(run.id)
+        _card(session.api().model(run.id), key="run-card")
 
 
-def _card(run_id: str) -> None:
+def _models() -> None:
+    """Every model, also of runs that were ordered elsewhere."""
+    found = session.api().models()
+    if found:
+        _card(choose_model(found, key="card-model", label="Model"), key="model-card")
+    else:
+        st.info("There is no model yet. It is what a run leaves behind.")
+
+
+def _card(model: ModelView, *, key: str) -> None:
     """The model card."""
-    model = session.api().model(run_id)
     st.header("Model card")
     checkpoints = [f"{number:,}" for number in model.checkpoints]
     many = f"{len(checkpoints):,}: {names(checkpoints[:10])}" + (", …" if len(checkpoints) > 10 else "")
@@ -121,6 +132,6 @@ def _card(run_id: str) -> None:
     if len(model.nodes) > len(nodes):
         st.caption(f"{len(nodes)} of {len(model.nodes):,} nodes; all are in the file.")
     st.download_button(
-        "Download the card", data=model.model_dump_json(indent=1), file_name=f"model-{run_id}.json",
-        mime="application/json", on_click="ignore",
+        "Download the card", data=model.model_dump_json(indent=1), file_name=f"model-{model.id}.json",
+        mime="application/json", on_click="ignore", key=key,
     )  # fmt: skip
