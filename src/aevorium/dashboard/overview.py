@@ -8,15 +8,18 @@ from collections.abc import Sequence
 import streamlit as st
 
 from aevorium.client import ApiProblem
-from aevorium.client.answers import BudgetPage, RunView, Verification
+from aevorium.client.answers import BudgetPage, NodeView, RunView, Verification
 from aevorium.dashboard import session, story
 from aevorium.dashboard.states import empty, live
-from aevorium.dashboard.wording import STATES, count, epsilon, epsilon_left, moment, number_of, plain, table
+from aevorium.dashboard.wording import STATES, count, epsilon, epsilon_left, moment, names, number_of, plain, table
 
 __all__ = ["page"]
 
 _NEARLY = 0.1
 """A node with less than this part of its limit left is named."""
+
+_LISTED = 5
+"""As many runs, nodes and names are listed."""
 
 _VERIFIED_FOR = 300.0
 """Seconds that a verification counts: it recomputes ε from the ledgers."""
@@ -42,13 +45,21 @@ def page() -> None:
             page="training",
             label="Order a run",
         )
+    elif not runs:
+        empty(
+            "This workspace holds a finished run, ordered on the command line. Draw rows from its model.",
+            page="generate",
+            label="Generate data",
+        )
     active = next((run for run in running if run.state == "running"), running[-1] if running else None)
     if active is not None:
         st.header("Running now")
         live(_running, seconds=2)(active.id)
     _attention(runs, budget, is_signed_in=True)
     if runs:
-        _latest(runs[:5])
+        _latest(runs[:_LISTED])
+    if nodes:
+        _nodes(nodes[:_LISTED], many=len(nodes))
 
 
 def _highest(budget: BudgetPage) -> str:
@@ -97,11 +108,11 @@ def _near_limit(budget: BudgetPage) -> list[str]:
     for name, node in budget.nodes.items():
         limit, left = number_of(node.get("limit")), number_of(node.get("left"))
         if limit is not None and left is not None and left < _NEARLY * limit:
-            found.append(
-                f"Node {plain(name)} has ε {epsilon_left(left)} of {epsilon_left(limit)} left in this period. Its"
-                " steward can open a new one."
-            )
-    return found
+            found.append(f"{plain(name)} (ε {epsilon_left(left)} of {epsilon_left(limit)})")
+    if not found:
+        return []
+    more = f" and {len(found) - _LISTED:,} more" if len(found) > _LISTED else ""
+    return [f"Little is left in this period at {names(found[:_LISTED])}{more}. A node's steward can open a new one."]
 
 
 def _overdrawn(budget: BudgetPage) -> list[str]:
@@ -151,3 +162,14 @@ def _latest(runs: Sequence[RunView]) -> None:
         [(run.id[:6], moment(run.created_at), epsilon(run.epsilon), STATES[run.state]) for run in runs],
         numbers=("ε",),
     )
+
+
+def _nodes(nodes: Sequence[NodeView], *, many: int) -> None:
+    st.header("Nodes")
+    table(
+        ("node", "last seen", "ε left", "limit"),
+        [(node.name, moment(node.last_seen), epsilon_left(node.left), epsilon_left(node.limit)) for node in nodes],
+        numbers=("ε left", "limit"),
+    )
+    if many > len(nodes):
+        st.caption(f"{len(nodes)} of {many:,}. The page Nodes has all.")
