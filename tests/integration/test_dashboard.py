@@ -173,7 +173,7 @@ def test_a_page_with_nothing_on_it_says_what_to_do_first(empty: Site, opened: Op
         ("quality", ["Distance to the released one-way tables", "good", "would have to move"]),
         ("training", ["as set", "dp-sgd", "failed", "Lower --epsilon"]),
         ("nodes", ["north", "south", "on this server", "2 of 2 nodes"]),
-        ("privacy", ["of 5.000 left in its period", "no limit", "At least 2 runs", "Set the limit"]),
+        ("privacy", ["of 5.000 spent in its period", "no limit", "At least 2 runs", "Set the limit"]),
         ("statement", ["ε 1.000", "1e-05", "Neighbouring tables", "What it rests on", "Simulated federation"]),
         ("audit", ["Head of the whole log", "Verify"]),
     ],
@@ -220,17 +220,17 @@ def test_without_a_key_this_machine_sees_what_is_open_to_it(finished: Site, open
     text = said(opened(page, finished.url))
     assert "Sign in" in text
     if page in ("overview", "privacy", "audit"):
-        assert {"overview": "ε of the newest run", "privacy": "of 5.000 left", "audit": "Head of the"}[page] in text
+        assert {"overview": "ε of the newest run", "privacy": "of 5.000 spent", "audit": "Head of the"}[page] in text
 
 
 def test_without_a_key_another_machine_sees_nothing(finished: Site, opened: Open, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("aevorium.dashboard.session.is_local", lambda: False)
     app = opened("privacy", finished.url)
-    assert "left in its period" not in said(app)
+    assert "spent in its period" not in said(app)
     assert "Sign in to see this page." in said(app)
     app.text_input[0].set_value(START)
     button(app, "Sign in").click().run()
-    assert "left in its period" in said(app)
+    assert "spent in its period" in said(app)
 
 
 def test_a_wrong_key_is_refused_and_a_revoked_one_signed_out(finished: Site, opened: Open):

@@ -50,7 +50,8 @@ def _nodes(budget: BudgetPage) -> None:
         if limit is None or left is None or math.isinf(limit) or limit <= 0:
             continue
         used = min(1.0, max(0.0, 1 - left / limit))
-        st.progress(used, text=f"{plain(name)}: ε {epsilon_left(left)} of {epsilon_left(limit)} left in its period")
+        spent = f"ε {epsilon(limit - left)} of {epsilon_left(limit)} spent in its period"
+        st.progress(used, text=f"{plain(name)}: {spent}, {epsilon_left(left)} left")
     table(
         ("node", "spent in the newest run", "left in the period", "limit", "δ"),
         [
@@ -91,15 +92,14 @@ def _forecast(budget: BudgetPage) -> None:
     lines = []
     if known:
         name = min(known, key=lambda one: known[one])
-        lines.append(f"- {_runs(known[name], target)} at node {plain(name)}, which has the least left. {_COMPOSED}")
+        lines.append(f"- {_runs(known[name], target)} at node {plain(name)}, which has the least left.")
     planning = budget.planning
     if planning.limit is not None:
         rest = max(0.0, planning.limit - (number_of(planning.ordered) or 0.0))
         lines.append(f"- {_runs(rest, target)} within the planning limit.")
     st.markdown("\n".join(lines) if lines else "No limit is known yet.")
-
-
-_COMPOSED = "Runs compose to less than their sum, so more may fit: the node decides."
+    if known:
+        st.caption("By their plain sum. Runs compose to less, so one more may fit: the node decides.")
 
 
 def _runs(left: float, target: float) -> str:
@@ -107,6 +107,8 @@ def _runs(left: float, target: float) -> str:
     if math.isinf(left):
         return "**Any number of runs**"
     fitting = math.floor(left / target + 1e-9)
+    if fitting == 0:
+        return "**No run**"
     return f"**At least {fitting:,} {'run' if fitting == 1 else 'runs'}**"
 
 
