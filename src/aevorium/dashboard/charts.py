@@ -147,10 +147,13 @@ def stack(points: Points, *, order: Sequence[str], key: str, summary: str) -> No
         "data": {"values": list(points)},
         "mark": {"type": "bar"},
         # Streamlit fits axis and legend into it.
-        "height": 40 * bars + 20 * len(order) + 90,
+        "height": 32 * bars + 18 * len(order) + 64,
         "encoding": {
             "y": {"field": "node", "type": "nominal", "axis": {"title": None, "labelLimit": 120}},
-            "x": {"field": "epsilon", "type": "quantitative", "axis": {"title": "ε, each purpose by itself"}},
+            "x": {
+                "field": "epsilon", "type": "quantitative",
+                "axis": {"title": "ε, each purpose by itself", "tickCount": 6},
+            },
             "order": {"field": "place"},
             "color": {
                 "field": "purpose", "type": "nominal", "sort": list(order), "scale": {"scheme": "tableau10"},
