@@ -19,7 +19,9 @@ _ANY = "any"
 _ACTIONS = (
     "study_registered", "run_ordered", "order_refused", "run_stop_asked", "run_ended", "dataset_ordered",
     "dataset_stop_asked", "dataset_ended", "dataset_downloaded", "planning_limit_set", "planning_period_opened",
-    "api_key_created", "api_key_revoked", "login_failed", "access_denied",
+    "api_key_created", "api_key_revoked", "login_failed", "access_denied", "study_planned", "nodes_agreed",
+    "nodes_lost", "encoder_fitted", "surrogate_fitted", "evaluated", "checkpoint_written", "run_finished", "run_failed",
+    "results_written", "table_generated",
 )  # fmt: skip
 
 
