@@ -40,12 +40,13 @@ def page() -> None:
 def _scores(card: dict[str, Any]) -> None:
     st.caption(f"Compared with {plain(str(card['compared_with']))}.")
     table(
-        ("score", "verdict", "value", "interval", "reference"),
+        ("score", "verdict", "value", "better is", "interval", "reference"),
         [
             (
                 str(one["title"]),
                 _VERDICTS.get(one["verdict"], one["verdict"]),
                 f"{one['value']:.3f}",
+                str(one["direction"]).removesuffix(" is better"),
                 "–" if one["interval"] is None else f"{one['interval'][0]:.3f} to {one['interval'][1]:.3f}",
                 "–" if one["reference"] is None else f"{one['reference']:.3f}, {one['reference_name']}",
             )

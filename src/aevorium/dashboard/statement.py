@@ -98,4 +98,4 @@ def _mechanisms(told: dict[str, Any]) -> None:
 def _list(title: str, texts: list[str] | None) -> None:
     if texts:
         st.header(title)
-        st.markdown("\n".join(f"- {plain(str(text))}" for text in texts))
+        st.markdown("\n".join(f"- {plain(str(text).replace('`', ''))}" for text in texts))
