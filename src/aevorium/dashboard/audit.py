@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import streamlit as st
 
 from aevorium.client import ApiProblem, Client
+from aevorium.client.answers import CheckFinding
 from aevorium.dashboard import paging, session
 from aevorium.dashboard.states import allowed, empty, problem_text
 from aevorium.dashboard.wording import plain, table
@@ -105,5 +107,11 @@ def _verify() -> None:
             st.success("Everything that could be checked holds.")
         else:
             st.error("Something does not hold. Treat the log's claims as unproven until it is explained.")
-        verdicts = {True: "holds", False: "DOES NOT HOLD", None: "not checked here"}
-        table(("what", "verdict", "found"), [(one.subject, verdicts[one.is_sound], one.text) for one in found.checks])
+            _checks([one for one in found.checks if one.is_sound is False])
+        with st.expander(f"All {len(found.checks):,} checks"):
+            _checks(found.checks)
+
+
+def _checks(found: Sequence[CheckFinding]) -> None:
+    verdicts = {True: "holds", False: "DOES NOT HOLD", None: "not checked here"}
+    table(("what", "verdict", "found"), [(one.subject, verdicts[one.is_sound], one.text) for one in found])
