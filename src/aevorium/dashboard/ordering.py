@@ -9,7 +9,7 @@ import streamlit as st
 from aevorium.client import ApiProblem
 from aevorium.client.answers import StudyView
 from aevorium.dashboard import session
-from aevorium.dashboard.planner import RECIPES, TRUSTS, study_label
+from aevorium.dashboard.planner import RECIPE_HELP, RECIPES, TRUST_HELP, TRUSTS, study_label
 from aevorium.dashboard.states import problem_text
 
 __all__ = ["draw"]
@@ -19,7 +19,8 @@ def draw() -> None:
     """Draws the form, and orders what it says."""
     st.markdown("A run that does not fit a node's budget is refused by the node, before it reads a record.")
     study: StudyView | None = st.selectbox(
-        "Study", [None, *session.api().studies()], format_func=study_label, key="order-study",
+        "Study", [None, *session.api().studies()], key="order-study",
+        format_func=lambda study: study_label(study) if study else "none: what is chosen below",
         help="A study has its schema and privacy target already.",
     )  # fmt: skip
     with st.form("order-run"):
@@ -58,9 +59,12 @@ def _choices() -> tuple[str | None, dict[str, Any]]:
             help="Only what is publicly known anyway.",
         )  # fmt: skip
     with right:
-        recipe = st.selectbox("Recipe", RECIPES, key="order-recipe")
-        trust = st.selectbox("Trust", TRUSTS, key="order-trust")
-        share = st.number_input("Share for evaluation", min_value=0.0, max_value=0.5, value=0.0, step=0.05)
+        recipe = st.selectbox("Recipe", RECIPES, key="order-recipe", help=RECIPE_HELP)
+        trust = st.selectbox("Trust", TRUSTS, key="order-trust", help=TRUST_HELP)
+        share = st.number_input(
+            "Share for evaluation", min_value=0.0, max_value=0.5, value=0.0, step=0.05,
+            help="The part of ε that is spent on scoring pairs of columns.",
+        )  # fmt: skip
     purpose = st.text_input("Purpose", value="synthetic data", max_chars=200)
     choices: dict[str, Any] = {
         "epsilon": float(target),

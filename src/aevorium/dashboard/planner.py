@@ -16,6 +16,8 @@ __all__ = ["choose_study", "draw", "study_label"]
 
 RECIPES = ("warm-start", "dp-sgd")
 TRUSTS = ("local", "secure-aggregation")
+RECIPE_HELP = "warm-start: noisy tables first, private training where it pays. dp-sgd: private training alone."
+TRUST_HELP = "local: each node adds all its noise. secure-aggregation: three nodes or more, their sum alone is opened."
 BUNDLED = "the bundled schema of Synthea exports"
 
 
@@ -44,8 +46,8 @@ def draw() -> None:
             records = st.number_input("Records of all nodes", min_value=1, max_value=10**9, value=2000, step=500)
             nodes = st.number_input("Nodes", min_value=1, max_value=1000, value=3)
         with right:
-            recipe = st.selectbox("Recipe", RECIPES)
-            trust = st.selectbox("Trust", TRUSTS)
+            recipe = st.selectbox("Recipe", RECIPES, help=RECIPE_HELP)
+            trust = st.selectbox("Trust", TRUSTS, help=TRUST_HELP)
         is_sent = st.form_submit_button("Plan it")
     if is_sent:
         choices: dict[str, Any] = {"epsilon": target, "delta": delta, "recipe": recipe, "trust": trust}
