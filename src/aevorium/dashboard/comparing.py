@@ -10,7 +10,7 @@ from aevorium.client import ApiProblem
 from aevorium.client.answers import ModelView
 from aevorium.dashboard import charts, session, story
 from aevorium.dashboard.choosing import choose_model, models
-from aevorium.dashboard.wording import count, delta, epsilon, moment, table
+from aevorium.dashboard.wording import VERDICTS, count, delta, epsilon, moment, table
 
 __all__ = ["draw"]
 
@@ -64,7 +64,10 @@ def _scores(model: ModelView) -> dict[str, str]:
         if problem.status != 404:
             raise
         return {}
-    return {str(one["title"]): f"{one['value']:.3f} ({one['verdict']})" for one in card["scores"]}
+    return {
+        str(one["title"]): f"{one['value']:.3f} ({VERDICTS.get(one['verdict'], one['verdict'])})"
+        for one in card["scores"]
+    }
 
 
 def _rounds(first: ModelView, second: ModelView) -> None:

@@ -10,11 +10,9 @@ import streamlit as st
 from aevorium.client.answers import ModelView
 from aevorium.dashboard import charts, session
 from aevorium.dashboard.choosing import choose_model, models
-from aevorium.dashboard.wording import plain, table
+from aevorium.dashboard.wording import VERDICTS, plain, table
 
 __all__ = ["framed", "page"]
-
-_VERDICTS = {"good": "good", "usable": "usable", "do not use": "do not use", "info": "no verdict"}
 
 
 def page() -> None:
@@ -44,7 +42,7 @@ def _scores(card: dict[str, Any]) -> None:
         [
             (
                 str(one["title"]),
-                _VERDICTS.get(one["verdict"], one["verdict"]),
+                VERDICTS.get(one["verdict"], one["verdict"]),
                 f"{one['value']:.3f}",
                 str(one["direction"]).removesuffix(" is better"),
                 "–" if one["interval"] is None else f"{one['interval'][0]:.3f} to {one['interval'][1]:.3f}",
@@ -56,7 +54,8 @@ def _scores(card: dict[str, Any]) -> None:
     )
     with st.expander("How to read them"):
         for one in card["scores"]:
-            title, reading = plain(one["title"]), plain(f"{one['reading']} {one['thresholds']}.")
+            rule = one["thresholds"]
+            title, reading = plain(one["title"]), plain(f"{one['reading']} {rule[:1].upper()}{rule[1:]}.")
             st.markdown(f"**{title}** ({plain(one['direction'])}). {reading}")
     for note in card.get("notes", []):
         st.caption(plain(str(note)))
@@ -79,7 +78,7 @@ def _overlays(overlays: list[dict[str, Any]]) -> None:
         points.append({"label": label, "share": made, "low": None, "high": None, "table": "synthetic"})
     summary = f"{100 * chosen['distance']:.1f}% of the rows would have to move for this column to match."
     charts.overlay(points, order=labels, key="quality-overlay", summary=summary)
-    st.caption(f"{summary} Lines on the grey bars: the noise that the nodes added.")
+    st.caption(f"{summary} Lines on the grey bars: 95% of the noise that the nodes added.")
     with st.expander("The same as a table"):
         table(
             ("value", "released", "noise ±", "synthetic"),
@@ -93,30 +92,32 @@ def _overlays(overlays: list[dict[str, Any]]) -> None:
 
 def _pairs(comparison: dict[str, Any] | None) -> None:
     if comparison is None or not comparison["pairs"]:
-        st.info("This run paid for no evaluation of pairs. Order one with a share for evaluation, such as 0.1.")
+        st.info(
+            "This run paid for no evaluation of pairs. Order one with a share for evaluation, such as 0.1; or compare"
+            " with real rows where they are: `aevorium validate --real`."
+        )
         return
     of = "patients held out" if comparison["is_holdout"] else "all patients"
     points, lines = [], []
     for one in comparison["pairs"]:
         first, second = one["columns"]
         points += [
-            {"first": first, "second": second, "distance": one["corrected"]},
-            {"first": second, "second": first, "distance": one["corrected"]},
+            {"first": first, "second": second, "distance": max(0.0, one["corrected"])},
+            {"first": second, "second": first, "distance": max(0.0, one["corrected"])},
         ]
-        lines.append(
-            (
-                one["corrected"],
-                (f"{first}, {second}", f"{one['corrected']:.3f}", f"{one['measured']:.3f}", f"{one['noise']:.3f}"),
-            )
-        )
+        told = (one["corrected"], 1.96 * one["deviation"], one["measured"], one["noise"])
+        lines.append((one["corrected"], (f"{first}, {second}", *(f"{value:.3f}" for value in told))))
     lines.sort(key=lambda line: -line[0])
-    worst = lines[0]
-    summary = f"Distance of pairs to noisy tables of {of}. The largest is {worst[0]:.3f}, of {worst[1][0]}."
+    worst = lines[0][1]
+    summary = (
+        f"Distance of pairs to noisy tables of {of}, without what noise adds on average. The largest is {worst[1]}"
+        f" ± {worst[2]}, of {worst[0]}. What is blank was not measured."
+    )
     order = sorted({str(point["first"]) for point in points})
     charts.heat(points, order=order, key="quality-pairs", summary=summary)
     st.caption(plain(summary))
     with st.expander("The same as a table, largest first"):
-        header = ("pair", "distance", "with noise", "noise alone")
+        header = ("pair", "distance", "95% ±", "with noise", "noise alone")
         table(header, [line for _, line in lines[:100]], numbers=header[1:])
 
 

@@ -9,7 +9,19 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 import streamlit as st
 
-__all__ = ["STATES", "count", "delta", "epsilon", "epsilon_left", "moment", "names", "number_of", "plain", "table"]
+__all__ = [
+    "STATES",
+    "VERDICTS",
+    "count",
+    "delta",
+    "epsilon",
+    "epsilon_left",
+    "moment",
+    "names",
+    "number_of",
+    "plain",
+    "table",
+]
 
 NOTHING = "–"
 
@@ -20,6 +32,8 @@ STATES: Mapping[str, str] = {
     "failed": "failed",
     "stopped": "stopped",
 }
+
+VERDICTS: Mapping[str, str] = {"good": "good", "usable": "usable", "do not use": "do not use", "info": "no verdict"}
 
 _THOUSANDTH = Decimal("0.001")
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
