@@ -39,7 +39,12 @@ def line(
         series: Field that tells several lines apart.
     """
     encoding: dict[str, Any] = {
-        "x": {"field": x, "type": "quantitative", "axis": {"tickMinStep": 1, "title": x, "format": "d"}},
+        "x": {
+            "field": x,
+            "type": "quantitative",
+            "scale": {"zero": False, "nice": False},
+            "axis": {"tickMinStep": 1, "title": x, "format": "d"},
+        },
         "y": {"field": y, "type": "quantitative", "axis": {"title": title}},
     }
     mark: dict[str, Any] = {"type": "line", "point": True}
@@ -115,7 +120,7 @@ def heat(points: Points, *, order: Sequence[str], key: str, summary: str) -> Non
         key: Tells the chart from others.
         summary: The same in a sentence.
     """
-    axis = {"title": None, "labelLimit": 140}
+    axis = {"title": None, "labelLimit": 140, "labelOverlap": False}
     spec = {
         "data": {"values": list(points)},
         "mark": {"type": "rect"},
@@ -147,7 +152,7 @@ def stack(points: Points, *, order: Sequence[str], key: str, summary: str) -> No
         "data": {"values": list(points)},
         "mark": {"type": "bar"},
         # Streamlit fits axis and legend into it.
-        "height": 32 * bars + 18 * len(order) + 64,
+        "height": 30 * bars + 18 * len(order) + 125,
         "encoding": {
             "y": {"field": "node", "type": "nominal", "axis": {"title": None, "labelLimit": 120}},
             "x": {
