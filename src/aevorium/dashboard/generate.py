@@ -162,7 +162,7 @@ def _ended(made: DatasetView) -> None:
             "Data card", data=card, file_name=f"synthetic-{made.id}.card.md", mime="text/markdown", on_click="ignore"
         )
     shown = api.preview(made.id, rows=_PREVIEW)
-    st.caption(f"The first {len(shown.rows):,} of {count(made.rows)} rows")
+    st.caption(f"The first {len(shown.rows):,} of {count(made.rows)} rows. None in grey is an empty cell.")
     st.dataframe(
         [dict(zip(shown.columns, row, strict=True)) for row in shown.rows], hide_index=True, height=320, key="preview"
     )
