@@ -13,6 +13,7 @@ import pytest
 
 from aevorium.cli.reference import pages
 from aevorium.errors import CATALOGUE, AevoriumError
+from aevorium.evaluation.score import DEFINITIONS
 from aevorium.settings import Settings, environment_names
 
 ROOT = Path(__file__).parents[2]
@@ -83,6 +84,16 @@ def test_settings_of_training_are_described_with_their_defaults(name: str) -> No
     variables = ", ".join(f"`{variable}`" for variable in dict.fromkeys(environment_names(name)))
     default = Settings.model_fields[name].default
     assert f"| {variables} | {'unset' if default is None else default} |" in text
+
+
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_every_score_is_explained_with_its_thresholds(name: str) -> None:
+    lines = (ROOT / "docs" / "VALIDATION.md").read_text(encoding="utf-8").splitlines()
+    explained = next((line for line in lines if line.startswith("| ") and f"`{name}`" in line), None)
+    assert explained is not None
+    definition = DEFINITIONS[name]
+    if definition.good is not None:
+        assert f"| {definition.good:.2f} | {definition.usable:.2f} |" in explained
 
 
 def test_every_dependency_is_accounted_for() -> None:
