@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import streamlit as st
 
@@ -25,7 +26,7 @@ from aevorium.dashboard.wording import plain
 __all__ = ["frame", "main"]
 
 _STYLE = """<style>
-[data-testid="stMainBlockContainer"] { padding-top: 3.5rem; }
+[data-testid="stMainBlockContainer"] { padding-top: 4.5rem; }
 [data-testid="stHeaderActionElements"] { display: none; }
 [data-testid="stMarkdownContainer"]:has(table) { overflow-x: auto; }
 [data-testid="stMarkdownContainer"]:has(table)::-webkit-scrollbar { height: 8px; }
@@ -34,6 +35,7 @@ _STYLE = """<style>
 @media (max-width: 640px) {
   [data-testid="stColumn"]:has([data-testid="stMetric"]) { min-width: calc(50% - 1rem); }
   [data-testid="stMarkdownContainer"] table { width: max-content; min-width: 100%; }
+  [data-testid="stMarkdownContainer"] :is(th, td) { padding: 0.4rem 0.5rem; }
   [data-testid="stMarkdownContainer"] td { min-width: 5.5rem; max-width: 12rem; overflow-wrap: anywhere; }
 }
 [data-testid="stCaptionContainer"] { color: #55616d; opacity: 1; }
@@ -77,8 +79,11 @@ def main() -> None:
 
 def frame(title: str, page: Callable[[], None]) -> None:
     """Draws a page under its title, and beside it who is signed in. Whatever fails in either becomes a message."""
-    st.title(title)
-    with states.ends_here(key="page"):
+    head = st.container(horizontal=True, vertical_alignment="center")
+    head.title(title, width="content")
+    with states.ends_here(key="page"), ExitStack() as loading:
+        with head:
+            loading.enter_context(st.spinner("Loading"))
         session.arrive()
         if not session.is_signed_in() and not session.is_local():
             raise ApiProblem(code="UNAUTHENTICATED", status=401, detail="")
