@@ -106,6 +106,15 @@ def test_the_search_finds_a_page(site: str) -> None:
         assert visit.elsewhere == []
 
 
+def test_the_landing_page_compares_at_known_budgets(site: str) -> None:
+    with chromium() as browser:
+        visit = Visit(browser.new_page())
+        visit.page.goto(site)
+        groups = visit.page.locator("th[scope=rowgroup]").all_inner_texts()
+        assert groups
+        assert [name for name in groups if not re.search(r", ε = [\d.]+$", name)] == []
+
+
 def test_a_page_that_keeps_people_out_is_told(tmp_path: Path) -> None:
     install_website()
     page = tmp_path / "page.html"

@@ -10,7 +10,12 @@ const SHOWN = {
     'mst/': 'MST',
     'aim/': 'AIM',
   },
-  tables: {synthea: 'Six Synthea hospitals', adult: 'Adult over five nodes', cardio: 'Cardio over five nodes'},
+  tables: {
+    synthea: 'Six Synthea hospitals',
+    adult: 'Adult over five nodes',
+    cardio: 'Cardio over five nodes',
+    heart_disease: 'Heart disease, 920 patients',
+  },
 };
 
 /** Rows of a CSV without quoted cells, as objects by column. */
@@ -21,9 +26,13 @@ function parse(text) {
 
 const methodOf = (row) => `${row.method}/${row.trust}`;
 
-/** Whether a row is shown; one without seeds did not finish, and the page of results says why. */
+/** Whether a row is shown: with privacy, and finished. The page of results has the others. */
 const isShown = (row) =>
-  row.step === '' && row.table in SHOWN.tables && methodOf(row) in SHOWN.methods && row.seeds !== '0';
+  row.step === '' &&
+  row.table in SHOWN.tables &&
+  methodOf(row) in SHOWN.methods &&
+  row.epsilon !== 'inf' &&
+  row.seeds !== '0';
 
 export default function comparison({siteDir}) {
   const results = path.resolve(siteDir, '../benchmarks/fidelity/results.csv');
