@@ -22,7 +22,8 @@ from streamlit.testing.v1 import AppTest
 
 from aevorium.cli.app import main
 from aevorium.client import ApiProblem, Client
-from aevorium.dashboard import launch, provider, session
+from aevorium.client.answers import BudgetPage, Planning
+from aevorium.dashboard import launch, overview, privacy, provider, session
 from aevorium.dashboard.audit import export
 from aevorium.dashboard.quality import framed
 from aevorium.dashboard.wording import epsilon, epsilon_left, plain
@@ -171,7 +172,7 @@ def test_a_page_with_nothing_on_it_says_what_to_do_first(empty: Site, opened: Op
         ("overview", ["Needs attention", "failed. Phase 'plan' failed", "1.000", "finished"]),
         ("generate", ["clinic, ε 1.000", "Make the table"]),
         ("quality", ["Distance to the released one-way tables", "good", "would have to move"]),
-        ("training", ["as set", "dp-sgd", "failed", "Lower --epsilon"]),
+        ("training", ["as set", "dp-sgd", "failed", "Lower --epsilon", "Model card", "Checkpoints"]),
         ("nodes", ["north", "south", "on this server", "2 of 2 nodes"]),
         ("privacy", ["of 5.000 spent in its period", "no limit", "At least 2 runs", "Set the limit"]),
         ("statement", ["ε 1.000", "1e-05", "Neighbouring tables", "What it rests on", "Simulated federation"]),
@@ -231,6 +232,19 @@ def test_without_a_key_another_machine_sees_nothing(finished: Site, opened: Open
     app.text_input[0].set_value(START)
     button(app, "Sign in").click().run()
     assert "spent in its period" in said(app)
+
+
+def test_many_nodes_near_their_limit_need_attention_in_one_line():
+    planning = Planning(period="1", limit=None, ordered=0, opened_at=None, note="")
+    nodes = {f"clinic {number}": {"limit": 1.0, "left": 0.01} for number in range(40)}
+    nodes["rested"] = {"limit": 1.0, "left": 0.5}
+    (line,) = overview._near_limit(BudgetPage(nodes=nodes, planning=planning))
+    assert "clinic 4 (ε 0.010 of 1.000) and 35 more" in line
+
+
+def test_where_no_run_fits_none_is_promised():
+    assert privacy._runs(0.0, 1.0) == "**No run**"
+    assert privacy._runs(1.0, 1.0) == "**At least 1 run**"
 
 
 def test_a_wrong_key_is_refused_and_a_revoked_one_signed_out(finished: Site, opened: Open):
