@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent
 ENVIRONMENT = ROOT / ".venv"
 BIN = ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
+ACTIVATE = r".venv\Scripts\activate" if os.name == "nt" else "source .venv/bin/activate"
 STAMP = ENVIRONMENT / "installed.txt"
 LOG = ROOT / ".venv-install.log"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -134,7 +135,10 @@ def main() -> int:
         return run(["-m", "pytest", "-q", *arguments[1:]])
     if verb == "check":
         return check()
-    return run(["-m", "aevorium", "demo", *arguments[1:]])
+    status = run(["-m", "aevorium", "demo", *arguments[1:]])
+    if not status:
+        say(f"The command aevorium is there once you typed: {ACTIVATE}")
+    return status
 
 
 if __name__ == "__main__":
