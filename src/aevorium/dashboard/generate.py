@@ -18,6 +18,8 @@ __all__ = ["page"]
 _UNBALANCED = "no column"
 _MOST_ROWS = 1_000_000
 _PREVIEW = 100
+_LONG = 30
+"""Letters of a column's name beyond which it does not decide how wide the column is shown."""
 
 _FIELD_OF: Mapping[str, str] = {
     "EXPRESSION_INVALID": "where",
@@ -53,8 +55,8 @@ def _order(found: list[ModelView]) -> None:
             )  # fmt: skip
             _error(errors, "rows")
             where = st.text_input(
-                "Only rows that meet", placeholder="Age > 65 and Diagnosis == 'Diabetes'", max_chars=2000,
-                help="Comparisons joined by and, or, not. Texts stand in quotes.",
+                "Only rows that meet", placeholder="no condition", max_chars=2000,
+                help="As in Age > 65 and Diagnosis == 'Diabetes'. Comparisons joined by and, or, not; texts in quotes.",
             )  # fmt: skip
             _error(errors, "where")
             st.caption(f"Columns: {plain(names(model.columns))}")
@@ -153,7 +155,7 @@ def _ended(made: DatasetView) -> None:
     api, kind = session.api(), str(made.order["format"])
     with st.container(horizontal=True):
         st.download_button(
-            f"Download ({kind}, {(made.bytes or 0) / 1e6:,.2f} MB)", data=lambda: api.download(made.id), type="primary",
+            f"Download ({kind}, {_size(made.bytes or 0)})", data=lambda: api.download(made.id), type="primary",
             file_name=f"synthetic-{made.id}.{kind}", mime="text/csv" if kind == "csv" else "application/octet-stream",
             on_click="ignore",
         )  # fmt: skip
@@ -163,11 +165,17 @@ def _ended(made: DatasetView) -> None:
         )
     shown = api.preview(made.id, rows=_PREVIEW)
     st.caption(f"The first {len(shown.rows):,} of {count(made.rows)} rows. None in grey is an empty cell.")
+    long = [name for name in shown.columns if len(name) > _LONG]
     st.dataframe(
-        [dict(zip(shown.columns, row, strict=True)) for row in shown.rows], hide_index=True, height=320, key="preview"
-    )
+        [dict(zip(shown.columns, row, strict=True)) for row in shown.rows], hide_index=True, height=320, key="preview",
+        column_config={name: st.column_config.Column(width="medium") for name in long},
+    )  # fmt: skip
     with st.expander("Data card"):
         _card(made.id)
+
+
+def _size(many: int) -> str:
+    return f"{many / 1e6:,.1f} MB" if many >= 1e6 else f"{many / 1e3:,.1f} kB"
 
 
 def _card(table_id: str) -> None:

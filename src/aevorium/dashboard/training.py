@@ -103,7 +103,7 @@ def _models() -> None:
 def _card(model: ModelView, *, key: str) -> None:
     """The model card."""
     st.header("Model card")
-    checkpoints = [f"{number:,}" for number in model.checkpoints]
+    checkpoints = [f"round {number:,}" if number else "pre-training" for number in model.checkpoints]
     many = f"{len(checkpoints):,}: {names(checkpoints[:10])}" + (", …" if len(checkpoints) > 10 else "")
     table(
         ("fact", "value"),
