@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from aevorium.encoding.associations import Associations
 from aevorium.encoding.evaluation import EvaluationTables
 from aevorium.encoding.grid import table_grids
 from aevorium.encoding.statistics import TableStatistics
-from aevorium.evaluation.comparison import Comparison, compare_evaluation
+from aevorium.evaluation.comparison import Comparison, TableDistance, compare_evaluation, compare_pairs
 from aevorium.evaluation.released import ReleasedTable, card_of_released, compare_released
 from aevorium.evaluation.report.model import LocalReport, NodeSpend, PhaseSpend, RoundFacts, RunReport, StudyFacts
 from aevorium.evaluation.report.render import (
@@ -153,6 +154,7 @@ def _write_run_report(
         card=card_of_released(compared, simulated=record.is_simulated_data, comparison=comparison),
         overlays=tuple(column.overlay for column in compared),
         comparison=comparison,
+        pairs=_compare_pairs(synthetic, record, schema, workspace=workspace),
     )
     _write(workspace.report_json, run_report_json(content))
     _write(workspace.report_html, run_report_html(content))
@@ -166,6 +168,19 @@ def _compare(
         return None
     tables = EvaluationTables.from_json(workspace.evaluation.read_text(encoding="utf-8"))
     return compare_evaluation(synthetic=synthetic, tables=tables, schema=schema, is_holdout=record.plan.has_holdout)
+
+
+def _compare_pairs(
+    synthetic: pd.DataFrame, record: StudyRecord, schema: TableSchema, *, workspace: Workspace
+) -> tuple[TableDistance, ...]:
+    if not workspace.associations.is_file():
+        return ()
+    tables = json.loads(workspace.associations.read_text(encoding="utf-8"))["tables"]
+    if not tables:
+        return ()
+    bins = TableStatistics.from_json(workspace.statistics.read_text(encoding="utf-8")).bins
+    fine = Associations.from_dict(tables[-1])
+    return compare_pairs(synthetic=synthetic, released=fine, schema=schema, bins=bins, total=record.total or 0.0)
 
 
 def _phases(record: StudyRecord, node: NodeRecord) -> tuple[PhaseSpend, ...]:

@@ -275,6 +275,9 @@ def test_an_amount_that_many_share_is_generated_and_costs_no_table_more(tmp_path
             event for event in _ledger(tmp_path, name).events if event.purpose == "tables of selected columns"
         ]
         assert charged == schedule.fine_events()[0]
+    report = json.loads(workspace.report_json.read_text(encoding="utf-8"))
+    assert [one["columns"] for one in report["pairs"]] == fine["design"]["pairs"]
+    assert "Pairs of columns" in workspace.report_html.read_text(encoding="utf-8")
     rows = tmp_path / "rows.csv"
     generate_table(workspace=workspace, secrets=secrets, output=rows, rows=2_000, seed=0)
     made = pd.read_csv(rows)["fee"]

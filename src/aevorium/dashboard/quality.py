@@ -30,7 +30,7 @@ def page() -> None:
     with overlays:
         _overlays(report["overlays"])
     with pairs:
-        _pairs(report.get("comparison"))
+        _pairs(report)
     with whole:
         _whole(model)
 
@@ -90,16 +90,22 @@ def _overlays(overlays: list[dict[str, Any]]) -> None:
         )
 
 
-def _pairs(comparison: dict[str, Any] | None) -> None:
-    if comparison is None or not comparison["pairs"]:
+def _pairs(report: dict[str, Any]) -> None:
+    """Pairs by the evaluation's tables if the run paid for any, else by those that the model was made from."""
+    comparison = report.get("comparison") or {}
+    evaluated = comparison.get("pairs", [])
+    pairs = evaluated or report.get("pairs", [])
+    if not pairs:
         st.info(
-            "This run paid for no evaluation of pairs. Order one with a share for evaluation, such as 0.1; or compare"
-            " with real rows where they are: `aevorium validate --real`."
+            "This run has no tables of pairs that stand out of their noise. Order one with a share for evaluation, such"
+            " as 0.1; or compare with real rows where they are: `aevorium validate --real`."
         )
         return
-    of = "patients held out" if comparison["is_holdout"] else "all patients"
+    of = "all patients, from which the model was made"
+    if evaluated:
+        of = "patients held out" if comparison["is_holdout"] else "all patients"
     points, lines = [], []
-    for one in comparison["pairs"]:
+    for one in pairs:
         first, second = one["columns"]
         points += [
             {"first": first, "second": second, "distance": max(0.0, one["corrected"])},

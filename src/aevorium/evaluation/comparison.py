@@ -1,4 +1,6 @@
-"""Compares a synthetic table with noisy evaluation tables of patients whom the model never saw. Safe to release.
+"""Compares a synthetic table with noisy tables: those of an evaluation, or those that it was made from.
+
+Safe to release.
 
 A distance between noisy counts is never near 0: noise moves every cell. So each cell's difference is corrected for
 what noise adds to it on average, before cells are summed. What comes out is what stands out of the noise, a lower
@@ -16,13 +18,21 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from aevorium.encoding.associations import Associations, TableDesign, count_tables
 from aevorium.encoding.evaluation import EvaluationTables, count_evaluation
 from aevorium.errors import DataError
 from aevorium.evaluation.marginals import Floats
 from aevorium.evaluation.score import DEFINITIONS, Score, percent
 from aevorium.schema.table import TableSchema
 
-__all__ = ["Comparison", "TableDistance", "compare_evaluation", "comparison_scores", "corrected_distance"]
+__all__ = [
+    "Comparison",
+    "TableDistance",
+    "compare_evaluation",
+    "compare_pairs",
+    "comparison_scores",
+    "corrected_distance",
+]
 
 Counts = NDArray[np.int64]
 
@@ -32,7 +42,7 @@ _LEAST_SIGNAL = 3.0
 
 @dataclass(frozen=True)
 class TableDistance:
-    """How far one table of the synthetic rows is from its noisy evaluation table. Safe to release.
+    """How far one table of the synthetic rows is from a noisy one. Safe to release.
 
     Attributes:
         columns: One column, or a pair.
@@ -117,18 +127,7 @@ def compare_evaluation(
         return Comparison(is_holdout, total, (), ())
 
     def distance(columns: tuple[str, ...], noisy: Counts, made: Counts) -> TableDistance:
-        shares = made.ravel() / rows
-        difference = noisy.ravel() / total - shares
-        chosen = shares * (1 - shares) * (1 / total + 1 / rows)
-        variance = (tables.noise / total) ** 2 + chosen
-        return TableDistance(
-            columns=columns,
-            cells=noisy.size,
-            measured=float(0.5 * np.abs(difference).sum()),
-            noise=float(0.5 * np.sqrt(variance * 2 / math.pi).sum()),
-            corrected=corrected_distance(difference, variance),
-            deviation=float(0.5 * math.sqrt(variance.sum())),
-        )
+        return _distance(columns, noisy, made, total=total, rows=rows, noise=tables.noise)
 
     return Comparison(
         is_holdout=is_holdout,
@@ -138,6 +137,50 @@ def compare_evaluation(
             distance(pair, noisy, made)
             for pair, noisy, made in zip(design.pairs, tables.pairs.counts, generated.pairs.counts, strict=True)
         ),
+    )
+
+
+def compare_pairs(
+    *, synthetic: pd.DataFrame, released: Associations, schema: TableSchema, bins: int, total: float
+) -> tuple[TableDistance, ...]:
+    """Compares the two-way tables that a model was made from with the synthetic rows. Safe to release.
+
+    They say whether the model kept what it was given; a model that fitted their noise would look better than it is.
+
+    Args:
+        synthetic: Typed frame of generated rows.
+        released: The tables.
+        schema: The study's schema.
+        bins: The study's number of bins.
+        total: The estimated number of records.
+
+    Returns:
+        One distance for each pair; none where noise outweighs the counts.
+    """
+    if synthetic.empty or total < max(1.0, _LEAST_SIGNAL * released.noise):
+        return ()
+    design = TableDesign(cells=released.design.cells, pairs=released.design.pairs)
+    made = Associations.from_sum(count_tables(synthetic, schema, bins=bins, design=design), design, noise=0.0)
+    return tuple(
+        _distance(pair, noisy, counted, total=total, rows=len(synthetic), noise=released.noise)
+        for pair, noisy, counted in zip(design.pairs, released.counts[: len(design.pairs)], made.counts, strict=True)
+    )
+
+
+def _distance(
+    columns: tuple[str, ...], noisy: Counts, made: Counts, *, total: float, rows: int, noise: float
+) -> TableDistance:
+    shares = made.ravel() / rows
+    difference = noisy.ravel() / total - shares
+    chosen = shares * (1 - shares) * (1 / total + 1 / rows)
+    variance = (noise / total) ** 2 + chosen
+    return TableDistance(
+        columns=columns,
+        cells=noisy.size,
+        measured=float(0.5 * np.abs(difference).sum()),
+        noise=float(0.5 * np.sqrt(variance * 2 / math.pi).sum()),
+        corrected=corrected_distance(difference, variance),
+        deviation=float(0.5 * math.sqrt(variance.sum())),
     )
 
 

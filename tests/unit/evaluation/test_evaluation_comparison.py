@@ -12,7 +12,13 @@ from aevorium.encoding.associations import TableDesign
 from aevorium.encoding.evaluation import EvaluationTables, count_evaluation
 from aevorium.encoding.grid import table_grids
 from aevorium.errors import DataError
-from aevorium.evaluation.comparison import Comparison, compare_evaluation, comparison_scores, corrected_distance
+from aevorium.evaluation.comparison import (
+    Comparison,
+    compare_evaluation,
+    compare_pairs,
+    comparison_scores,
+    corrected_distance,
+)
 from aevorium.evaluation.released import card_of_released
 from aevorium.schema.table import TableSchema
 
@@ -82,6 +88,18 @@ def test_a_shift_that_stands_out_of_the_noise_is_measured_as_large_as_it_is() ->
         assert mean([one.corrected for one in compared.columns]) == pytest.approx(SHIFT, rel=0.04)
         if noise < 12:
             assert mean([one.corrected for one in compared.pairs]) == pytest.approx(SHIFT_OF_PAIRS, rel=0.04)
+
+
+def test_pairs_that_a_model_was_made_from_are_compared_as_those_of_an_evaluation() -> None:
+    tables = tables_of(frame_of(SHIFTED, rows=4_000, seed=0), noise=10.0, seed=1)
+    synthetic = frame_of(FLAT, rows=ROWS, seed=2)
+    evaluated = compare_evaluation(synthetic=synthetic, tables=tables, schema=SCHEMA, is_holdout=False)
+    of_model = compare_pairs(
+        synthetic=synthetic, released=tables.pairs, schema=SCHEMA, bins=BINS, total=evaluated.records
+    )
+    assert of_model == evaluated.pairs
+    # Nothing is said where noise outweighs the counts.
+    assert compare_pairs(synthetic=synthetic, released=tables.pairs, schema=SCHEMA, bins=BINS, total=20.0) == ()
 
 
 def test_what_noise_hides_lies_between_the_corrected_and_the_measured_distance() -> None:

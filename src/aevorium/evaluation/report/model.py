@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aevorium.evaluation.comparison import Comparison
+from aevorium.evaluation.comparison import Comparison, TableDistance
 from aevorium.evaluation.overlays import MarginalOverlay
 from aevorium.evaluation.score import Scorecard
 
@@ -133,6 +133,7 @@ class RunReport:
         card: Scores against the released tables.
         overlays: Released one-way tables against the synthetic table.
         comparison: Evaluation tables against the synthetic table; None if the run paid for none.
+        pairs: Two-way tables that the model was made from, against the synthetic table; empty if there are none.
     """
 
     study: StudyFacts
@@ -141,6 +142,7 @@ class RunReport:
     card: Scorecard
     overlays: tuple[MarginalOverlay, ...]
     comparison: Comparison | None = None
+    pairs: tuple[TableDistance, ...] = ()
 
     @property
     def epsilon(self) -> float:

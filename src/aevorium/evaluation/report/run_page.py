@@ -23,6 +23,9 @@ from aevorium.evaluation.score import percent
 
 __all__ = ["run_page"]
 
+_MOST_PAIRS = 50
+"""The farthest pairs of columns are shown; `report.json` has all of them."""
+
 _NOT_FOR = (
     "Decisions about any single person, or statements on one: no synthetic row is a patient.",
     "Rare groups and extreme values: a count below the noise band of its column is noise, not a finding.",
@@ -85,7 +88,7 @@ def _sections(report: RunReport) -> list[Section | None]:
         points=card.notes,
     )
     not_for = Section("limits", "What not to use it for", points=(*_NOT_FOR, *study.limits))
-    parts = [_privacy(report), _training(report), _columns(report), _evaluation(report)]
+    parts = [_privacy(report), _training(report), _columns(report), _pairs(report), _evaluation(report)]
     return [scores, *parts, not_for, about_study(study)]
 
 
@@ -197,6 +200,18 @@ def _evaluation(report: RunReport) -> Section | None:
         if distances
     )
     return Section("evaluation", f"Evaluation: {compared.subject}", lead, tables=tables)
+
+
+def _pairs(report: RunReport) -> Section | None:
+    if not report.pairs:
+        return None
+    lead = (
+        "Noisy tables of two columns that the model was made from, against the synthetic table: whether it kept what "
+        "it was given. Noise is taken off cell by cell; a difference in a cell that noise hides is told too small."
+    )
+    farthest = sorted(report.pairs, key=lambda distance: -distance.corrected)[:_MOST_PAIRS]
+    caption = "Pairs of columns" if len(farthest) == len(report.pairs) else "Pairs of columns, the farthest"
+    return Section("pairs", "Pairs", lead, tables=(_distance_table(caption, tuple(farthest)),))
 
 
 def _distance_table(caption: str, distances: tuple[TableDistance, ...]) -> Table:
