@@ -148,7 +148,7 @@ def test_a_revoked_key_and_a_forged_one_are_refused(api: TestClient):
     assert api.get("/health", headers=_bearer(secret)).status_code == 401
     listed = api.get("/v1/keys", headers=_bearer(START))
     assert secret not in listed.text
-    assert [key["id"] for key in listed.json()] == [key_id]
+    assert [key["id"] for key in listed.json()["keys"]] == [key_id]
 
 
 def _view(workspace: Workspace) -> Any:
@@ -319,13 +319,13 @@ def test_a_damaged_audit_log_is_said_to_be_one_and_takes_nothing_more(tmp_path: 
         ):
             answer = client.post(path, json=body, headers=_bearer(START))
             assert (answer.status_code, answer.json()["code"]) == (broken, "AUDIT_BROKEN"), path
-        assert [one["name"] for one in client.get("/v1/keys", headers=_bearer(START)).json()] == ["Ann"]
+        assert [one["name"] for one in client.get("/v1/keys", headers=_bearer(START)).json()["keys"]] == ["Ann"]
         assert client.get("/v1/studies", headers=_bearer(START)).json()["studies"] == []
         assert client.get("/v1/runs", headers=_bearer(START)).json()["runs"] == []
         assert client.get("/v1/me", headers=_bearer("aev_wrong")).status_code == 401
         assert client.get("/v1/keys", headers=_bearer(key)).status_code == 403
         # A key that leaked is refused from now on, whatever the log.
-        (known,) = client.get("/v1/keys", headers=_bearer(START)).json()
+        (known,) = client.get("/v1/keys", headers=_bearer(START)).json()["keys"]
         client.delete(f"/v1/keys/{known['id']}", headers=_bearer(START))
         assert client.get("/v1/keys", headers=_bearer(key)).status_code == 401
 

@@ -15,18 +15,9 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
 from aevorium.api.access import Principal
-from aevorium.api.job_views import (
-    Cursor,
-    IdempotencyKey,
-    JobId,
-    JobView,
-    LastEventId,
-    Limit,
-    job_fields,
-    next_cursor,
-    stream,
-)
+from aevorium.api.job_views import IdempotencyKey, JobId, JobView, LastEventId, job_fields, stream
 from aevorium.api.legacy import succeeded_by
+from aevorium.api.pages import Cursor, Limit, next_cursor
 from aevorium.api.served_file import ServedFile
 from aevorium.api.services import Services
 from aevorium.errors import AevoriumError, ArtefactError
