@@ -437,6 +437,17 @@ def test_pages_of_runs_are_newest_first_and_complete(server: Server):
     assert [run["id"] for run in _turned(server, "/v1/runs", "runs", cursor="before", limit=2)] == made[::-1]
 
 
+def test_the_command_line_lists_every_run(
+    server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    made = [
+        server.jobs.submit("train", {"epsilon": 1.0, "study": None}, actor=f"a{number}")[0].id for number in range(101)
+    ]
+    monkeypatch.setenv("AEVORIUM_DATABASE", server.url)
+    assert main(["runs", "list", "--workspace", str(server.workspace.root), "--json"]) == 0
+    assert [run["id"] for run in json.loads(capsys.readouterr().out)["data"]["runs"]] == made[::-1]
+
+
 def test_pages_of_models_nodes_keys_and_a_run_s_log_are_complete(
     done: tuple[Server, str], monkeypatch: pytest.MonkeyPatch
 ):
