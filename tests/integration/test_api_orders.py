@@ -176,6 +176,8 @@ def test_a_table_is_ordered_previewed_and_downloaded_with_checksum_and_card(done
     preview = server.get(f"/v1/datasets/{table}/preview", rows=3)
     assert preview["columns"] == ["value", "sick"]
     assert preview["rows"] == frame.head(3).to_numpy().tolist()
+    assert len(server.get(f"/v1/datasets/{table}/preview", rows=100)["rows"]) == 40
+    assert server.get(f"/v1/datasets/{table}/preview", rows=101, status=422)["code"] == "REQUEST_INVALID"
     card = server.get(f"/v1/datasets/{table}/card")
     assert (card["sha256"], card["where"], card["run"], card["epsilon"]) == (found["sha256"], "value > 5", run, 2.0)
     assert any("chosen" in caution for caution in card["cautions"])

@@ -315,7 +315,7 @@ class Client:
         return self.table(table_id)
 
     def preview(self, table_id: str, *, rows: int = 20) -> answers.Preview:
-        """The first rows of a table."""
+        """The first rows of a table, 100 at most."""
         return self._get(f"/v1/datasets/{table_id}/preview", answers.Preview, params={"rows": rows})
 
     def download(self, table_id: str) -> bytes:
