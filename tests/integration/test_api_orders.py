@@ -474,7 +474,7 @@ def test_pages_of_models_nodes_keys_and_a_run_s_log_are_complete(
     assert [entry["seq"] for entry in entries] == list(range(1, len(entries) + 1))
     assert entries[-1]["hash"] == AuditChain(own.database).head
     monkeypatch.setattr("aevorium.client.api._PAGE", 2)
-    with Client("http://aevorium.example", transport=server.transport(), token=server.token) as client:
+    with Client("http://localhost", transport=server.transport(), token=server.token) as client:
         assert [model.id for model in client.models()] == [model["id"] for model in models]
         assert [node.name for node in client.nodes()] == ["north", "south"]
         listed, log = client.keys(), client.run_log(run)
