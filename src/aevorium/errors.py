@@ -136,7 +136,8 @@ CATALOGUE: dict[str, CatalogueEntry] = {
     # jobs and access
     "UNAUTHENTICATED": CatalogueEntry(
         "The API does not know who asks.",
-        "Send 'Authorization: Bearer KEY' with a key that a steward made, or the token that the API printed.",
+        "Send 'Authorization: Bearer KEY' with a key that a steward made; from the API's own machine, the token that it"
+        " printed counts too.",
         _REFUSED,
         401,
     ),

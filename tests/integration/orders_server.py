@@ -74,7 +74,7 @@ class Server:
             start_token=START,
         )
         self.client = TestClient(
-            create_app(options), base_url="http://aevorium.example", client=("192.0.2.7", 1), headers=HEADERS
+            create_app(options), base_url="http://localhost", client=("127.0.0.1", 1), headers=HEADERS
         )
 
     @contextmanager

@@ -65,7 +65,7 @@ def url(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def api(workspace: Workspace, url: str) -> Iterator[TestClient]:
+def far(workspace: Workspace, url: str) -> Iterator[TestClient]:
     """Asked from another machine, by name, over the network."""
     options = _options(workspace, url)
     with TestClient(create_app(options), base_url="http://aevorium.example", client=("192.0.2.7", 4000)) as client:
@@ -116,39 +116,51 @@ def test_what_was_forwarded_or_names_another_host_is_not_of_this_machine(near: T
     assert {near.get(path, headers=headers).status_code for path in OPEN} == {401}
 
 
-def test_other_machines_read_nothing_without_a_token(api: TestClient):
+def test_the_token_of_the_start_counts_from_this_machine_alone(near: TestClient, far: TestClient, workspace: Workspace):
+    assert near.get("/v1/me", headers=_bearer(START)).json()["name"] == "start token"
+    for client, more in ((far, {}), (near, {"X-Forwarded-For": "192.0.2.7"}), (near, {"Host": "attacker.example"})):
+        for path in ("/v1/me", "/v1/statement"):
+            answer = client.get(path, headers={**_bearer(START), **more})
+            assert (answer.status_code, answer.json()["code"]) == (401, "UNAUTHENTICATED")
+    refused = AuditChain(workspace.database).entries_of(["login_failed"])[-2:]
+    assert [(entry.detail["address"], entry.detail["reason"]) for entry in refused] == [
+        ("192.0.2.7", "elsewhere"), ("127.0.0.1", "elsewhere"),
+    ]  # fmt: skip
+
+
+def test_other_machines_read_nothing_without_a_token(far: TestClient):
     for path in (*OPEN, *CLOSED):
-        answer = api.get(path)
+        answer = far.get(path)
         assert answer.status_code == 401, path
         assert answer.headers["www-authenticate"] == "Bearer"
         assert answer.json()["code"] == "UNAUTHENTICATED"
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_role_reads_what_is_its_own(api: TestClient, role: Role):
-    headers = _bearer(_key(api, role))
-    allowed = {path for path in (*OPEN, *CLOSED) if api.get(path, headers=headers).status_code == 200}
+def test_a_role_reads_what_is_its_own(near: TestClient, far: TestClient, role: Role):
+    headers = _bearer(_key(near, role))
+    allowed = {path for path in (*OPEN, *CLOSED) if far.get(path, headers=headers).status_code == 200}
     common = {"/health", "/privacy-budget", "/v1/statement", "/v1/report", "/v1/report.html"}
     audit = {"/audit-log", "/v1/audit/verification"}
     assert allowed == common | (audit if role != "researcher" else set()) | (
         {"/v1/keys"} if role == "steward" else set()
     )
-    made = api.post("/v1/keys", json={"name": "x", "role": "steward"}, headers=headers)
+    made = far.post("/v1/keys", json={"name": "x", "role": "steward"}, headers=headers)
     assert made.status_code == (201 if role == "steward" else 403)
 
 
-def test_a_revoked_key_and_a_forged_one_are_refused(api: TestClient):
-    secret = _key(api, "auditor")
+def test_a_revoked_key_and_a_forged_one_are_refused(near: TestClient, far: TestClient):
+    secret = _key(near, "auditor")
     key_id = secret.split("_")[1]
-    assert api.get("/v1/audit/verification", headers=_bearer(secret)).json()["is_sound"] is True
+    assert far.get("/v1/audit/verification", headers=_bearer(secret)).json()["is_sound"] is True
     forged = secret[:-1] + ("A" if secret[-1] != "A" else "B")
     for header in (f"Bearer {forged}", f"Basic {secret}", secret, "Bearer ", "Bearer é"):
-        assert api.get("/health", headers={"Authorization": header.encode()}).status_code == 401
-    assert api.delete(f"/v1/keys/{key_id}", headers=_bearer(START)).json()["revoked_at"] is not None
-    assert api.get("/health", headers=_bearer(secret)).status_code == 401
-    listed = api.get("/v1/keys", headers=_bearer(START))
+        assert far.get("/health", headers={"Authorization": header.encode()}).status_code == 401
+    assert near.delete(f"/v1/keys/{key_id}", headers=_bearer(START)).json()["revoked_at"] is not None
+    assert far.get("/health", headers=_bearer(secret)).status_code == 401
+    listed = near.get("/v1/keys", headers=_bearer(START))
     assert secret not in listed.text
-    assert [key["id"] for key in listed.json()] == [key_id]
+    assert [key["id"] for key in listed.json()["keys"]] == [key_id]
 
 
 def _view(workspace: Workspace) -> Any:
@@ -162,10 +174,10 @@ def _view(workspace: Workspace) -> Any:
     raise AssertionError("the file stays behind its chain")
 
 
-def test_making_and_revoking_keys_is_in_the_audit_log_without_the_secret(api: TestClient, workspace: Workspace):
-    secret = _key(api, "engineer", days=3)
+def test_making_and_revoking_keys_is_in_the_audit_log_without_the_secret(near: TestClient, workspace: Workspace):
+    secret = _key(near, "engineer", days=3)
     key_id = secret.split("_")[1]
-    api.delete(f"/v1/keys/{key_id}", headers=_bearer(START))
+    near.delete(f"/v1/keys/{key_id}", headers=_bearer(START))
     view = _view(workspace)
     told = [entry for entry in view["entries"] if entry["detail"].get("key") == key_id]
     assert [entry["action"] for entry in told] == ["api_key_created", "api_key_revoked"]
@@ -175,30 +187,30 @@ def test_making_and_revoking_keys_is_in_the_audit_log_without_the_secret(api: Te
     assert verify_export(workspace.audit_log).is_sound
 
 
-def test_the_audit_log_comes_in_pages_that_are_the_whole_of_it(api: TestClient, workspace: Workspace):
+def test_the_audit_log_comes_in_pages_that_are_the_whole_of_it(near: TestClient, workspace: Workspace):
     view = _view(workspace)
     found, after = [], 0
     while after is not None:
-        page = api.get("/v1/audit", params={"after": after, "limit": 3}, headers=_bearer(START)).json()
+        page = near.get("/v1/audit", params={"after": after, "limit": 3}, headers=_bearer(START)).json()
         assert len(page["entries"]) <= 3
         found += page["entries"]
         after = page["next"]
     assert found == view["entries"]
     assert page["head"] == view["head"]
     action = found[0]["action"]
-    chosen = api.get("/v1/audit", params={"action": action}, headers=_bearer(START)).json()["entries"]
+    chosen = near.get("/v1/audit", params={"action": action}, headers=_bearer(START)).json()["entries"]
     assert chosen == [entry for entry in found if entry["action"] == action]
 
 
-def test_a_report_of_real_rows_is_never_served(api: TestClient):
+def test_a_report_of_real_rows_is_never_served(near: TestClient):
     for path in (
         "/v1/report.local.json",
         "/report.local.json",
         "/v1/../report.local.json",
         "/v1/%2e%2e/report.local.json",
     ):
-        assert api.get(path, headers=_bearer(START)).status_code == 404
-    assert '"exact"' not in api.get("/v1/report", headers=_bearer(START)).text
+        assert near.get(path, headers=_bearer(START)).status_code == 404
+    assert '"exact"' not in near.get("/v1/report", headers=_bearer(START)).text
 
 
 @pytest.mark.parametrize(
@@ -218,9 +230,9 @@ def test_a_report_of_real_rows_is_never_served(api: TestClient):
     ],
 )
 def test_a_failure_is_a_problem_document_of_the_catalogue(
-    api: TestClient, method: str, path: str, body: object, status: int, code: str
+    near: TestClient, method: str, path: str, body: object, status: int, code: str
 ):
-    answer = api.request(method, path, json=body, headers=_bearer(START))
+    answer = near.request(method, path, json=body, headers=_bearer(START))
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     problem = answer.json()
@@ -233,22 +245,22 @@ def test_a_failure_is_a_problem_document_of_the_catalogue(
     assert "Evil" not in answer.text
 
 
-def test_a_body_that_is_no_json_is_refused_with_one_status(api: TestClient):
+def test_a_body_that_is_no_json_is_refused_with_one_status(near: TestClient):
     for body in (b"[" * 100_000, b"{", b"\xff"):
-        answer = api.post("/v1/keys", content=body, headers={**_bearer(START), "Content-Type": "application/json"})
+        answer = near.post("/v1/keys", content=body, headers={**_bearer(START), "Content-Type": "application/json"})
         assert answer.json()["code"] == "REQUEST_INVALID"
         assert answer.json()["status"] == answer.status_code
 
 
-def test_every_answer_has_a_name_and_the_headers_that_browsers_heed(api: TestClient):
-    answer = api.get("/health", headers={**_bearer(START), "X-Request-ID": "abc-1"})
+def test_every_answer_has_a_name_and_the_headers_that_browsers_heed(near: TestClient):
+    answer = near.get("/health", headers={**_bearer(START), "X-Request-ID": "abc-1"})
     assert answer.headers["x-request-id"] == "abc-1"
     for name in (
         "x-content-type-options", "x-frame-options", "referrer-policy", "cache-control", "content-security-policy",
     ):  # fmt: skip
         assert name in answer.headers
-    assert "access-control-allow-origin" not in api.get("/health", headers={"Origin": "https://evil.example"}).headers
-    broken = api.get("/health", headers={"X-Request-ID": "a b;c"})
+    assert "access-control-allow-origin" not in near.get("/health", headers={"Origin": "https://evil.example"}).headers
+    broken = near.get("/health", headers={"X-Request-ID": "a b;c"})
     assert broken.headers["x-request-id"] != "a b;c"
 
 
@@ -319,13 +331,13 @@ def test_a_damaged_audit_log_is_said_to_be_one_and_takes_nothing_more(tmp_path: 
         ):
             answer = client.post(path, json=body, headers=_bearer(START))
             assert (answer.status_code, answer.json()["code"]) == (broken, "AUDIT_BROKEN"), path
-        assert [one["name"] for one in client.get("/v1/keys", headers=_bearer(START)).json()] == ["Ann"]
+        assert [one["name"] for one in client.get("/v1/keys", headers=_bearer(START)).json()["keys"]] == ["Ann"]
         assert client.get("/v1/studies", headers=_bearer(START)).json()["studies"] == []
         assert client.get("/v1/runs", headers=_bearer(START)).json()["runs"] == []
         assert client.get("/v1/me", headers=_bearer("aev_wrong")).status_code == 401
         assert client.get("/v1/keys", headers=_bearer(key)).status_code == 403
         # A key that leaked is refused from now on, whatever the log.
-        (known,) = client.get("/v1/keys", headers=_bearer(START)).json()
+        (known,) = client.get("/v1/keys", headers=_bearer(START)).json()["keys"]
         client.delete(f"/v1/keys/{known['id']}", headers=_bearer(START))
         assert client.get("/v1/keys", headers=_bearer(key)).status_code == 401
 
@@ -392,7 +404,8 @@ def test_an_api_starts_on_a_damaged_log_and_says_so(tmp_path: Path, damage: str)
         connection.execute(damage)
         connection.commit()
     options = configure(settings, has_worker=False)
-    with TestClient(create_app(options), headers=_bearer(str(options.start_token))) as client:
+    near = {"base_url": "http://localhost", "client": ("127.0.0.1", 1)}
+    with TestClient(create_app(options), headers=_bearer(str(options.start_token)), **near) as client:
         assert client.get("/v1/audit/verification").json()["is_sound"] is False
 
 

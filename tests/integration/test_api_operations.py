@@ -33,7 +33,6 @@ from aevorium.state.jobs import JobStore
 from aevorium.state.store import Store, sqlite_url
 from aevorium.workspace import Workspace
 
-START = "start-token-of-this-test"
 FAR, NEAR = ("192.0.2.7", 4000), ("127.0.0.1", 4000)
 
 
@@ -49,7 +48,7 @@ def workspace(tmp_path: Path) -> Workspace:
 def options(workspace: Workspace, tmp_path: Path) -> ApiOptions:
     url, log_key = sqlite_url(tmp_path / "api.db"), SigningKey(tmp_path / "audit.key", hint="")
     return ApiOptions(
-        workspace=workspace, database=url, log_key=log_key, start_token=START, rate="5/minute",
+        workspace=workspace, database=url, log_key=log_key, rate="5/minute",
         origins=("https://portal.example",),
     )  # fmt: skip
 
@@ -191,9 +190,9 @@ def test_an_address_is_one_or_unknown(host: str | None, address: str, network: s
 
 def test_measurements_have_few_labels_whatever_is_sent(api: TestClient, options: ApiOptions):
     for number in range(5):
-        api.get(f"/nothing/{number}?token=secret", headers=_bearer(START))
+        api.get(f"/nothing/{number}?token=secret")
         api.request(f"EVIL{number}", "/nothing")
-    api.delete("/v1/keys/0123456789ab", headers=_bearer(START))
+    api.delete("/v1/keys/0123456789ab", headers=_bearer(_key(options, "steward")))
     text = api.get("/metrics", headers=_bearer(_key(options, "auditor"))).text
     assert 'aevorium_api_requests_total{method="GET",route="none",status="4xx"} 5.0' in text
     assert 'aevorium_api_requests_total{method="OTHER",route="none",status="4xx"} 5.0' in text
@@ -242,7 +241,7 @@ def test_nothing_that_is_sent_breaks_or_forges_a_line_of_the_log(
     headers = {**_bearer(secret), "X-Request-ID": "x\x1b[31m", "User-Agent": "\x1b]0;evil\x07"}
     api.get("/v1/audit?token=hidden", headers=headers)
     api.get(f"/{evil}", headers=headers)
-    api.delete(f"/v1/keys/{evil}", headers=_bearer(START))
+    api.delete(f"/v1/keys/{evil}", headers=_bearer(_key(options, "steward")))
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
     assert [line["route"] for line in lines] == ["/v1/audit", None, "/v1/keys/{key_id}"]
     assert lines[0] | {"time": "", "ms": 0, "request": ""} == {
@@ -320,11 +319,13 @@ def test_an_address_without_a_version_names_its_successor(near: TestClient, old:
     assert "deprecated" not in paths[new]["get"]
 
 
-def test_a_page_of_a_chosen_origin_reads_a_story_on_and_finds_what_it_ordered(api: TestClient):
+def test_a_page_of_a_chosen_origin_reads_a_story_on_and_finds_what_it_ordered(api: TestClient, options: ApiOptions):
     origin = {"Origin": "https://portal.example"}
     asked = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization,last-event-id"}
     assert api.options("/v1/runs/0123456789abcdef/events", headers={**origin, **asked}).status_code == 200
-    exposed = api.get("/v1/me", headers={**origin, **_bearer(START)}).headers["access-control-expose-headers"]
+    exposed = api.get("/v1/me", headers={**origin, **_bearer(_key(options, "auditor"))}).headers[
+        "access-control-expose-headers"
+    ]
     assert {"Location", "Repr-Digest", "Content-Disposition"} <= set(exposed.split(", "))
 
 

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from fastapi.testclient import TestClient
 from orders_server import SCHEMA, Server
 
 from aevorium.cli.app import main
+from aevorium.client import Client
 from aevorium.errors import CATALOGUE
 from aevorium.governance.chain import AuditChain
 from aevorium.jobs.folders import RunFolders
@@ -174,6 +176,8 @@ def test_a_table_is_ordered_previewed_and_downloaded_with_checksum_and_card(done
     preview = server.get(f"/v1/datasets/{table}/preview", rows=3)
     assert preview["columns"] == ["value", "sick"]
     assert preview["rows"] == frame.head(3).to_numpy().tolist()
+    assert len(server.get(f"/v1/datasets/{table}/preview", rows=100)["rows"]) == 40
+    assert server.get(f"/v1/datasets/{table}/preview", rows=101, status=422)["code"] == "REQUEST_INVALID"
     card = server.get(f"/v1/datasets/{table}/card")
     assert (card["sha256"], card["where"], card["run"], card["epsilon"]) == (found["sha256"], "value > 5", run, 2.0)
     assert any("chosen" in caution for caution in card["cautions"])
@@ -418,16 +422,66 @@ def test_studies_are_registered_planned_and_run(server: Server):
     assert all(phase["epsilon"] < plan["epsilon"] for phase in plan["phases"])
 
 
+def _turned(server: Server, path: str, of: str, *, cursor: str, limit: int) -> list[dict[str, Any]]:
+    """What a list holds, page after page."""
+    found, place = [], None
+    while True:
+        page = server.get(path, limit=limit, **({} if place is None else {cursor: place}))
+        assert 1 <= len(page[of]) <= limit
+        found += page[of]
+        place = page["next"]
+        if place is None:
+            return found
+
+
 def test_pages_of_runs_are_newest_first_and_complete(server: Server):
     made = [server.order_run(epsilon=1.0 + number) for number in range(5)]
-    found, before = [], None
-    while True:
-        page = server.get("/v1/runs", limit=2, **({} if before is None else {"before": before}))
-        found += [run["id"] for run in page["runs"]]
-        before = page["next"]
-        if before is None:
-            break
-    assert found == made[::-1]
+    assert [run["id"] for run in _turned(server, "/v1/runs", "runs", cursor="before", limit=2)] == made[::-1]
+
+
+def test_the_command_line_lists_every_run(
+    server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    made = [
+        server.jobs.submit("train", {"epsilon": 1.0, "study": None}, actor=f"a{number}")[0].id for number in range(101)
+    ]
+    monkeypatch.setenv("AEVORIUM_DATABASE", server.url)
+    assert main(["runs", "list", "--workspace", str(server.workspace.root), "--json"]) == 0
+    assert [run["id"] for run in json.loads(capsys.readouterr().out)["data"]["runs"]] == made[::-1]
+
+
+def test_pages_of_models_nodes_keys_and_a_run_s_log_are_complete(
+    done: tuple[Server, str], monkeypatch: pytest.MonkeyPatch
+):
+    server, run = done
+    own = RunFolders(server.workspace).workspace_of(run)
+    ids = [f"{number:016x}" for number in range(4)]
+    for number, made in enumerate(ids):
+        other = shutil.copytree(own.root, own.root.parent / made)
+        record = json.loads((other / "study.json").read_text(encoding="utf-8"))
+        record |= {"run_id": made, "started_at": f"2020-01-01T00:00:0{number}.000+00:00"}
+        (other / "study.json").write_text(json.dumps(record), encoding="utf-8")
+    for checkpoint in RunFolders(server.workspace).workspace_of(ids[2]).checkpoints().values():
+        checkpoint.unlink()
+    names = [server.post("/v1/keys", {"name": name, "role": "auditor"}, status=201)["name"] for name in "cab"]
+    models = _turned(server, "/v1/models", "models", cursor="before", limit=2)
+    nodes = _turned(server, "/v1/nodes", "nodes", cursor="after", limit=1)
+    keys = _turned(server, "/v1/keys", "keys", cursor="after", limit=2)
+    entries = _turned(server, f"/v1/runs/{run}/audit", "entries", cursor="after", limit=3)
+    assert [model["id"] for model in models] == [run, ids[3], ids[1], ids[0]]
+    assert [node["name"] for node in nodes] == ["north", "south"]
+    assert [key["name"] for key in keys] == names
+    assert [entry["seq"] for entry in entries] == list(range(1, len(entries) + 1))
+    assert entries[-1]["hash"] == AuditChain(own.database).head
+    monkeypatch.setattr("aevorium.client.api._PAGE", 2)
+    with Client("http://localhost", transport=server.transport(), token=server.token) as client:
+        assert [model.id for model in client.models()] == [model["id"] for model in models]
+        assert [node.name for node in client.nodes()] == ["north", "south"]
+        listed, log = client.keys(), client.run_log(run)
+        assert [key.name for key in listed] == names
+        assert ([entry.seq for entry in log.entries], log.head) == ([e["seq"] for e in entries], entries[-1]["hash"])
+    for made in ids:
+        shutil.rmtree(own.root.parent / made)
 
 
 ORDERS = {

@@ -26,7 +26,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Server:
 @pytest.fixture(scope="module")
 def client(server: Server) -> Iterator[Client]:
     """Its requests go to the API's app without a network between them."""
-    with Client("http://aevorium.example", transport=server.transport(), token=server.token) as opened:
+    with Client("http://localhost", transport=server.transport(), token=server.token) as opened:
         yield opened
 
 
@@ -102,7 +102,7 @@ def test_a_refusal_is_the_api_s_own_problem(server: Server, client: Client):
     assert (caught.value.code, caught.value.status) == ("JOB_NOT_FOUND", 404)
     assert caught.value.hint
     with (
-        Client("http://aevorium.example", transport=server.transport()) as nobody,
+        Client("http://localhost", transport=server.transport()) as nobody,
         pytest.raises(ApiProblem) as refused,
     ):
         nobody.runs()

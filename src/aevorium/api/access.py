@@ -1,8 +1,8 @@
 """Who may do what: roles, API keys, tokens of an issuer, the token of a start, and what loopback may read without any.
 
-A request from loopback needs more than the address: a proxy on the same machine forwards the whole world's, and a web
-page can send a browser to any name that resolves to 127.0.0.1. So it must not have been forwarded, and must name a
-loopback host itself.
+The token of a start counts from loopback alone. A request from loopback needs more than the address: a proxy on the
+same machine forwards the whole world's, and a web page can send a browser to any name that resolves to 127.0.0.1. So
+it must not have been forwarded, and must name a loopback host itself.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Access:
         rates: How often they may ask.
         refusals: Notes whom it turns away.
         tokens: Judges the tokens of an issuer; None if there is none.
-        start_token: Accepted as every role while this process lives; None if keys alone are.
+        start_token: Accepted from loopback as every role while this process lives; None if keys alone are.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Access:
             self._rates.count(network)
             raise UserError("UNAUTHENTICATED", "The request is not accepted. It names nobody.")
         try:
-            return self._holder(scheme.lower(), token.strip())
+            return self._holder(scheme.lower(), token.strip(), is_near=is_loopback(request))
         except RetryLater:
             self._rates.count(network)
             raise
@@ -144,11 +144,13 @@ class Access:
             self._rates.count_refused(network)
         raise UserError("UNAUTHENTICATED", "The request is not accepted. Its token is wrong, expired or revoked.")
 
-    def _holder(self, scheme: str, token: str) -> Principal:
+    def _holder(self, scheme: str, token: str, *, is_near: bool) -> Principal:
         """Who holds a token; raises TokenRefused if nobody does."""
         if scheme != "bearer":
             raise TokenRefused("scheme")
         if self._start_token is not None and secrets.compare_digest(token.encode(), self._start_token.encode()):
+            if not is_near:
+                raise TokenRefused("elsewhere")
             return Principal("start token", _permissions(ROLES))
         # Only tokens of an issuer hold points.
         if self._tokens is not None and "." in token:

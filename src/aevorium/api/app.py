@@ -48,7 +48,8 @@ class ApiOptions:
         homes: Folders with homes of nodes on this machine.
         nodes: Names of the nodes within the worker, if it has any.
         worker: How the worker beside it is started, after `python -m`; None if there is none, or one elsewhere.
-        start_token: Accepted as every role while the process lives; None where API keys or an issuer are configured.
+        start_token: Accepted from loopback as every role while the process lives; None where API keys or an issuer are
+            configured.
         oidc: Whose tokens it accepts beside API keys; None for nobody's.
         rate: Requests that one key, subject or address is answered, such as "600/minute".
         origins: Web origins that may call it from a browser; none unless chosen.

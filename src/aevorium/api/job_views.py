@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import Header, Query
+from fastapi import Header
 from fastapi import Path as InPath
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
@@ -17,15 +17,12 @@ from pydantic import BaseModel, Field
 from aevorium.state.jobs import Job, JobEvent, JobState, JobStore
 
 __all__ = [
-    "Cursor",
     "IdempotencyKey",
     "JobError",
     "JobId",
     "JobView",
     "LastEventId",
-    "Limit",
     "job_fields",
-    "next_cursor",
     "stream",
 ]
 
@@ -35,8 +32,6 @@ _LONGEST = 3600.0
 """Seconds after which a stream ends; its reader asks again, from the last event on."""
 
 JobId = Annotated[str, InPath(pattern=r"^[0-9a-f]{16}$", description="Its id.")]
-Limit = Annotated[int, Query(ge=1, le=200, description="How many at most.")]
-Cursor = Annotated[int | None, Query(ge=1, le=2**53, description="`next` of the page before.")]
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -85,16 +80,6 @@ def job_fields(job: Job) -> dict[str, Any]:
         "is_stop_requested": job.is_stop_requested,
         "error": None if job.error is None else JobError(**job.error),
     }
-
-
-def next_cursor(numbers: Sequence[int], *, limit: int) -> int | None:
-    """The cursor of the next page; None at the end.
-
-    Args:
-        numbers: Of what was found, of which one more was asked for than is shown.
-        limit: How many are shown.
-    """
-    return numbers[limit - 1] if len(numbers) > limit else None
 
 
 def stream(jobs: JobStore, job: Job, *, after: int) -> StreamingResponse:

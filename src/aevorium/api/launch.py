@@ -19,7 +19,9 @@ _uvicorn.handlers.clear()
 _uvicorn.propagate = False
 _options = configure(load_settings().values)
 if _options.start_token is not None:
-    sys.stderr.write(f"No API key exists yet. This token may do all while the process lives: {_options.start_token}\n")
+    sys.stderr.write(
+        f"No API key exists yet. From this machine this token may do all while the API runs: {_options.start_token}\n"
+    )
 
 app = create_app(_options)
 """What uvicorn serves."""

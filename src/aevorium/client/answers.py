@@ -19,12 +19,13 @@ __all__ = [
     "DatasetView",
     "Health",
     "JobError",
+    "KeyPage",
     "KeyView",
     "MadeKey",
     "MeView",
-    "ModelList",
+    "ModelPage",
     "ModelView",
-    "NodeList",
+    "NodePage",
     "NodeSpending",
     "NodeView",
     "PeriodSpending",
@@ -33,7 +34,6 @@ __all__ = [
     "Planning",
     "Preview",
     "PurposeSpending",
-    "RunLog",
     "RunPage",
     "RunView",
     "SpendingPage",
@@ -104,13 +104,6 @@ class RunPage(_Answer):
     next: int | None
 
 
-class RunLog(_Answer):
-    """A run's own audit log."""
-
-    entries: list[AuditEntry]
-    head: str
-
-
 class ModelView(_Answer):
     """A model."""
 
@@ -135,10 +128,11 @@ class ModelView(_Answer):
     versions: dict[str, str]
 
 
-class ModelList(_Answer):
+class ModelPage(_Answer):
     """Models, newest first."""
 
     models: list[ModelView]
+    next: int | None
 
 
 class DatasetView(_Job):
@@ -309,10 +303,11 @@ class NodeView(_Answer):
     code_hash: str | None
 
 
-class NodeList(_Answer):
+class NodePage(_Answer):
     """Nodes, by name."""
 
     nodes: list[NodeView]
+    next: int | None
 
 
 class AuditEntry(_Answer):
@@ -359,6 +354,13 @@ class KeyView(_Answer):
     created_at: str
     expires_at: str | None
     revoked_at: str | None
+
+
+class KeyPage(_Answer):
+    """API keys, oldest first."""
+
+    keys: list[KeyView]
+    next: int | None
 
 
 class MadeKey(KeyView):

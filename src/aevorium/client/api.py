@@ -108,7 +108,8 @@ class Client:
 
     def nodes(self) -> list[answers.NodeView]:
         """Every node."""
-        return self._get("/v1/nodes", answers.NodeList).nodes
+        pages = self._pages("/v1/nodes", answers.NodePage, cursor="after")
+        return [node for page in pages for node in page.nodes]
 
     def budget(self) -> answers.BudgetPage:
         """What nodes have spent, and the server's planning view."""
@@ -228,7 +229,7 @@ class Client:
 
     def models(self) -> list[answers.ModelView]:
         """Every model that rows can be drawn from, newest first."""
-        return self._get("/v1/models", answers.ModelList).models
+        return [model for page in self._pages("/v1/models", answers.ModelPage) for model in page.models]
 
     def model(self, run_id: str) -> answers.ModelView:
         """The model of a run."""
@@ -246,9 +247,10 @@ class Client:
         """The same as a page for people."""
         return self._send("GET", _of_run(run_id, "report.html")).text
 
-    def run_log(self, run_id: str) -> answers.RunLog:
-        """A run's own audit log."""
-        return self._get(f"/v1/runs/{run_id}/audit", answers.RunLog)
+    def run_log(self, run_id: str) -> answers.AuditPage:
+        """A run's own audit log, all of it on one page."""
+        pages = list(self._pages(f"/v1/runs/{run_id}/audit", answers.AuditPage, cursor="after"))
+        return pages[-1].model_copy(update={"entries": [entry for page in pages for entry in page.entries]})
 
     # Tables
 
@@ -313,7 +315,7 @@ class Client:
         return self.table(table_id)
 
     def preview(self, table_id: str, *, rows: int = 20) -> answers.Preview:
-        """The first rows of a table."""
+        """The first rows of a table, 100 at most."""
         return self._get(f"/v1/datasets/{table_id}/preview", answers.Preview, params={"rows": rows})
 
     def download(self, table_id: str) -> bytes:
@@ -357,7 +359,8 @@ class Client:
 
     def keys(self) -> list[answers.KeyView]:
         """Every API key, without secrets."""
-        return [answers.KeyView.model_validate(key) for key in self._send("GET", "/v1/keys").json()]
+        pages = self._pages("/v1/keys", answers.KeyPage, cursor="after")
+        return [key for page in pages for key in page.keys]
 
     def create_key(self, name: str, *, role: str, days: int | None = None) -> answers.MadeKey:
         """Makes an API key."""
@@ -391,13 +394,13 @@ class Client:
                 time.sleep(_PAUSE * attempt)
         raise AssertionError("unreachable")
 
-    def _pages(self, path: str, kind: type[Answer]) -> Iterator[Answer]:
-        before: int | None = None
+    def _pages(self, path: str, kind: type[Answer], *, cursor: str = "before") -> Iterator[Answer]:
+        place: int | None = None
         while True:
-            page = self._get(path, kind, params=_given(limit=_PAGE, before=before))
+            page = self._get(path, kind, params=_given(limit=_PAGE, **{cursor: place}))
             yield page
-            before = getattr(page, "next", None)
-            if before is None:
+            place = getattr(page, "next", None)
+            if place is None:
                 return
 
     def _watch(self, path: str, *, after: int) -> Iterator[Event]:

@@ -15,18 +15,9 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
 from aevorium.api.access import Principal
-from aevorium.api.job_views import (
-    Cursor,
-    IdempotencyKey,
-    JobId,
-    JobView,
-    LastEventId,
-    Limit,
-    job_fields,
-    next_cursor,
-    stream,
-)
+from aevorium.api.job_views import IdempotencyKey, JobId, JobView, LastEventId, job_fields, stream
 from aevorium.api.legacy import succeeded_by
+from aevorium.api.pages import Cursor, Limit, next_cursor
 from aevorium.api.served_file import ServedFile
 from aevorium.api.services import Services
 from aevorium.errors import AevoriumError, ArtefactError
@@ -139,9 +130,9 @@ def router(services: Services) -> APIRouter:
 
     @routes.get("/v1/datasets/{job_id}/preview")
     def preview(
-        job_id: JobId, _: Principal = reads, rows: Annotated[int, Query(ge=1, le=1000, description="How many.")] = 20
+        job_id: JobId, _: Principal = reads, rows: Annotated[int, Query(ge=1, le=100, description="How many.")] = 20
     ) -> Preview:
-        """Its first rows."""
+        """Its first rows: a look, of which the audit log has no entry. Whoever wants more downloads the file."""
         path, job = _file(services, job_id)
         found = path.stat()
         state = (found.st_ino, found.st_mtime_ns, found.st_size)

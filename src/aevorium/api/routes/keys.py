@@ -10,6 +10,7 @@ from fastapi import Path as InPath
 from pydantic import BaseModel, ConfigDict, Field
 
 from aevorium.api.access import Principal
+from aevorium.api.pages import After, Limit, page_of
 from aevorium.api.services import Services
 from aevorium.state.api_keys import NAME, ApiKey, Role
 
@@ -35,6 +36,13 @@ class KeyView(BaseModel):
     created_at: str
     expires_at: str | None
     revoked_at: str | None
+
+
+class KeyPage(BaseModel):
+    """Keys, oldest first."""
+
+    keys: list[KeyView]
+    next: int | None = Field(description="`after` of the next page; null at the end.")
 
 
 class MadeKey(KeyView):
@@ -64,9 +72,10 @@ def router(services: Services) -> APIRouter:
         return MadeKey(**vars(key), secret=secret)
 
     @routes.get("")
-    def listed(_: Principal = stewards) -> list[KeyView]:
+    def listed(_: Principal = stewards, after: After = 0, limit: Limit = 50) -> KeyPage:
         """Every key, oldest first, without secrets."""
-        return [KeyView(**vars(key)) for key in services.keys.all()]
+        found, following = page_of(services.keys.all(), after=after, limit=limit)
+        return KeyPage(keys=[KeyView(**vars(key)) for key in found], next=following)
 
     @routes.delete("/{key_id}")
     def revoke(key_id: Annotated[str, InPath(pattern=r"^[0-9a-f]{12}$")], actor: Principal = stewards) -> KeyView:

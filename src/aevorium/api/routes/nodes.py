@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 
 from aevorium.api.access import Principal
+from aevorium.api.pages import After, Limit, page_of
 from aevorium.api.services import Services
 from aevorium.governance.chain import plain
 from aevorium.jobs.folders import RunFolder
@@ -32,10 +33,11 @@ class NodeView(BaseModel):
     code_hash: str | None = Field(default=None, description="SHA-256 of the code that it ran, as it told.")
 
 
-class NodeList(BaseModel):
+class NodePage(BaseModel):
     """Nodes, by name."""
 
     nodes: list[NodeView]
+    next: int | None = Field(description="`after` of the next page; null at the end.")
 
 
 def router(services: Services) -> APIRouter:
@@ -44,21 +46,21 @@ def router(services: Services) -> APIRouter:
     reads = Depends(services.access.require("read"))
 
     @routes.get("/v1/nodes")
-    def listed(_: Principal = reads) -> NodeList:
-        """Every node that takes part, or took part in a run whose results are here."""
+    def listed(_: Principal = reads, after: After = 0, limit: Limit = 50) -> NodePage:
+        """Every node that takes part, or took part in a run whose results are here, by name."""
         told = _told(services.folders.all())
         folder = services.workspace.federation / "nodes"
         enrolled = {path.stem for path in folder.glob("*.pub")} if folder.is_dir() else set()
         homes = services.workspace.nodes
         local = {*services.nodes, *((path.name for path in homes.iterdir()) if homes.is_dir() else ())}
-        names = sorted({*local, *enrolled, *told})
+        names, following = page_of(sorted({*local, *enrolled, *told}), after=after, limit=limit)
         views = []
         for name in names:
             kind: Literal["local", "enrolled", "former"] = (
                 "enrolled" if name in enrolled else "local" if name in local else "former"
             )
             views.append(_view(name, kind, told.get(name)))
-        return NodeList(nodes=views)
+        return NodePage(nodes=views, next=following)
 
     return routes
 

@@ -5,23 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 
 from aevorium import __version__
 from aevorium.api.access import Permission, Principal
 from aevorium.api.legacy import succeeded_by
+from aevorium.api.pages import Action, After, AuditPage, Entries, audit_page
 from aevorium.api.served_file import ServedFile
 from aevorium.api.services import REPORT_HEADERS, Services
 from aevorium.errors import ArtefactError
-from aevorium.governance.chain import AuditChain, AuditEntry
+from aevorium.governance.chain import AuditChain
 from aevorium.jobs.checks import verify_server
 
 __all__ = ["router"]
-
-_MOST_ENTRIES = 500
 
 
 class Health(BaseModel):
@@ -37,14 +36,6 @@ class MeView(BaseModel):
 
     name: str = Field(description="As the audit log names them.")
     permissions: list[Permission] = Field(description="What they may do, in the order of the alphabet.")
-
-
-class AuditPage(BaseModel):
-    """A part of the audit log."""
-
-    entries: list[AuditEntry]
-    head: str = Field(description="Hash of the last entry of the whole log; note it to be able to see a cut.")
-    next: int | None = Field(description="`after` of the next page; null at the end.")
 
 
 class CheckFinding(BaseModel):
@@ -90,16 +81,10 @@ def router(services: Services, *, homes: Sequence[Path]) -> APIRouter:
     @routes.get("/audit-log", deprecated=True, dependencies=[succeeded_by("/v1/audit")])
     @routes.get("/v1/audit")
     def audit_log(
-        _: Principal = audits_near,
-        after: Annotated[int, Query(ge=0, le=2**53, description="Entries after this number.")] = 0,
-        limit: Annotated[int, Query(ge=1, le=_MOST_ENTRIES, description="How many at most.")] = 100,
-        action: Annotated[str | None, Query(max_length=100, description="Only entries of this action.")] = None,
+        _: Principal = audits_near, after: After = 0, limit: Entries = 100, action: Action = None
     ) -> AuditPage:
         """The server's audit log, oldest entry first."""
-        chain = _chain(services)
-        found = chain.page(after=after, limit=limit + 1, action=action)
-        page = found[:limit]
-        return AuditPage(entries=list(page), head=chain.head, next=page[-1].seq if len(found) > limit else None)
+        return audit_page(_chain(services), after=after, limit=limit, action=action)
 
     @routes.get("/v1/audit/verification")
     def verification(_: Principal = audits) -> Verification:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from itertools import islice
 from typing import Any
 
 from fastapi import APIRouter, Depends, Response
@@ -11,22 +12,13 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from aevorium.api.access import Principal
-from aevorium.api.job_views import (
-    Cursor,
-    IdempotencyKey,
-    JobId,
-    JobView,
-    LastEventId,
-    Limit,
-    job_fields,
-    next_cursor,
-    stream,
-)
+from aevorium.api.job_views import IdempotencyKey, JobId, JobView, LastEventId, job_fields, stream
 from aevorium.api.legacy import succeeded_by
+from aevorium.api.pages import Action, After, AuditPage, Cursor, Entries, Limit, audit_page, next_cursor
 from aevorium.api.served_file import ServedFile
 from aevorium.api.services import REPORT_HEADERS, Services
 from aevorium.errors import ArtefactError
-from aevorium.governance.chain import AuditChain, AuditEntry, plain
+from aevorium.governance.chain import AuditChain, plain
 from aevorium.jobs.folders import RunFolder
 from aevorium.jobs.ordering import prepare_run, submit_run
 from aevorium.jobs.orders import Choices, RunOrder
@@ -94,17 +86,11 @@ class ModelView(BaseModel):
     versions: dict[str, str] = Field(description="Software that took part.")
 
 
-class ModelList(BaseModel):
+class ModelPage(BaseModel):
     """Models, newest first."""
 
     models: list[ModelView]
-
-
-class RunLog(BaseModel):
-    """A run's own audit log."""
-
-    entries: list[AuditEntry]
-    head: str
+    next: int | None = Field(description="`before` of the next page; null at the end.")
 
 
 def router(services: Services) -> APIRouter:
@@ -191,15 +177,23 @@ def router(services: Services) -> APIRouter:
         return ServedFile(path, media_type="text/html; charset=utf-8", headers=REPORT_HEADERS)
 
     @routes.get("/v1/runs/{job_id}/audit")
-    def log(job_id: JobId, _: Principal = audits) -> RunLog:
-        """Its own audit log."""
+    def log(
+        job_id: JobId, _: Principal = audits, after: After = 0, limit: Entries = 100, action: Action = None
+    ) -> AuditPage:
+        """Its own audit log, oldest entry first."""
         chain = AuditChain(_results(services, job_id).workspace.database)
-        return RunLog(entries=list(chain.entries()), head=chain.head)
+        return audit_page(chain, after=after, limit=limit, action=action)
 
     @routes.get("/v1/models")
-    def models(_: Principal = reads) -> ModelList:
+    def models(_: Principal = reads, before: Cursor = None, limit: Limit = 50) -> ModelPage:
         """Every model that rows can be drawn from, newest first."""
-        return ModelList(models=[_model(run) for run in services.folders.all() if run.workspace.checkpoints()])
+        # Counted from the oldest on, so that a newer one changes no number.
+        runs = services.folders.all()
+        numbered = zip(range(len(runs), 0, -1), runs, strict=True)
+        older = ((number, run) for number, run in numbered if before is None or number < before)
+        found = list(islice((each for each in older if each[1].workspace.checkpoints()), limit + 1))
+        following = next_cursor([number for number, _ in found], limit=limit)
+        return ModelPage(models=[_model(run) for _, run in found[:limit]], next=following)
 
     @routes.get("/v1/models/{job_id}")
     def model(job_id: JobId, _: Principal = reads) -> ModelView:

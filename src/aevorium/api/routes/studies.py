@@ -9,7 +9,7 @@ from fastapi import Path as InPath
 from pydantic import BaseModel, ConfigDict, Field
 
 from aevorium.api.access import Principal
-from aevorium.api.job_views import Cursor, Limit, next_cursor
+from aevorium.api.pages import Cursor, Limit, next_cursor
 from aevorium.api.services import Services
 from aevorium.governance.chain import plain
 from aevorium.jobs.orders import Choices, schema_of

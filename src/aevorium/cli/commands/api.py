@@ -63,7 +63,9 @@ def _tell(options: ApiOptions, *, host: str, port: int, console: Console) -> Non
     shown = f"[{host}]" if ":" in host else host
     console.say(f"The API listens on http://{shown}:{port}, and explains itself at http://{shown}:{port}/docs")
     if options.start_token is not None:
-        console.say(f"No API key exists yet. This token may do all while the process lives: {options.start_token}")
+        console.say(
+            f"No API key exists yet. From this machine this token may do all while the API runs: {options.start_token}"
+        )
         console.say("Make keys for people with: aevorium api key create NAME --role researcher")
 
 

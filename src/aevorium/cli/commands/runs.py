@@ -36,7 +36,6 @@ __all__ = ["app"]
 app = typer.Typer(help="Runs that are ordered now and conducted when their turn comes.", no_args_is_help=True)
 
 _LOOK = 0.5
-_PAGE = 100
 
 RunId = Annotated[str, typer.Argument(help="The run's id, as 'aevorium runs list' shows it.")]
 
@@ -107,9 +106,9 @@ def submit(
 
 @app.command("list")
 def listed(context: typer.Context, workspace: WorkspaceFolder = None) -> dict[str, object]:
-    """Lists the runs that were ordered, newest first."""
+    """Lists every run that was ordered, newest first."""
     jobs, _ = _jobs(workspace)
-    found = jobs.page(kind="train", limit=_PAGE)
+    found = jobs.since("", kind="train")[::-1]
     rows = [
         (job.id, job.state, _target(job), job.created_at[:19], (job.ended_at or "–")[:19], _code(job)) for job in found
     ]
