@@ -27,13 +27,16 @@ from aevorium.privacy.plan import StudyPlan
 from aevorium.privacy.schedule import AssociationSchedule, CellNoise, TrainingSchedule
 from aevorium.privacy.shares import RecipeName, number_of_tables, pays_to_train, shares_of, signal_of
 
-__all__ = ["LOSS_BOUND", "LOSS_LEVELS", "PhaseBudget", "cost_of", "estimated_events", "plan_budget"]
+__all__ = ["LOSS_BOUND", "LOSS_LEVELS", "MOST_STEPS", "PhaseBudget", "cost_of", "estimated_events", "plan_budget"]
 
 LOSS_BOUND = 4.0
 """A record's loss is clipped to [0, 4] before it is summed; that of independent columns is about 1."""
 
 LOSS_LEVELS = 100
 """The bounded loss is rounded to this many levels, so that its sum is a whole number and takes discrete noise."""
+
+MOST_STEPS = 1_000_000
+"""Steps of private training of a run, at all nodes of a patient. Composing more can take minutes and gigabytes."""
 
 _COUNT_SHARE, _COUNT_CAP = 0.05, 0.25
 """ε₀ of the count: a share of ε, but never more than the cap: a standard deviation of 6 patients is enough."""
@@ -87,10 +90,18 @@ class PhaseBudget:
             size: Its declared or noisy number of records (`StudyPlan.node_size`).
 
         Raises:
-            ConfigError: CONFIG_INVALID, if no noise meets the target.
+            ConfigError: CONFIG_INVALID, if no noise meets the target, or it takes too many steps.
         """
         plan = self.plan
         rate, steps = plan.steps_of(size)
+        composed = steps * self.rounds * plan.max_nodes_per_patient
+        if composed > MOST_STEPS:
+            raise ConfigError(
+                "CONFIG_INVALID",
+                f"{composed:,} steps of private training are not possible. No more than {MOST_STEPS:,} are:"
+                " what they cost would take minutes to compute, and they themselves days.",
+                hint="Give fewer --rounds or --epochs, or a larger --batch-size.",
+            )
         if not self.rounds:
             return self._schedule(rate, 0, noise=0.0, size=size)
         noise = plan.noise_multiplier

@@ -166,6 +166,18 @@ def test_private_steps_are_the_recipe_s_own_unless_the_plan_says_otherwise():
     assert make_plan(recipe="dp-sgd", batch_size=100, epochs=4).steps_of(1000) == (0.1, 40)
 
 
+def test_more_steps_than_can_be_composed_are_refused_before_they_are():
+    """Composing these would take minutes in which nothing else is answered."""
+    for changes in (
+        {"recipe": "dp-sgd", "epochs": 10_000, "batch_size": 1, "noise_multiplier": 2.0},
+        {"epochs": 10_000, "batch_size": 1},
+        {"recipe": "dp-sgd", "nodes": tuple("abcdefgh"), "max_nodes_per_patient": 8, "epochs": 100},
+    ):
+        with pytest.raises(ConfigError, match="steps of private training are not possible") as refused:
+            plan_budget(make_plan(records=100_000, **changes)).events(50_000)
+        assert "--batch-size" in (refused.value.hint or "")
+
+
 def test_a_fixed_noise_is_used_and_costs_what_all_phases_cost():
     plan = make_plan(records=1500, noise_multiplier=2.0)
     events = plan_budget(plan).events(750)
