@@ -253,15 +253,16 @@ def test_an_amount_that_many_share_is_generated_and_costs_no_table_more(tmp_path
     text = _schema(8, target="c1") + fees
     schema = TableSchema.from_toml(text, source="test")
     sources = []
-    for place in range(2):
-        path = _table(tmp_path / f"{place}.csv", 8, rows=1_500, seed=place)
+    names = ["n0", "n1", "n2"]
+    for place, name in enumerate(names):
+        path = _table(tmp_path / f"{name}.csv", 8, rows=2_000, seed=place)
         rng = np.random.default_rng(place)
-        shared, spread = rng.random(1_500) < 0.3, np.exp(rng.normal(8.0, 1.0, 1_500)).astype(int).clip(0, 99_999)
+        shared, spread = rng.random(2_000) < 0.3, np.exp(rng.normal(8.0, 1.0, 2_000)).astype(int).clip(0, 99_999)
         pd.read_csv(path).assign(fee=np.where(shared, 15_024, spread)).to_csv(path, index=False)
-        sources.append(NodeSource(f"n{place}", path))
-    options = replace(OPTIONS, epsilon=10.0, records=3_000, pretraining_steps=200)
+        sources.append(NodeSource(name, path))
+    options = replace(OPTIONS, epsilon=20.0, records=6_000, pretraining_steps=200, trust="secure-aggregation")
     workspace, secrets = Workspace(tmp_path / "workspace"), Secrets.in_files(tmp_path / "key")
-    plan = plan_study(schema, ["n0", "n1"], options)
+    plan = plan_study(schema, names, options)
     run_federation(
         schema, schema_text=text, plan=plan, nodes=sources, workspace=workspace, secrets=secrets, options=options
     )
@@ -270,7 +271,7 @@ def test_an_amount_that_many_share_is_generated_and_costs_no_table_more(tmp_path
     assert list(fine["values"]) == ["fee"]
     schedule = plan_budget(plan).associations
     assert len(fine["counts"]) + len(fine["values"]) == schedule.count
-    for name in ("n0", "n1"):
+    for name in names:
         (charged,) = [
             event for event in _ledger(tmp_path, name).events if event.purpose == "tables of selected columns"
         ]

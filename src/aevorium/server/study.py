@@ -209,6 +209,7 @@ class StudyConductor:
                 schema,
                 statistics=statistics,
                 schedule=schedule,
+                signal=self._budget.signal,
                 coarse=released[0] if released else None,
                 total=self._total,
                 nodes=len(self._names),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from aevorium.encoding.associations import TableDesign
 from aevorium.encoding.encoder import ColumnCode, TableEncoder
 from aevorium.encoding.grid import table_grids
 from aevorium.encoding.statistics import TableStatistics
@@ -51,7 +52,9 @@ def test_a_node_can_count_what_the_rules_ask_for(columns: int, categories: int) 
     coarse = coarse_design(encoder, schema, schedule=schedule) if schedule.candidates else None
     assert len(coarse.pairs if coarse else ()) == schedule.candidates
     statistics = _statistics(schema, encoder, total=1e9)
-    fine = fine_design(encoder, schema, statistics=statistics, schedule=schedule, coarse=None, total=1e9, nodes=1)
+    fine = fine_design(
+        encoder, schema, statistics=statistics, schedule=schedule, signal=1e10, coarse=None, total=1e9, nodes=1
+    )
     assert len(fine.pairs) == schedule.pairs > 0
     for design in (coarse, fine):
         assert design is None or design.problem(schema, bins=BINS) is None
@@ -82,10 +85,15 @@ def test_tables_of_values_take_the_place_of_others(records: float) -> None:
         codes[name] = ColumnCode(shares=tuple(shares / shares.sum()), missing=None)
     encoder = TableEncoder(schema_hash=schema.content_hash, bins=BINS, columns=codes)
     schedule = plan_budget(plan, records=records).associations
-    design = fine_design(
-        encoder, schema, statistics=_statistics(schema, encoder, total=records), schedule=schedule,
-        coarse=None, total=records, nodes=1,
-    )  # fmt: skip
+
+    def design_of(signal: float) -> TableDesign:
+        return fine_design(
+            encoder, schema, statistics=_statistics(schema, encoder, total=records), schedule=schedule, signal=signal,
+            coarse=None, total=records, nodes=1,
+        )  # fmt: skip
+
+    assert not design_of(99_000).values
+    design = design_of(10 * records)
     assert sorted(design.values) == ["c2", "c5"]
     assert design.count == schedule.count
     # Where every pair has a table, no pair gives its place.
