@@ -22,7 +22,15 @@ from aevorium.encoding.associations import Associations
 from aevorium.encoding.denoise import denoise_histogram, project_to_total
 from aevorium.encoding.grid import ColumnGrid, column_grid
 from aevorium.encoding.lattice import find_lattice
-from aevorium.encoding.spikes import Spike, constant_spike, cut_at_spikes, find_spikes, holds_all, spike_problem
+from aevorium.encoding.spikes import (
+    MOST_IN_BIN,
+    Spike,
+    constant_spike,
+    cut_at_spikes,
+    find_spikes,
+    holds_all,
+    spike_problem,
+)
 from aevorium.encoding.statistics import TableStatistics
 from aevorium.encoding.tails import support, with_tails
 from aevorium.encoding.values import frequent_values
@@ -249,9 +257,13 @@ class TableEncoder(BaseModel):
             grid = column_grid(schema.measured[name], bins=self.bins)
             held = np.array(code.shares) * (1 - (code.missing or 0.0)) * total
             found = frequent_values(counts, grid, ranges, held=held, noise=released.noise)
+            homes = grid.locate(np.array([spike.value for spike in found]))
             counted = {*grid.locate(np.array([float(first) for first, _ in ranges]))}
             kept = [spike for spike in code.spikes if grid.locate(np.array([spike.value]))[0] not in counted]
-            spikes = tuple(sorted([*kept, *found], key=lambda spike: spike.value))
+            # A node encodes with so many and no more: those that the fewest records have are left out.
+            fullest = sorted(zip(found, homes, strict=True), key=lambda pair: -pair[0].share * held[pair[1]])
+            most = max(0, MOST_IN_BIN * grid.states - len(kept))
+            spikes = tuple(sorted([*kept, *(spike for spike, _ in fullest[:most])], key=lambda spike: spike.value))
             columns[name] = code.model_copy(update={"spikes": spikes})
         return self.model_copy(update={"columns": columns})
 

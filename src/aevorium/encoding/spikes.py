@@ -18,7 +18,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from aevorium.encoding.grid import ColumnGrid
 
-__all__ = ["MOST_SHARE", "Spike", "constant_spike", "cut_at_spikes", "find_spikes", "holds_all", "spike_problem"]
+__all__ = [
+    "MOST_IN_BIN",
+    "MOST_SHARE",
+    "Spike",
+    "constant_spike",
+    "cut_at_spikes",
+    "find_spikes",
+    "holds_all",
+    "spike_problem",
+]
 
 MOST_SHARE = 1 - 1e-5
 """Of a bin's records at most so many are at spikes that are found, as F must increase wherever a value may lie; all of
@@ -37,7 +46,7 @@ other: a bin beside a steep slope holds a peak, not a spike."""
 _ROUND = 2.0
 """A number is round if its like lie so many bins apart: that the bin has one is then no matter of course."""
 
-_MOST_IN_BIN = 4
+MOST_IN_BIN = 4
 """Spikes for a bin, on average, that are not too many."""
 
 _ROUNDING = 1e-9
@@ -137,7 +146,7 @@ def spike_problem(spikes: tuple[Spike, ...], grid: ColumnGrid) -> str | None:
     if not spikes:
         return None
     values = np.array([spike.value for spike in spikes])
-    if grid.categories or len(spikes) > _MOST_IN_BIN * grid.states:
+    if grid.categories or len(spikes) > MOST_IN_BIN * grid.states:
         return "are more than there can be"
     if not (np.diff(values) > 0).all():
         return "are not in ascending order"

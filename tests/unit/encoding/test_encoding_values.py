@@ -114,3 +114,22 @@ def test_what_is_counted_takes_the_place_of_a_guess_and_comes_back_exactly():
     drawn = counted.decode(np.random.default_rng(0).normal(size=(100_000, 1)), np.empty((100_000, 0)), SCHEMA)
     # Five deviations of so many draws.
     assert (drawn["paid"] == 15_024).mean() == pytest.approx(400 / len(values), abs=5 * (0.02 / 100_000) ** 0.5)
+
+
+def test_no_more_values_are_kept_than_a_node_encodes_with():
+    """Every 50th number is frequent, the first the most: of 2,000 there are 96 spikes for 24 bins at most."""
+    bins = 24
+    grid = column_grid(COLUMN, bins=bins)
+    numbers = np.arange(100_000)
+    counts = np.where(numbers % 50 == 0, 1_000_000 - numbers, 0)
+    frame_counts = np.bincount(grid.locate(numbers.astype(float)), weights=counts, minlength=grid.states)
+    statistics = TableStatistics(bins=bins, counts={"paid": frame_counts.astype(np.int64)}, noise=0.0)
+    encoder = TableEncoder.fit(statistics, SCHEMA, total=float(counts.sum()))
+    design = TableDesign(cells={}, pairs=(), values={"paid": ((1, 99_998),)})
+    table = np.concatenate([[0], counts[1:99_999]]).astype(np.int64)
+    released = Associations.from_sum(table, design, noise=0.0)
+    counted = encoder.with_values(released, SCHEMA, total=float(counts.sum()))
+    assert counted.problem(SCHEMA, bins=bins) is None
+    kept = counted.columns["paid"].spikes
+    assert len(kept) == 4 * grid.states
+    assert max(spike.value for spike in kept) <= 50 * (len(kept) + 2)
