@@ -15,8 +15,9 @@ from aevorium.surrogate.mixture import FitSettings, Mixture, NoisyTable, Slice, 
 
 __all__ = ["Surrogate", "fit_surrogate"]
 
-_CHANCE = 0.7
-"""How much of the chance error of a table's cells counts as an error: the result should be near these very rows too."""
+_CHANCE = 0.2
+"""How much of the chance error of a table's cells counts as an error. Little of it: full cells, which say what columns
+have to do with each other, then keep more of their weight."""
 
 
 @dataclass(frozen=True)

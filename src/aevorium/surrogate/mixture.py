@@ -24,9 +24,13 @@ _LEARNING_RATE = 0.05
 _SPREAD = 0.7
 """Standard deviation of the components' first logits around those of the shares."""
 
-_FIRST_PULL, _GAIN = 100.0, 0.02
+_FIRST_PULL, _GAIN = 100.0, 0.1
 
-_RESIDUAL = 0.75
+_HELD = 0.3
+"""Part of the steps after which the pull is steered in any case. Before, it waits until the residual has come down:
+steered at once, it fell by orders of magnitude with the first residuals and did not always come back in time."""
+
+_RESIDUAL = 0.8
 """Where the pull holds the mean squared residual. Not at 1: a fit of so many free numbers is nearer to the tables than
 the truth is. Best or near it on Adult and six Synthea hospitals, at ε = 1 and 10."""
 
@@ -149,7 +153,7 @@ def fit_mixture(
 
     The loss is Σ ((mixture - table) / deviation)² + λ Σ_k w_k KL(component k ‖ shares). λ follows the discrepancy
     principle (Morozov 1966): it grows while the mean squared residual of the tables' cells is below `_RESIDUAL`, where
-    the fit follows noise, and falls while it is above.
+    the fit follows noise, and falls while it is above, once the fit has come so far.
 
     Args:
         shares: For each column the released shares of its cells, each summing to 1.
@@ -197,7 +201,7 @@ class _Fit:
     def run(self, *, advance: Callable[[int], None]) -> Mixture:
         steps = self._settings.steps
         optimizer = torch.optim.Adam([self._logits, self._weight_logits], lr=_LEARNING_RATE, foreach=True)
-        pull, residual = _FIRST_PULL, math.nan
+        pull, residual, is_steered = _FIRST_PULL, math.nan, False
         for step in range(steps):
             for group in optimizer.param_groups:
                 group["lr"] = _LEARNING_RATE * (0.5 * (1 + math.cos(math.pi * step / steps)) + 0.01)
@@ -209,7 +213,9 @@ class _Fit:
             (misfit + self._one_way_misfit(columns, weights) + pull * spread).backward()
             optimizer.step()
             residual = float(misfit.detach()) / self._cells
-            pull = max(_LEAST_PULL, pull * math.exp(_GAIN * max(-1.0, min(1.0, _RESIDUAL - residual))))
+            is_steered = is_steered or residual <= _RESIDUAL or step >= _HELD * steps
+            if is_steered:
+                pull = max(_LEAST_PULL, pull * math.exp(_GAIN * max(-1.0, min(1.0, _RESIDUAL - residual))))
             advance(step + 1)
         return self._finished(residual=residual, pull=pull)
 

@@ -18,11 +18,13 @@ NAMES = tuple(SCHEMA.measured)
 PLANTED = {("age", "ill"), ("age", "lab"), ("lab", "ill")}
 
 
-@pytest.mark.parametrize(("rows", "sigma", "kept"), [(1_000, 40.0, 0.3), (5_000, 40.0, 0.75), (5_000, 10.0, 0.85)])
+@pytest.mark.parametrize(
+    ("rows", "sigma", "kept"), [(1_000, 40.0, 0.3), (5_000, 40.0, 0.75), (5_000, 10.0, 0.85), (20_000, 20.0, 0.9)]
+)
 def test_the_fit_stops_at_the_noise(rows: int, sigma: float, kept: float):
-    """The discrepancy principle: a mean squared residual near 0.75, no fit of the noise and none that ignores it.
+    """The discrepancy principle: a mean squared residual near 0.8, no fit of the noise and none that ignores it.
 
-    The noise's own mean square over these 400 or more cells has a standard deviation below .07.
+    Wherever it ends, it is steered there: a pull that fell too far at first would end at .6 with 20,000 rows.
     """
     frame = make_frame(rows, seed=1)
     encoder = make_encoder(frame)
@@ -41,7 +43,7 @@ def test_the_fit_stops_at_the_noise(rows: int, sigma: float, kept: float):
         advance=lambda done, steps: None,
         settings=FitSettings(components=60, steps=600),
     )
-    assert surrogate.mixture.residual == pytest.approx(0.75, abs=0.1)
+    assert surrogate.mixture.residual == pytest.approx(0.8, abs=0.05)
     # What stands out of the noise is kept: so much of the distance of age and illness from independence, .36.
     names = list(NAMES)
     found = surrogate.mixture.pair(names.index("age"), names.index("ill"))
