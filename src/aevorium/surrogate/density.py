@@ -16,7 +16,7 @@ from aevorium.surrogate.mixture import FitSettings, Mixture, NoisyTable, Slice, 
 __all__ = ["Surrogate", "fit_surrogate"]
 
 _CHANCE = 0.2
-"""How much of the chance error of a table's cells counts as an error. Little of it: full cells, which say what columns
+"""How much of the chance error of a cell counts as an error, in one-way histograms and tables alike. Little of it: full cells, which say what columns
 have to do with each other, then keep more of their weight."""
 
 
@@ -81,7 +81,7 @@ def fit_surrogate(
     chosen = settings or FitSettings.for_tables(
         sum(_slices(released.design) for released in tables), cells=sum(len(part) for part in shares)
     )
-    deviation = [np.sqrt(noise**2 + np.maximum(total * part, 1.0)) / total for part in shares]
+    deviation = [np.sqrt(noise**2 + _CHANCE * np.maximum(total * part, 1.0)) / total for part in shares]
     mixture = fit_mixture(
         shares,
         [_table_set(released, encoder, cells, total=total) for released in tables],
