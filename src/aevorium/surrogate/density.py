@@ -16,8 +16,8 @@ from aevorium.surrogate.mixture import FitSettings, Mixture, NoisyTable, Slice, 
 __all__ = ["Surrogate", "fit_surrogate"]
 
 _CHANCE = 0.2
-"""How much of the chance error of a cell counts as an error, in one-way histograms and tables alike. Little of it: full cells, which say what columns
-have to do with each other, then keep more of their weight."""
+"""How much of the chance error of a cell counts as an error, in one-way histograms and tables alike. Little of it: full
+cells, which say what columns have to do with each other, then keep more of their weight."""
 
 
 @dataclass(frozen=True)
