@@ -50,7 +50,8 @@ _STEPS, _MOST_STEPS = 2_000, 10_000
 
 _SIGNAL, _GROWTH = 3_000.0, 0.6
 """Where the surrogate says more than it does at this signal, the model takes more steps to learn it. On Adult at a
-signal of 32,500 a model lost .0019 of its surrogate's trends after 3,600 steps, and another .0010 after 9,000."""
+signal of 32,500 a model was .0019 below its surrogate in trends after 3,600 steps; one of another run, .0010 after
+9,000."""
 
 
 def learning_rate(recipe: RecipeName) -> float:
