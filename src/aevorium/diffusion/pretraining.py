@@ -8,7 +8,8 @@ averaged out before a gradient is taken (Rao-Blackwell), which is worth several 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,11 +21,24 @@ from aevorium.diffusion.layout import EncodedTable
 from aevorium.diffusion.process import MixedProcess
 from aevorium.diffusion.schedule import stratified_levels
 
-__all__ = ["Posterior", "Pretraining", "expectation_loss", "pretrain"]
+__all__ = ["Density", "Posterior", "Pretraining", "expectation_loss", "pretrain"]
 
 Posterior = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """What is to be expected of clean rows, given noisy ones [B, D] and their levels [B]: the value of each continuous
 column, given that it is observed, [B, C]; the probability that it is, [B, C]; and that of each state, [B, D - C]."""
+
+
+class Density(NamedTuple):
+    """A density that holds no record.
+
+    Attributes:
+        rows: Rows of it, drawn from with replacement.
+        posterior: What it expects of clean rows.
+    """
+
+    rows: EncodedTable
+    posterior: Posterior
+
 
 _WARM_UP = 100
 """Steps over which the step size grows from 0."""
@@ -45,19 +59,19 @@ class Pretraining(BaseModel):
 
 def pretrain(
     model: TabularDiffusion,
-    rows: EncodedTable,
+    densities: Sequence[Density],
     *,
-    posterior: Posterior,
     plan: Pretraining,
     generator: torch.Generator,
     advance: Callable[[int], None],
 ) -> None:
-    """Trains a model in place; it ends as the running average of its weights.
+    """Trains a model in place on the mean of densities; it ends as the running average of its weights.
+
+    Each step takes the next density: a model that learns what each expects of its own rows learns what their mean does.
 
     Args:
         model: The model.
-        rows: Rows of the density, drawn from with replacement.
-        posterior: The density's posterior.
+        densities: The densities, each of the same weight.
         plan: How long and how.
         generator: Draws batches, noise levels and noise.
         advance: Called with the number of steps made.
@@ -69,7 +83,8 @@ def pretrain(
         for group in optimizer.param_groups:
             group["lr"] = plan.learning_rate * _share(step, steps=plan.steps)
         optimizer.zero_grad()
-        expectation_loss(model, rows, posterior=posterior, batch=plan.batch, generator=generator).backward()
+        density = densities[step % len(densities)]
+        expectation_loss(model, density, batch=plan.batch, generator=generator).backward()
         optimizer.step()
         average.update(step)
         advance(step + 1)
@@ -77,24 +92,22 @@ def pretrain(
     average.store()
 
 
-def expectation_loss(
-    model: TabularDiffusion, rows: EncodedTable, *, posterior: Posterior, batch: int, generator: torch.Generator
-) -> Tensor:
+def expectation_loss(model: TabularDiffusion, density: Density, *, batch: int, generator: torch.Generator) -> Tensor:
     """The mean loss of a model on rows of the density, against what the density expects of them.
 
     Args:
         model: The model.
-        rows: Rows of the density, drawn from with replacement.
-        posterior: The density's posterior.
+        density: The density.
         batch: How many rows.
         generator: Draws rows, noise levels and noise.
     """
     process = MixedProcess(model.layout)
-    drawn = rows.select(torch.randint(len(rows), (batch,), generator=generator, device=generator.device))
+    index = torch.randint(len(density.rows), (batch,), generator=generator, device=generator.device)
+    drawn = density.rows.select(index)
     # One level a row, spread evenly over the batch: the rows come in no order.
     sigma = stratified_levels(1, draws=batch, generator=generator)[0]
     noisy = process.corrupt(process.clean(drawn), sigma=sigma, noise=process.noise(sigma, generator=generator))
-    values, observed, states = posterior(noisy, sigma)
+    values, observed, states = density.posterior(noisy, sigma)
     losses = process.expected_loss(model(noisy, sigma), sigma=sigma, values=values, observed=observed, states=states)
     return losses.mean()
 

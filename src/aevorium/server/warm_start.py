@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ import torch
 from aevorium.diffusion.denoiser import TabularDiffusion
 from aevorium.diffusion.device import CPU
 from aevorium.diffusion.layout import EncodedTable
-from aevorium.diffusion.pretraining import Pretraining, expectation_loss, pretrain
+from aevorium.diffusion.pretraining import Density, Pretraining, expectation_loss, pretrain
 from aevorium.encoding.associations import MOST_CELLS, Associations, TableDesign
 from aevorium.encoding.encoder import TableEncoder
 from aevorium.encoding.grid import table_grids
@@ -188,15 +189,16 @@ class WarmStart:
             seed=seed,
             advance=lambda done, steps: report(StepProgress("fitting the surrogate", done, steps)),
         )
-        drawn = self.surrogate.rows(_POOL, generator=np.random.default_rng(seed))
-        self._rows = EncodedTable.from_arrays(drawn.values, codes=drawn.codes, observed=drawn.observed)
+        self._fits = self.surrogate.parts()
+        rows = np.random.default_rng(seed)
+        self._rows = [_drawn(fit, _POOL // len(self._fits), generator=rows) for fit in self._fits]
+        self._anchors = cycle(self._densities(CPU))
 
     def pretrain(self, model: TabularDiffusion, *, plan: Pretraining, device: torch.device = CPU) -> None:
         """Trains a model in place on rows of the surrogate; it computes on the device, and ends on the CPU."""
         pretrain(
             model.to(device),
-            self._rows.to(device),
-            posterior=MixturePosterior(self.surrogate, device=device),
+            self._densities(device),
             plan=plan,
             generator=torch.Generator(device).manual_seed(self._seed),
             advance=lambda done: self._report(StepProgress("pre-training", done, plan.steps)),
@@ -204,12 +206,21 @@ class WarmStart:
         model.to(CPU)
 
     def anchor(self, model: TabularDiffusion) -> torch.Tensor:
-        """The model's mean loss on fresh rows of the surrogate.
+        """The model's mean loss on fresh rows of the surrogate, of another fit at each call.
 
         Mixed into the noisy gradient of private training, its own keeps the model from losing to noise what the tables
         told. Post-processing: free of charge.
         """
-        posterior = MixturePosterior(self.surrogate)
-        return expectation_loss(
-            model, self._rows, posterior=posterior, batch=_ANCHOR_BATCH, generator=self._anchor_rows
-        )
+        return expectation_loss(model, next(self._anchors), batch=_ANCHOR_BATCH, generator=self._anchor_rows)
+
+    def _densities(self, device: torch.device) -> list[Density]:
+        """One for each fit: a step on one of them costs a part of a step on their mean."""
+        return [
+            Density(rows.to(device), posterior=MixturePosterior(fit, device=device))
+            for rows, fit in zip(self._rows, self._fits, strict=True)
+        ]
+
+
+def _drawn(surrogate: Surrogate, count: int, *, generator: np.random.Generator) -> EncodedTable:
+    rows = surrogate.rows(count, generator=generator)
+    return EncodedTable.from_arrays(rows.values, codes=rows.codes, observed=rows.observed)

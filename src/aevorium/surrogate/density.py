@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,10 @@ class Surrogate:
     cells: Mapping[str, tuple[int, ...]]
     encoder: TableEncoder
     schema: TableSchema
+
+    def parts(self) -> tuple[Surrogate, ...]:
+        """The fits that it is the mean of, each a surrogate of its own."""
+        return tuple(replace(self, mixture=mixture) for mixture in self.mixture.parts())
 
     def rows(self, count: int, *, generator: np.random.Generator) -> EncodedArrays:
         """Draws rows: cells from the mixture, then values within them by the one-way shares.
@@ -88,7 +92,7 @@ def fit_surrogate(
         settings=chosen,
         one_way_deviation=deviation,
         seed=seed,
-        advance=lambda done: advance(done, chosen.steps),
+        advance=lambda done: advance(done, chosen.all_steps),
     )
     agreed = {
         name: _spread(mixture.weights @ part, np.array(cells[name]), encoder.grid_shares(name))
