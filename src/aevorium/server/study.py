@@ -201,7 +201,7 @@ class StudyConductor:
         schema, schedule = self._schema, self._budget.associations
         released = []
         if schedule.candidates:
-            design = coarse_design(encoder, schema, schedule=schedule)
+            design = coarse_design(encoder, schema, schedule=schedule, total=self._total, nodes=len(self._names))
             released.append(self._associate("coarse", design, cells=schedule.coarse))
         if schedule.pairs:
             design = fine_design(

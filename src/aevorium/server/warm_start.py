@@ -22,10 +22,10 @@ from aevorium.privacy.shares import RecipeName
 from aevorium.progress import Report, StepProgress
 from aevorium.schema.table import TableSchema
 from aevorium.surrogate.cells import (
-    COARSE_CELLS,
     MANY_CATEGORIES,
     THIRD_CELLS,
     THIRD_STATES,
+    coarse_cells,
     cut_columns,
     number_of_cells,
 )
@@ -74,10 +74,21 @@ def pretraining(*, columns: int, signal: float, steps: int | None) -> Pretrainin
     return Pretraining(steps=steps)
 
 
-def coarse_design(encoder: TableEncoder, schema: TableSchema, *, schedule: AssociationSchedule) -> TableDesign:
-    """The tables by which pairs are selected."""
+def coarse_design(
+    encoder: TableEncoder, schema: TableSchema, *, schedule: AssociationSchedule, total: float, nodes: int
+) -> TableDesign:
+    """The tables by which pairs are selected.
+
+    Args:
+        encoder: What is known of single columns.
+        schema: The study's schema.
+        schedule: How many tables, with how much noise.
+        total: The estimated number of records.
+        nodes: Nodes that add noise.
+    """
+    cells = coarse_cells(records=total, noise=schedule.coarse.noise_of(nodes=nodes))
     return TableDesign(
-        cells=cut_columns(encoder, schema, cells=COARSE_CELLS, most=COARSE_CELLS),
+        cells=cut_columns(encoder, schema, cells=cells, most=cells),
         pairs=candidate_pairs(list(schema.measured), target=schema.target, most=schedule.candidates),
     )
 

@@ -10,10 +10,7 @@ from numpy.typing import NDArray
 from aevorium.encoding.encoder import TableEncoder
 from aevorium.schema.table import Categorical, TableSchema
 
-__all__ = ["COARSE_CELLS", "MANY_CATEGORIES", "THIRD_CELLS", "THIRD_STATES", "cut_columns", "number_of_cells"]
-
-COARSE_CELLS = 3
-"""Cells of a column in the tables by which pairs are selected, 'missing' not counted."""
+__all__ = ["MANY_CATEGORIES", "THIRD_CELLS", "THIRD_STATES", "coarse_cells", "cut_columns", "number_of_cells"]
 
 THIRD_CELLS, THIRD_STATES = 4, 8
 """Cells of a continuous column, and most states of a categorical one, where it is the third of a triple."""
@@ -31,6 +28,19 @@ _REST = 0.4
 
 MANY_CATEGORIES = 64
 """Cells of a categorical column at most: the rarest categories share the last."""
+
+
+def coarse_cells(*, records: float, noise: float) -> int:
+    """How many cells a column gets in the tables by which pairs are selected, 'missing' not counted.
+
+    Three where noise is large; up to five where it leaves room: of many categories three cells show two alone, and
+    which two of those that are about as frequent is chance.
+
+    Args:
+        records: The estimated number of records of all nodes.
+        noise: Standard deviation of the noise in each cell of the merged tables.
+    """
+    return int(np.clip(round(0.25 * math.sqrt(records / max(noise, 1.0))), 3, 5))
 
 
 def number_of_cells(*, records: float, noise: float) -> int:

@@ -36,10 +36,11 @@ def candidate_pairs(columns: Sequence[str], *, target: str | None, most: int) ->
 
 
 def excess_of(table: NDArray[np.int64], *, noise: float) -> float:
-    """How far a noisy table is from independence, in standard deviations of what noise alone does to this number.
+    """The squared distance of a noisy table from independence, less what noise alone adds to it, in records².
 
     Row and column means are taken out, which removes every error of the one-way shares to first order; what is left
-    of pure noise has (rows - 1)·(columns - 1) degrees of freedom.
+    of pure noise has (rows - 1)·(columns - 1) degrees of freedom. What stands out is not divided by what it varies by:
+    pairs are chosen by what would be lost without them, not by how sure that is.
 
     Args:
         table: [rows, columns], noisy counts.
@@ -53,8 +54,7 @@ def excess_of(table: NDArray[np.int64], *, noise: float) -> float:
     rows, columns = (side / max(side.sum(), 1.0) for side in shares)
     left = table - total * np.outer(rows, columns)
     left = left - left.mean(axis=0, keepdims=True) - left.mean(axis=1, keepdims=True) + left.mean()
-    variance = max(noise, 1.0) ** 2
-    return float((np.square(left).sum() / variance - freedom) / np.sqrt(2 * freedom))
+    return float(np.square(left).sum() - freedom * noise**2)
 
 
 def select_pairs(coarse: Associations, *, count: int, target: str | None) -> tuple[tuple[str, str], ...]:

@@ -49,7 +49,9 @@ def test_a_node_can_count_what_the_rules_ask_for(columns: int, categories: int) 
         min_nodes=1, rounds=1,
     )  # fmt: skip
     schedule = plan_budget(plan, records=1e9).associations
-    coarse = coarse_design(encoder, schema, schedule=schedule) if schedule.candidates else None
+    coarse = None
+    if schedule.candidates:
+        coarse = coarse_design(encoder, schema, schedule=schedule, total=1e9, nodes=1)
     assert len(coarse.pairs if coarse else ()) == schedule.candidates
     statistics = _statistics(schema, encoder, total=1e9)
     fine = fine_design(

@@ -105,17 +105,31 @@ def test_planted_associations_are_selected():
 
 
 def test_pure_noise_seldom_looks_like_an_association():
-    """Excess is in standard deviations of noise: above 3 in about 1 of 100 tables of independent columns.
+    """Excess is above three of its standard deviations in about 1 of 100 tables of independent columns.
 
     It is a chi-square with 4 degrees of freedom, centred and scaled, so its tail beyond 3 has probability .013.
     Of 2,000 tables more than 50 are then above it with probability 1e-5.
     """
     rng = np.random.default_rng(0)
     expected = 500 * np.outer([0.2, 0.3, 0.5], [0.3, 0.3, 0.4])
-    found = np.array([excess_of(np.round(expected + rng.normal(0, 30, (3, 3))).astype(np.int64), noise=30.0)
-                      for _ in range(2_000)])  # fmt: skip
+    noisy = np.round(expected + rng.normal(0, 30, (2_000, 3, 3))).astype(np.int64)
+    found = np.array([excess_of(table, noise=30.0) for table in noisy]) / (30**2 * np.sqrt(2 * 4))
     assert (found > 3).sum() <= 50
     assert abs(found.mean()) < 0.15
+
+
+def test_of_two_pairs_the_one_further_from_independence_has_more_excess_whatever_its_cells():
+    """Three cells and sixteen a column, the same squared distance: means of 500 tables within four deviations."""
+    rng = np.random.default_rng(0)
+    means = []
+    for cells in (3, 16):
+        table = np.full((cells, cells), 100.0)
+        table[:2, :2] += [[100, -100], [-100, 100]]
+        noisy = np.round(table + rng.normal(0, 30, (500, cells, cells))).astype(np.int64)
+        means.append(np.mean([excess_of(one, noise=30.0) for one in noisy]))
+    # A chi-square of 225 degrees of freedom and a shift of 4 · 100², in records².
+    deviation = 30**2 * np.sqrt(2 * 225 + 4 * 4 * 100**2 / 30**2) / np.sqrt(500)
+    assert means == pytest.approx([4 * 100**2] * 2, abs=4 * deviation)
 
 
 def test_as_many_pairs_are_selected_as_the_plan_says_and_a_quarter_have_the_target():
