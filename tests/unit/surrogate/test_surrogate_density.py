@@ -14,7 +14,7 @@ from aevorium.encoding.encoder import ColumnCode, TableEncoder
 from aevorium.encoding.grid import table_grids
 from aevorium.encoding.statistics import TableStatistics, count_cells
 from aevorium.schema.table import TableSchema
-from aevorium.surrogate.cells import cut_columns, number_of_cells
+from aevorium.surrogate.cells import coarse_cells, cut_columns, number_of_cells
 from aevorium.surrogate.density import Surrogate, fit_surrogate
 from aevorium.surrogate.mixture import FitSettings
 
@@ -73,6 +73,9 @@ def test_less_noise_or_more_records_make_finer_cells():
     assert number_of_cells(records=1000, noise=60) < number_of_cells(records=10_000, noise=60)
     assert number_of_cells(records=1000, noise=60) < number_of_cells(records=1000, noise=6)
     assert 4 == number_of_cells(records=1, noise=1e9) < number_of_cells(records=1e9, noise=0) == 24
+    # Records and noise of Synthea's hospitals and of Adult at ε = 1.
+    assert [coarse_cells(records=1_119, noise=77), coarse_cells(records=32_561, noise=101)] == [3, 4]
+    assert 3 == coarse_cells(records=1, noise=1e9) < coarse_cells(records=1e9, noise=0) == 5
 
 
 def test_the_mixture_recovers_every_table_it_was_given(surrogate: Surrogate):
