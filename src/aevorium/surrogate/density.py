@@ -82,9 +82,7 @@ def fit_surrogate(
     """
     names = list(schema.measured)
     shares = [_sums(encoder.grid_shares(name), np.array(cells[name])) for name in names]
-    chosen = settings or FitSettings.for_tables(
-        sum(_slices(released.design) for released in tables), cells=sum(len(part) for part in shares)
-    )
+    chosen = settings or FitSettings.for_tables(sum(_slices(released.design) for released in tables))
     deviation = [np.sqrt(noise**2 + _CHANCE * np.maximum(total * part, 1.0)) / total for part in shares]
     mixture = fit_mixture(
         shares,

@@ -24,6 +24,8 @@ _LEARNING_RATE = 0.05
 _SPREAD = 0.7
 """Standard deviation of the components' first logits around those of the shares."""
 
+_STEPS = 400
+
 _FITS = 4
 """Fits from different beginnings, of which the mean is taken. What noise has one of them make up, the others do not."""
 
@@ -48,18 +50,13 @@ class FitSettings:
         return self.steps * self.fits
 
     @classmethod
-    def for_tables(cls, tables: int, *, cells: int) -> FitSettings:
-        """The size by a public rule: four components a table; fewer steps where one step is long.
+    def for_tables(cls, tables: int) -> FitSettings:
+        """The size by a public rule: four components a table.
 
         Args:
             tables: Number of two-way tables, those of a triple each counted.
-            cells: Number of cells of all columns together.
         """
-        if not tables:
-            return cls(components=1, steps=0)
-        components = int(np.clip(4 * tables, 60, 300))
-        work = components * cells**2
-        return cls(components=components, steps=int(np.clip(1200 * (3e7 / work), 400, 1200)))
+        return cls(components=int(np.clip(4 * tables, 60, 300)), steps=_STEPS) if tables else cls(1, steps=0)
 
 
 class Slice(NamedTuple):
