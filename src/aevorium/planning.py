@@ -17,7 +17,7 @@ from aevorium.encoding.grid import number_of_bins, table_grids
 from aevorium.errors import ConfigError, PolicyRefused
 from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.events import PrivacyEvent
-from aevorium.privacy.phases import cost_of, plan_budget
+from aevorium.privacy.phases import cost_of, plan_budget, require_steps
 from aevorium.privacy.plan import MIN_AGGREGATED, StudyPlan, Trust, divides_patients
 from aevorium.privacy.shares import RecipeName
 from aevorium.privacy.views import View, views_of
@@ -137,7 +137,8 @@ def plan_study(schema: TableSchema, node_names: Sequence[str], options: RunOptio
     """Makes the plan that nodes will be asked to agree to. Reads no record.
 
     Raises:
-        ConfigError: CONFIG_INVALID, naming the option; CONFIG_CONFLICT for a fixed noise without declared records.
+        ConfigError: CONFIG_INVALID, naming the option, or if it takes more steps than nodes agree to; CONFIG_CONFLICT
+            for a fixed noise without declared records.
         PolicyRefused: AGGREGATION_TOO_FEW_NODES.
     """
     if options.trust == "secure-aggregation" and len(node_names) < MIN_AGGREGATED:
@@ -177,6 +178,7 @@ def plan_study(schema: TableSchema, node_names: Sequence[str], options: RunOptio
         name = str(problem["loc"][-1]) if problem["loc"] else "the plan"
         reason = str(problem["msg"]).removeprefix("Value error, ")
         raise ConfigError("CONFIG_INVALID", f"{name} = {problem['input']!r} is not possible. {reason}.") from error
+    require_steps(plan)
     if plan.noise_multiplier is not None:
         plan = plan.model_copy(update={"epsilon": cost_of(plan)})
     return plan

@@ -37,7 +37,7 @@ categories = ["yes", "no"]
 """
 POLICY = '[budget]\nmax_epsilon = 1000.0\nperiod = "simulated"\n'
 ROWS = 12
-LONG_RUN = {"schema_text": SCHEMA, "choices": {"epsilon": 0.1, "recipe": "dp-sgd", "epochs": 10_000, "rounds": 1000}}
+LONG_RUN = {"schema_text": SCHEMA, "choices": {"epsilon": 0.1, "recipe": "dp-sgd", "epochs": 10, "rounds": 1000}}
 """Nobody waits for its end: it is there to be cut off."""
 
 

@@ -275,6 +275,7 @@ def test_a_table_that_cannot_be_made_is_refused_at_once(
     [
         ({"choices": {"epsilon": 0}}, 422, "REQUEST_INVALID"),
         ({"choices": {"epsilon": 1, "noise_multiplier": 1}}, 422, "CONFIG_CONFLICT"),
+        ({"choices": {"epsilon": 1, "recipe": "dp-sgd", "epochs": 10_000, "rounds": 10}}, 422, "CONFIG_INVALID"),
         ({"choices": {"trust": "secure-aggregation"}}, 409, "AGGREGATION_TOO_FEW_NODES"),
         ({"choices": {"purpose": "a\nb"}}, 422, "REQUEST_INVALID"),
         ({"schema_text": "name = 'x'"}, 422, "SCHEMA_INVALID"),

@@ -27,7 +27,16 @@ from aevorium.privacy.plan import StudyPlan
 from aevorium.privacy.schedule import AssociationSchedule, CellNoise, TrainingSchedule
 from aevorium.privacy.shares import RecipeName, number_of_tables, pays_to_train, shares_of, signal_of
 
-__all__ = ["LOSS_BOUND", "LOSS_LEVELS", "MOST_STEPS", "PhaseBudget", "cost_of", "estimated_events", "plan_budget"]
+__all__ = [
+    "LOSS_BOUND",
+    "LOSS_LEVELS",
+    "MOST_STEPS",
+    "PhaseBudget",
+    "cost_of",
+    "estimated_events",
+    "plan_budget",
+    "require_steps",
+]
 
 LOSS_BOUND = 4.0
 """A record's loss is clipped to [0, 4] before it is summed; that of independent columns is about 1."""
@@ -93,8 +102,26 @@ class PhaseBudget:
             ConfigError: CONFIG_INVALID, if no noise meets the target, or it takes too many steps.
         """
         plan = self.plan
-        rate, steps = plan.steps_of(size)
-        composed = steps * self.rounds * plan.max_nodes_per_patient
+        rate, steps = self._steps(size)
+        if not self.rounds:
+            return self._schedule(rate, 0, noise=0.0, size=size)
+        noise = plan.noise_multiplier
+        if noise is None:
+            noise = _calibrated_noise(self, rate, steps) if plan.is_private else 0.0
+        return self._schedule(rate, steps, noise=noise, size=size)
+
+    def require_size(self, size: float) -> None:
+        """Passes if a node of this size can be trained at.
+
+        Raises:
+            ConfigError: CONFIG_INVALID, if it takes too many steps.
+        """
+        self._steps(size)
+
+    def _steps(self, size: float) -> tuple[float, int]:
+        """The sampling rate, and the steps of a round."""
+        rate, steps = self.plan.steps_of(size)
+        composed = steps * self.rounds * self.plan.max_nodes_per_patient
         if composed > MOST_STEPS:
             raise ConfigError(
                 "CONFIG_INVALID",
@@ -102,12 +129,7 @@ class PhaseBudget:
                 " what they cost would take minutes to compute, and they themselves days.",
                 hint="Give fewer --rounds or --epochs, or a larger --batch-size.",
             )
-        if not self.rounds:
-            return self._schedule(rate, 0, noise=0.0, size=size)
-        noise = plan.noise_multiplier
-        if noise is None:
-            noise = _calibrated_noise(self, rate, steps) if plan.is_private else 0.0
-        return self._schedule(rate, steps, noise=noise, size=size)
+        return rate, steps
 
     def _schedule(self, rate: float, steps: int, *, noise: float, size: float) -> TrainingSchedule:
         shares = self.plan.noise_shares
@@ -222,6 +244,15 @@ def cost_of(plan: StudyPlan) -> float:
     # A holdout gets what the others cost, whatever that is.
     events = tuple(event for event in plan_budget(plan).events(plan.declared_size) if event.units != "holdout")
     return epsilon(events * plan.max_nodes_per_patient, delta=plan.delta)
+
+
+def require_steps(plan: StudyPlan) -> None:
+    """Passes unless nodes would refuse a plan for its steps, as far as can be told before they count.
+
+    Raises:
+        ConfigError: CONFIG_INVALID.
+    """
+    plan_budget(plan).require_size(plan.declared_size or _GUESSED_SIZE)
 
 
 def estimated_events(plan: StudyPlan) -> tuple[PrivacyEvent, ...] | None:
