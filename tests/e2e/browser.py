@@ -68,7 +68,16 @@ class Visit:
             self.elsewhere.append(url)
 
     def barriers(self) -> list[str]:
-        """What keeps people out of the page as it is now: axe's serious and critical faults, each with an element."""
+        """What keeps people out of the page: axe's serious and critical faults, each with an element.
+
+        A page has a moment to follow a change of its size: what is gone a second later kept nobody out.
+        """
+        if faults := self._barriers():
+            self.page.wait_for_timeout(1000)
+            faults = self._barriers()
+        return faults
+
+    def _barriers(self) -> list[str]:
         if not self.page.evaluate("'axe' in window"):
             self.page.evaluate(_AXE.read_text(encoding="utf-8"))
         found = self.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
