@@ -56,6 +56,7 @@ class Step(BaseModel):
     settings: dict[str, str] = Field(default_factory=dict, description="Environment of `aevorium run`.")
     is_pooled: bool = Field(default=False, description="Whether one node holds all rows.")
     trust: Trust = "secure-aggregation"
+    epsilons: tuple[float, ...] = (1.0, 10.0)
 
 
 STEPS = (
@@ -67,6 +68,16 @@ STEPS = (
     Step(name="no-pretraining", settings={"AEVORIUM_PRETRAINING_STEPS": "0"}),
     Step(name="no-warm-start", method="dp-sgd"),
     Step(name="one-node", is_pooled=True, trust="local"),
+    # What longer training does where nothing is spent by it: 4 passes a round, of which the recipe takes 20.
+    *(
+        Step(
+            name=f"passes-{4 * rounds:03}",
+            settings={"AEVORIUM_NUM_ROUNDS": str(rounds), "AEVORIUM_TRAINING_EPOCHS": "4"},
+            trust="local",
+            epsilons=(math.inf,),
+        )
+        for rounds in (5, 20, 80)
+    ),
 )
 """Each row of the ablation. To add one, name it and give the environment of `aevorium run` that makes it."""
 
@@ -96,13 +107,12 @@ def _of_table(table: str, *, seed: int) -> Iterable[Cell]:
                 yield Cell(table=table, method=method, epsilon=epsilon, seed=seed, trust=trust)
 
 
-def ablation(seeds: int, *, tables: Sequence[str] = TABLES, epsilons: Sequence[float] = (1.0, 10.0)) -> list[Cell]:
+def ablation(seeds: int, *, tables: Sequence[str] = TABLES) -> list[Cell]:
     """The cells that say what each step buys.
 
     Args:
         seeds: How many seeds.
         tables: Which tables.
-        epsilons: Which ε.
     """
     return [
         Cell(
@@ -117,8 +127,9 @@ def ablation(seeds: int, *, tables: Sequence[str] = TABLES, epsilons: Sequence[f
         )
         for seed in range(seeds)
         for table in tables
-        for epsilon in epsilons
+        for epsilon in EPSILONS
         for step in STEPS
+        if epsilon in step.epsilons
     ]
 
 

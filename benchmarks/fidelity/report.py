@@ -128,7 +128,7 @@ def _section(table: str, rows: Sequence[Row]) -> str:
     for epsilon in sorted({row.epsilon for row in rows if row.method != "real"} or {math.inf}):
         here = sorted((row for row in rows if row.epsilon == epsilon and row.method != "real"), key=_place)
         lines += [
-            f"### {table}, ε = {'∞' if math.isinf(epsilon) else f'{epsilon:g}'}\n",
+            f"### {table}, ε = {_epsilon(epsilon)}\n",
             *_table([*floor, *here], shown),
         ]
         lines += _bar(against_the_bar(here))
@@ -148,9 +148,16 @@ def _table(rows: Sequence[Row], shown: Sequence[str]) -> list[str]:
             continue
         scores = [cell(row.scores.get(name), name=name) for name in shown]
         spent = "–" if row.spent is None else f"{row.spent:.3g}"
-        seconds = "" if row.seconds is None else f"{row.seconds.mean:,.0f}"
-        lines.append(f"| {row.name} | {row.seeds} | {' | '.join([*scores, spent, seconds])} |")
+        lines.append(f"| {row.name} | {row.seeds} | {' | '.join([*scores, spent, _seconds(row)])} |")
     return [*lines, ""]
+
+
+def _epsilon(value: float) -> str:
+    return "∞" if math.isinf(value) else f"{value:g}"
+
+
+def _seconds(row: Row) -> str:
+    return "" if row.seconds is None else f"{row.seconds.mean:,.0f}"
 
 
 def _bar(compared: Sequence[tuple[str, str, str, str]]) -> list[str]:
@@ -164,11 +171,12 @@ def _bar(compared: Sequence[tuple[str, str, str, str]]) -> list[str]:
 def _steps(rows: Sequence[Row]) -> str:
     shown = [name for name in SCORES if any(name in row.scores for row in rows)]
     lines = [f"### {rows[0].table}: what each step buys\n"]
-    heads = ["ε", "step", "method", "seeds", *(HEADS[name] for name in shown)]
+    heads = ["ε", "step", "method", "seeds", *(HEADS[name] for name in shown), "seconds"]
     lines += [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for row in sorted(rows, key=lambda row: (row.epsilon, row.step)):
         scores = [cell(row.scores.get(name), name=name) for name in shown] if row.seeds else [row.failures[0]]
-        lines.append(f"| {row.epsilon:g} | {row.step} | {row.name} | {row.seeds} | {' | '.join(scores)} |")
+        told = [_epsilon(row.epsilon), row.step, row.name, str(row.seeds), *scores, _seconds(row)]
+        lines.append(f"| {' | '.join(told)} |")
     return "\n".join([*lines, ""])
 
 
