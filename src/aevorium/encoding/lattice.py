@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from aevorium.encoding.denoise import denoise_histogram
 from aevorium.encoding.grid import ColumnGrid
 from aevorium.encoding.spikes import MOST_SHARE, Spike
+from aevorium.encoding.tails import with_tails
 
 __all__ = ["Lattice", "find_lattice"]
 
@@ -72,12 +73,13 @@ class Lattice:
         return self.share + 2 * self.error >= 1
 
     def denoise(self, counts: NDArray[np.float64], *, noise: float) -> NDArray[np.float64]:
-        """Denoised counts: smooth among the bins that hold equally many numbers, and not from these to others."""
+        """Denoised counts with ends: smooth among bins that hold equally many numbers, not from these to others."""
         shares = np.zeros(len(counts))
         for held in np.unique(self.held):
             alike = self.held == held
             if held > 0 or not self.is_everything:
-                shares[alike] = denoise_histogram(counts[alike], noise=noise)
+                smooth = denoise_histogram(counts[alike], noise=noise)
+                shares[alike] = with_tails(smooth, counts[alike], noise=noise)
         return shares
 
     def spikes(self, grid: ColumnGrid, *, standing: tuple[Spike, ...]) -> tuple[Spike, ...]:

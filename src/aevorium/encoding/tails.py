@@ -16,9 +16,14 @@ __all__ = ["support", "with_tails"]
 _LENGTHS = np.concatenate([[0.15], np.geomspace(0.25, 256, 21)])
 """How far, in bins, a tail may reach until it has fallen to 1/e; the shortest is an end without a tail."""
 
-_BOUND = 0.7
-"""Standard deviations of noise from which the last bin's own count is taken for records. Bounds are mostly chosen where
-values end, and a bound that is never reached is a worse fault than one that a few rows reach too many."""
+_BOUND, _FAR_BOUND = 0.7, 2.0
+"""Standard deviations of noise from which the last bin's own count is taken for records, by whether there surely are
+records near it. A bound that was chosen where values end and is never reached is a worse fault than one that a few rows
+reach too many. One that was chosen with room to spare is reached by none, and a few rows there outweigh all others in
+the column's deviation and in its correlations."""
+
+_FAR = 0.25
+"""A bound is far from the last bin that surely holds records if a larger part of the bins than this lies between."""
 
 _LEAST = 0.5
 """Records that a bin has to hold to be one of the column's support."""
@@ -56,7 +61,9 @@ def _with_upper_tail(smooth: NDArray[np.float64], counts: NDArray[np.float64], *
     last = _last_sure(counts, noise=noise)
     beyond = counts[last + 1 :]
     if not len(beyond):
-        return smooth
+        # The last bin surely holds records; smoothing may have dropped it, which takes a single bin that stands alone
+        # to stand out by more.
+        return np.append(smooth[:-1], max(smooth[-1], counts[-1]))
     falling = smooth[last] * np.exp(-np.arange(1, len(beyond) + 1) / _LENGTHS[:, None])
     possible = np.vstack([falling, smooth[last + 1 :]])
     variance = noise**2 + possible
@@ -65,7 +72,8 @@ def _with_upper_tail(smooth: NDArray[np.float64], counts: NDArray[np.float64], *
     likely[-1] -= np.log(len(counts))
     weights = np.exp(likely - likely.max())
     found = np.append(smooth[: last + 1], weights @ possible / weights.sum())
-    if counts[-1] > _BOUND * noise:
+    is_far = len(beyond) > _FAR * len(counts)
+    if counts[-1] > (_FAR_BOUND if is_far else _BOUND) * noise:
         found[-1] = max(found[-1], counts[-1])
     return found
 

@@ -18,9 +18,11 @@ def _schema(low: float, high: float, *, integer: bool = False) -> TableSchema:
     return TableSchema.model_validate({"name": "t", "columns": {"x": column}})
 
 
-def _made(values: np.ndarray, schema: TableSchema, *, bins: int, noise: float, rows: int = 20_000) -> np.ndarray:
+def _made(
+    values: np.ndarray, schema: TableSchema, *, bins: int, noise: float, rows: int = 20_000, seed: int = 0
+) -> np.ndarray:
     counts = count_cells(pd.DataFrame({"x": values}), schema, bins=bins)
-    noisy = counts + np.round(np.random.default_rng(0).normal(0, noise, len(counts))).astype(np.int64)
+    noisy = counts + np.round(np.random.default_rng(seed).normal(0, noise, len(counts))).astype(np.int64)
     statistics = TableStatistics.from_sum(noisy, schema, bins=bins, noise=noise)
     encoder = TableEncoder.fit(statistics, schema, total=len(values))
     assert encoder.problem(schema, bins=bins) is None
@@ -104,3 +106,14 @@ def test_peaks_and_gaps_are_no_lattice(noise: float) -> None:
                 counts = np.bincount(grid.locate(np.clip(values, 0, 100)), minlength=grid.states)
                 noisy = counts + np.round(rng.normal(0, noise, grid.states))
                 assert find_lattice(noisy, grid, noise=noise) is None, bins
+
+
+def test_a_lattice_ends_where_its_records_do_however_far_the_bounds_are() -> None:
+    """Noise, summed over many bins that are empty, must not pass for a few records far from all others."""
+    rng = np.random.default_rng(11)
+    values = np.clip(np.round(rng.lognormal(0, 0.3, 6_300), 1), 0, 20)
+    schema = _schema(0, 20)
+    made = [_made(values, schema, bins=351, noise=4.4, seed=seed) for seed in range(20)]
+    assert all(_is_multiple(one, 0.1).mean() > 0.97 for one in made)
+    assert np.median([one.std() for one in made]) < 1.2 * values.std()
+    assert np.median([np.quantile(one, 0.999) for one in made]) < 1.5 * np.quantile(values, 0.999)

@@ -53,6 +53,17 @@ def test_a_bound_that_records_reach_is_kept_though_its_count_is_small(mirror: in
     assert np.mean(kept) > 0.8 > 0.4 > np.mean(dropped)
 
 
+@pytest.mark.parametrize("mirror", [1, -1])
+def test_a_bound_far_from_all_records_takes_more_than_noise_to_be_reached(mirror: int) -> None:
+    last = 0 if mirror < 0 else -1
+    for pile, least, most in ((0.0, 0.0, 0.07), (50.0, 0.97, 1.0)):
+        truth = np.concatenate([np.linspace(400, 0, 50), np.zeros(149), [pile]])[::mirror]
+        reached = np.mean([_ends(truth, seed=seed)[1][last] > 5 for seed in range(200)])
+        # Noise passes two deviations in 2.3 % of draws (99.9 % of such experiments show less than 7 %); a pile of five
+        # deviations misses them in 0.1 %. With the threshold of near bounds a quarter of the draws would reach.
+        assert least <= reached <= most
+
+
 def test_without_noise_counts_are_left_alone() -> None:
     counts = np.array([3.0, 0.0, 7.0, 1.0, 0.0])
     assert np.array_equal(with_tails(counts, counts, noise=0.0), counts)
