@@ -41,6 +41,7 @@ export default {
         page('docs/DASHBOARD', 'The dashboard'),
         page('benchmarks/fidelity/RESULTS', 'Fidelity: results'),
         page('benchmarks/fidelity/README', 'Fidelity: how it is measured'),
+        page('benchmarks/fidelity/CHOICES', 'What the recipe was chosen by'),
       ],
     },
     {
