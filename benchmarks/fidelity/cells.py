@@ -76,7 +76,7 @@ STEPS = (
             trust="local",
             epsilons=(math.inf,),
         )
-        for rounds in (5, 20, 80)
+        for rounds in (1, 5, 20)
     ),
 )
 """Each row of the ablation. To add one, name it and give the environment of `aevorium run` that makes it."""
