@@ -16,7 +16,7 @@ __all__ = ["support", "with_tails"]
 _LENGTHS = np.concatenate([[0.15], np.geomspace(0.25, 256, 21)])
 """How far, in bins, a tail may reach until it has fallen to 1/e; the shortest is an end without a tail."""
 
-_BOUND, _FAR_BOUND = 0.7, 2.0
+_BOUND, _FAR_BOUND = 0.7, 3.0
 """Standard deviations of noise from which the last bin's own count is taken for records, by whether there surely are
 records near it. A bound that was chosen where values end and is never reached is a worse fault than one that a few rows
 reach too many. One that was chosen with room to spare is reached by none, and a few rows there outweigh all others in
@@ -24,6 +24,12 @@ the column's deviation and in its correlations."""
 
 _FAR = 0.25
 """A bound is far from the last bin that surely holds records if a larger part of the bins than this lies between."""
+
+_BULK, _LONELY, _MORE = 0.95, 0.1, 1.0
+"""Records are far from the others where more than that part of the bins lies between them and the end of the bulk,
+which is that part of the smoothed counts. They are taken for sure if they pass the threshold by so many deviations
+more: the universal threshold shows records where there are none in one column of ten, and far out one such bin
+outweighs all others."""
 
 _LEAST = 0.5
 """Records that a bin has to hold to be one of the column's support."""
@@ -58,7 +64,9 @@ def support(counts: NDArray[np.float64]) -> slice:
 
 
 def _with_upper_tail(smooth: NDArray[np.float64], counts: NDArray[np.float64], *, noise: float) -> NDArray[np.float64]:
-    last = _last_sure(counts, noise=noise)
+    far = _far_from(smooth)
+    last = _last_sure(counts, noise=noise, far=far)
+    smooth = np.where(np.arange(len(smooth)) > max(last, far), 0.0, smooth)
     beyond = counts[last + 1 :]
     if not len(beyond):
         # The last bin surely holds records; smoothing may have dropped it, which takes a single bin that stands alone
@@ -78,13 +86,26 @@ def _with_upper_tail(smooth: NDArray[np.float64], counts: NDArray[np.float64], *
     return found
 
 
-def _last_sure(counts: NDArray[np.float64], *, noise: float) -> int:
+def _far_from(smooth: NDArray[np.float64]) -> int:
+    """The bin beyond which records would be far from the others; one that is not there if no bin would."""
+    if smooth.sum() <= 0:
+        return len(smooth)
+    bulk = int(np.searchsorted(np.cumsum(smooth), _BULK * smooth.sum()))
+    return bulk + int(np.ceil(_LONELY * len(smooth)))
+
+
+def _last_sure(counts: NDArray[np.float64], *, noise: float, far: int) -> int:
     """The outermost bin from which on a run of 1, 2, 4, ... bins surely holds records; the first if there is none.
 
-    Sure is what passes the universal threshold of that many runs.
+    Sure is what passes the universal threshold of that many runs, and for runs that begin beyond `far` a higher one.
     """
     sums = np.concatenate([[0.0], np.cumsum(counts)])
     lengths = 2 ** np.arange(len(counts).bit_length())
-    limit = noise * np.sqrt(2 * np.log(len(counts) * len(lengths)))
-    sure = [np.flatnonzero(sums[length:] - sums[:-length] > limit * np.sqrt(length)) for length in lengths]
+    limit = np.full(len(counts), np.sqrt(2 * np.log(len(counts) * len(lengths))))
+    limit[far + 1 :] += _MORE
+    limit *= noise
+    sure = [
+        np.flatnonzero(sums[length:] - sums[:-length] > limit[: len(counts) - length + 1] * np.sqrt(length))
+        for length in lengths
+    ]
     return max((int(found[-1]) for found in sure if len(found)), default=0)
