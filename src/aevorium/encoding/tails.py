@@ -25,11 +25,10 @@ the column's deviation and in its correlations."""
 _FAR = 0.25
 """A bound is far from the last bin that surely holds records if a larger part of the bins than this lies between."""
 
-_BULK, _LONELY, _MORE = 0.95, 0.1, 1.0
-"""Records are far from the others where more than that part of the bins lies between them and the end of the bulk,
-which is that part of the smoothed counts. They are taken for sure if they pass the threshold by so many deviations
-more: the universal threshold shows records where there are none in one column of ten, and far out one such bin
-outweighs all others."""
+_MORE, _APART = 0.5, 0.2
+"""The universal threshold shows records where there are none in one column of ten, and far out one such bin outweighs
+all others. So what passes it by this many deviations sets a stretch, and what is as far from it as the stretch is long,
+and that part of all bins at least, is taken for noise."""
 
 _LEAST = 0.5
 """Records that a bin has to hold to be one of the column's support."""
@@ -64,9 +63,8 @@ def support(counts: NDArray[np.float64]) -> slice:
 
 
 def _with_upper_tail(smooth: NDArray[np.float64], counts: NDArray[np.float64], *, noise: float) -> NDArray[np.float64]:
-    far = _far_from(smooth)
-    last = _last_sure(counts, noise=noise, far=far)
-    smooth = np.where(np.arange(len(smooth)) > max(last, far), 0.0, smooth)
+    last, far = _last_sure(counts, noise=noise)
+    smooth = np.where(np.arange(len(smooth)) > far, 0.0, smooth)
     beyond = counts[last + 1 :]
     if not len(beyond):
         # The last bin surely holds records; smoothing may have dropped it, which takes a single bin that stands alone
@@ -86,26 +84,21 @@ def _with_upper_tail(smooth: NDArray[np.float64], counts: NDArray[np.float64], *
     return found
 
 
-def _far_from(smooth: NDArray[np.float64]) -> int:
-    """The bin beyond which records would be far from the others; one that is not there if no bin would."""
-    if smooth.sum() <= 0:
-        return len(smooth)
-    bulk = int(np.searchsorted(np.cumsum(smooth), _BULK * smooth.sum()))
-    return bulk + int(np.ceil(_LONELY * len(smooth)))
+def _last_sure(counts: NDArray[np.float64], *, noise: float) -> tuple[int, int]:
+    """The outermost bin from which on a run of 1, 2, 4, ... bins surely holds records, and the last that may hold any.
 
-
-def _last_sure(counts: NDArray[np.float64], *, noise: float, far: int) -> int:
-    """The outermost bin from which on a run of 1, 2, 4, ... bins surely holds records; the first if there is none.
-
-    Sure is what passes the universal threshold of that many runs, and for runs that begin beyond `far` a higher one.
+    Sure is what passes the universal threshold of that many runs. The first is bin 0 if there is none.
     """
     sums = np.concatenate([[0.0], np.cumsum(counts)])
     lengths = 2 ** np.arange(len(counts).bit_length())
-    limit = np.full(len(counts), np.sqrt(2 * np.log(len(counts) * len(lengths))))
-    limit[far + 1 :] += _MORE
-    limit *= noise
-    sure = [
-        np.flatnonzero(sums[length:] - sums[:-length] > limit[: len(counts) - length + 1] * np.sqrt(length))
-        for length in lengths
-    ]
-    return max((int(found[-1]) for found in sure if len(found)), default=0)
+    limit = np.sqrt(2 * np.log(len(counts) * len(lengths)))
+    deviations = [(sums[length:] - sums[:-length]) / (noise * np.sqrt(length)) for length in lengths]
+    highest = np.full(len(counts), -np.inf)
+    for found in deviations:
+        highest[: len(found)] = np.maximum(highest[: len(found)], found)
+    surest = np.flatnonzero(highest > limit + _MORE)
+    far = len(counts) - 1
+    if len(surest):
+        far = int(surest[-1] + max(surest[-1] - surest[0], np.ceil(_APART * len(counts))))
+    sure = np.flatnonzero(highest[: far + 1] > limit)
+    return int(sure[-1]) if len(sure) else 0, far
