@@ -110,6 +110,7 @@ class Variation:
         change: What differs from the plan that was asked for, such as "epsilon=1"; empty for that plan itself.
         plan: The plan.
         records: Records of all nodes.
+        bins: About how many bins there are between a column's bounds.
         cell_noise: Standard deviation of the noise in a cell of the merged one-way histograms, as a share of the
             records in a typical cell: those of all nodes over the median number of cells of a column.
         tables: Tables of two or three columns.
@@ -121,6 +122,7 @@ class Variation:
     change: str
     plan: StudyPlan
     records: int
+    bins: int
     cell_noise: float
     tables: int
     noise_multiplier: float
@@ -270,6 +272,7 @@ def _variation(schema: TableSchema, options: RunOptions, *, change: str, records
         change=change,
         plan=plan,
         records=records,
+        bins=bins,
         cell_noise=budget.histograms.noise_of(nodes=nodes) / (records / cells),
         tables=budget.associations.count,
         noise_multiplier=schedule.noise_multiplier * math.sqrt(plan.noise_shares or 1),

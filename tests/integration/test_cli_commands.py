@@ -141,6 +141,9 @@ def test_a_plan_is_varied_in_one_thing_at_a_time(capsys: pytest.CaptureFixture[s
     for row in (less, many, few):
         assert row["cell_noise"] > 1.1 * asked["cell_noise"]
         assert row["tables"] < asked["tables"]
+        # 1.4 times the square root of records times ε; `local` also divides by the root of the number of nodes.
+        signal = row["records"] * row["epsilon"] / row["nodes"] ** 0.5
+        assert row["bins"] == round(1.4 * signal**0.5) < asked["bins"]
     assert less["noise_multiplier"] > 2 * asked["noise_multiplier"]
     assert (without["cell_noise"], without["noise_multiplier"]) == (0, 0)
     # The plan itself: the same figures as a plan of its own.

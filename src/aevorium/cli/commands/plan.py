@@ -106,6 +106,11 @@ def plan(
         console.table(("who looks", "ε", "why"), seen, numbers=("ε",))
     changes = _changes(what_if or [])
     variations = vary(table, options, records=records, nodes=nodes, changes=changes)
+    bins = variations[0].bins
+    console.say(
+        f"Numbers are counted in about {bins} bins between their bounds. A column whose values all lie in one of them "
+        "comes out constant: bounds no wider than what can occur are worth a larger ε."
+    )
     if variations[0].cell_noise > 1:
         console.say(
             f"The noise in a typical cell would be {variations[0].cell_noise:.1f} times the records in it. A table "
@@ -139,6 +144,7 @@ def plan(
                 "trust": row.plan.trust,
                 "nodes": len(row.plan.nodes),
                 "records": row.records,
+                "bins": row.bins,
                 "cell_noise": row.cell_noise,
                 "tables": row.tables,
                 "noise_multiplier": row.noise_multiplier,
