@@ -25,10 +25,10 @@ the column's deviation and in its correlations."""
 _FAR = 0.25
 """A bound is far from the last bin that surely holds records if a larger part of the bins than this lies between."""
 
-_MORE, _APART = 0.5, 0.2
+_MORE, _REACH, _APART = 0.5, 3, 0.3
 """The universal threshold shows records where there are none in one column of ten, and far out one such bin outweighs
-all others. So what passes it by this many deviations sets a stretch, and what is as far from it as the stretch is long,
-and that part of all bins at least, is taken for noise."""
+all others. So what passes it by this many deviations sets a stretch; what is further from it than so many times its
+length, and than that part of all bins, is taken for noise. Where bounds fit the values, nothing is as far."""
 
 _LEAST = 0.5
 """Records that a bin has to hold to be one of the column's support."""
@@ -99,6 +99,6 @@ def _last_sure(counts: NDArray[np.float64], *, noise: float) -> tuple[int, int]:
     surest = np.flatnonzero(highest > limit + _MORE)
     far = len(counts) - 1
     if len(surest):
-        far = int(surest[-1] + max(surest[-1] - surest[0], np.ceil(_APART * len(counts))))
+        far = int(surest[-1] + max(_REACH * (surest[-1] - surest[0]), np.ceil(_APART * len(counts))))
     sure = np.flatnonzero(highest[: far + 1] > limit)
     return int(sure[-1]) if len(sure) else 0, far

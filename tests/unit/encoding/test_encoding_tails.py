@@ -66,18 +66,18 @@ def test_a_bound_far_from_all_records_takes_more_than_noise_to_be_reached(mirror
 
 @pytest.mark.parametrize("mirror", [1, -1])
 def test_records_far_from_all_others_take_more_than_noise_to_be_seen(mirror: int) -> None:
-    for pile, least, most in ((0.0, 0.0, 0.07), (80.0, 0.97, 1.0)):
+    for pile, least, most in ((0.0, 0.0, 0.04), (80.0, 0.97, 1.0)):
         truth = np.concatenate([np.linspace(400, 0, 30), np.zeros(370)])
         truth[300] = pile
         draws = [_ends(truth[::mirror], seed=seed)[1][::mirror] for seed in range(200)]
-        seen = np.mean([found[80:-1].sum() > 5 for found in draws])
+        seen = np.mean([found[160:-1].sum() > 5 for found in draws])
         # Some of 3,600 runs passes 4.05 + 0.5 deviations in 1 % of draws at most (Bonferroni), and a long tail is taken
         # for one that is there in one or two of a hundred. A pile of eight deviations misses the threshold in 0.03 %.
         # With the threshold of near bins, a quarter of the draws shows records where none are.
         assert least <= seen <= most
 
 
-def test_records_as_far_apart_as_the_others_reach_are_seen_as_before() -> None:
+def test_records_that_lie_apart_within_the_bounds_are_seen_as_before() -> None:
     truth = np.concatenate([np.linspace(400, 0, 120), np.zeros(60), np.full(20, 25.0), np.zeros(56)])
     seen = np.mean([_ends(truth, seed=seed)[1][170:210].sum() > 100 for seed in range(200)])
     # 20 bins of 2.5 deviations are a run of eleven.
