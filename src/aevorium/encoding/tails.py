@@ -16,11 +16,12 @@ __all__ = ["support", "with_tails"]
 _LENGTHS = np.concatenate([[0.15], np.geomspace(0.25, 256, 21)])
 """How far, in bins, a tail may reach until it has fallen to 1/e; the shortest is an end without a tail."""
 
-_BOUND, _FAR_BOUND = 0.7, 3.0
-"""Standard deviations of noise from which the last bin's own count is taken for records, by whether there surely are
-records near it. A bound that was chosen where values end and is never reached is a worse fault than one that a few rows
-reach too many. One that was chosen with room to spare is reached by none, and a few rows there outweigh all others in
-the column's deviation and in its correlations."""
+_BOUND, _FAR_BOUND, _LONELY_BOUND = 0.7, 2.0, 3.0
+"""Standard deviations of noise from which the last bin's own count is taken for records: where there surely are records
+near it, where there are none, and where it is so far that all between is taken for noise. A bound that was chosen where
+values end and is never reached is a worse fault than one that a few rows reach too many. One that was chosen with room
+to spare is reached by none, and a few rows there outweigh all others in the column's deviation and in its
+correlations."""
 
 _FAR = 0.25
 """A bound is far from the last bin that surely holds records if a larger part of the bins than this lies between."""
@@ -79,7 +80,8 @@ def _with_upper_tail(smooth: NDArray[np.float64], counts: NDArray[np.float64], *
     weights = np.exp(likely - likely.max())
     found = np.append(smooth[: last + 1], weights @ possible / weights.sum())
     is_far = len(beyond) > _FAR * len(counts)
-    if counts[-1] > (_FAR_BOUND if is_far else _BOUND) * noise:
+    reached = _LONELY_BOUND if far < len(counts) - 1 else _FAR_BOUND if is_far else _BOUND
+    if counts[-1] > reached * noise:
         found[-1] = max(found[-1], counts[-1])
     return found
 
