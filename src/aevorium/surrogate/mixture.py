@@ -24,7 +24,9 @@ _LEARNING_RATE = 0.05
 _SPREAD = 0.7
 """Standard deviation of the components' first logits around those of the shares."""
 
-_STEPS = 400
+_LEAST_STEPS, _STEPS = 400, 4
+"""Steps of a fit, and steps for each of its components. On Adult at ε = 1, with 300 components, 1,200 steps in place of
+400 took tstr from .898 to .901 and c2st from .667 to .662."""
 
 _FITS = 4
 """Fits from different beginnings, of which the mean is taken. What noise has one of them make up, the others do not."""
@@ -51,12 +53,15 @@ class FitSettings:
 
     @classmethod
     def for_tables(cls, tables: int) -> FitSettings:
-        """The size by a public rule: four components a table.
+        """The size by a public rule: four components a table, and four steps a component.
 
         Args:
             tables: Number of two-way tables, those of a triple each counted.
         """
-        return cls(components=int(np.clip(4 * tables, 60, 300)), steps=_STEPS) if tables else cls(1, steps=0)
+        if not tables:
+            return cls(components=1, steps=0)
+        components = int(np.clip(4 * tables, 60, 300))
+        return cls(components=components, steps=max(_LEAST_STEPS, _STEPS * components))
 
 
 class Slice(NamedTuple):
