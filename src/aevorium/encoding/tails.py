@@ -40,7 +40,7 @@ def with_tails(smooth: NDArray[np.float64], counts: NDArray[np.float64], *, nois
 
     Beyond the outermost bin from which on there are surely records, counts fall exponentially at an unknown rate. The
     result is the mean over rates, weighted by how likely they make the noisy counts there, and the smoothed counts are
-    one possibility more.
+    one possibility more. Far from all that surely is a record, these are taken for noise.
 
     Args:
         smooth: [bins], smoothed counts, none negative.

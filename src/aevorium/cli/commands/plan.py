@@ -109,7 +109,7 @@ def plan(
     bins = variations[0].bins
     console.say(
         f"Numbers are counted in about {bins} bins between their bounds. A column whose values all lie in one of them "
-        "comes out constant: bounds no wider than what can occur are worth a larger ε."
+        "comes out constant: declare bounds no wider than what can occur."
     )
     if variations[0].cell_noise > 1:
         console.say(
