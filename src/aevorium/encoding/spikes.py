@@ -43,6 +43,11 @@ _CONTRAST = 4.0
 """A bin stands out that holds so many times what its neighbours have it expect, and these differ by no more from each
 other: a bin beside a steep slope holds a peak, not a spike."""
 
+_BEHIND, _STEEPER = 4, 3.0
+"""Unless values begin or end there, as at a limit of detection: then the bin holds more times what its fuller neighbour
+does than so many times what that one holds of the mean of so many bins behind it. No peak is as steep, down to the
+shape of a gamma distribution of 0.3."""
+
 _ROUND = 2.0
 """A number is round if its like lie so many bins apart: that the bin has one is then no matter of course."""
 
@@ -113,12 +118,21 @@ def _standing_out(held: NDArray[np.float64], grid: ColumnGrid, *, noise: float) 
         excess = held[place] - beside.max()
         is_level = beside.max() <= max(_CONTRAST * beside.min(), _SURE * math.sqrt(noise**2 + beside.min()))
         is_high = excess > max(_SURE * math.sqrt(noise**2 + held[place]), _LEAST_SHARE * held.sum())
-        if not (is_high and is_level and held[place] >= _CONTRAST * beside.max()):
+        contrast = _CONTRAST if is_level else max(_CONTRAST, _STEEPER * _steepness_beside(density, place))
+        if not (is_high and held[place] >= contrast * beside.max()):
             continue
         low, high = float(grid.low[place]), float(grid.high[place])
         value = _round_number(low, high, grid=grid, place=place, least=_ROUND * (high - low))
         if value is not None:
             yield Spike(value=value, share=min(float(1 - beside.mean() / held[place]), MOST_SHARE))
+
+
+def _steepness_beside(density: NDArray[np.float64], place: int) -> float:
+    """How many times the mean of the bins behind it a bin's fuller neighbour holds."""
+    before, after = density[:place][::-1], density[place + 1 :]
+    fuller = before if before[0] > after[0] else after
+    behind = fuller[1 : 1 + _BEHIND]
+    return float(fuller[0] / behind.mean()) if behind.any() else math.inf
 
 
 def _is_one_value(grid: ColumnGrid, place: int) -> bool:

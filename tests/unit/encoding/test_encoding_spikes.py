@@ -58,6 +58,23 @@ def test_a_spike_among_spread_values_is_kept_with_its_share(bins: int, noise: fl
     assert abs((others < 120).mean() - (values[values != 120] < 120).mean()) < 0.02 + off
 
 
+@pytest.mark.parametrize("is_lower", [True, False])
+@pytest.mark.parametrize(("rows", "noise"), [(1_000, 4.3), (30_000, 5.0), (30_000, 38.0), (300_000, 20.0)])
+def test_a_limit_of_detection_is_kept_with_its_share(rows: int, noise: float, is_lower: bool) -> None:
+    """A spike where the other values begin or end: there are none to one side of it."""
+    rng = np.random.default_rng(rows)
+    values = np.where(rng.random(rows) < 0.5, 50.0, np.clip(50 + np.abs(rng.normal(0, 15, rows)), 0, 150))
+    values = values if is_lower else 150 - values
+    limit, schema = (50.0 if is_lower else 100.0), _schema(0, 150)
+    found = []
+    for seed in range(10):
+        encoder = _fitted(values, schema, bins=120, noise=noise, seed=seed)
+        assert {spike.value for spike in encoder.columns["x"].spikes} == {limit}
+        found.append(float((_drawn(encoder, schema, rows=20_000, seed=seed) == limit).mean()))
+    # Four standard errors, and what the noise of the bins beyond moves.
+    assert abs(np.mean(found) - (values == limit).mean()) < 0.03
+
+
 @pytest.mark.parametrize(("value", "bounds"), [(2.5, (0, 30)), (42, (0, 90)), (0, (-70, 100)), (1000, (0, 1e6))])
 def test_a_constant_column_keeps_its_round_value(value: float, bounds: tuple[float, float]) -> None:
     schema = _schema(*bounds)
