@@ -116,6 +116,23 @@ def test_draws_that_all_but_cancel_contribute_no_more_than_the_clip():
         assert 0 < float(stored(layer).norm()) < 1.05
 
 
+@pytest.mark.parametrize("clip_norm", [1e-3, 1.0])
+@pytest.mark.parametrize("draws", [1, 8])
+def test_no_sizes_of_inputs_and_gradients_pass_the_clip(draws, clip_norm):
+    """Squares of 1e-23 are nothing in float32; times inputs of 1e19 they are a gradient of a hundred clips."""
+    generator, found = torch.Generator().manual_seed(4), []
+    sizes = [(inputs, backward) for inputs in range(-30, 31, 5) for backward in range(-35, 31, 5)]
+    for exponent, other in [*sizes, (18, -22.6), (19, -22.6), (19, -23)]:
+        layer = nn.Linear(32, 16)
+        inputs = 10.0**exponent * torch.randn((1, draws, 32), generator=generator).sign()
+        backward = 10.0**other * torch.randn((1, draws, 16), generator=generator).sign()
+        store_clipped_sum(layer, lambda: (layer(inputs) * backward).sum(dim=(1, 2)), clip_norm=clip_norm)  # noqa: B023 - used here
+        found.append(float(stored(layer).norm()) / clip_norm)
+    assert max(found) < 1 + 1e-4
+    # Neither are all of them taken for nothing: of gradients of usual sizes the clip is what is left.
+    assert sum(share > 0.98 for share in found) > 15
+
+
 class Scaled(nn.Module):
     def __init__(self) -> None:
         super().__init__()

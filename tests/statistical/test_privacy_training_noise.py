@@ -14,7 +14,7 @@ from scipy import stats
 
 from aevorium.diffusion.denoiser import DenoiserConfig, TabularDiffusion, to_vector
 from aevorium.diffusion.layout import EncodedTable, Layout
-from aevorium.privacy import training
+from aevorium.privacy import separation, training
 from aevorium.privacy.entropy import os_generator
 from aevorium.privacy.training import TrainingPlan, train_privately
 
@@ -66,10 +66,27 @@ def assert_noise(noise: np.ndarray, *, std: float, tests: int) -> None:
     assert stats.kstest(noise / std, "norm").pvalue > alarm
 
 
+def test_noise_does_not_end_where_a_single_deviate_of_float32_does(monkeypatch):
+    """Box and Muller's of 24 bits is never above 5.77: were the noise one of these, a value beyond would be certain."""
+    deviates = []
+
+    def highest(*, mean, std, size, device, generator):
+        deviates.append(torch.full(size, mean + 5.7 * std, device=device))
+        return deviates[-1]
+
+    monkeypatch.setattr(torch, "normal", highest)
+    model = make_model(64)
+    before = to_vector(model).astype(np.float64)
+    train_privately(model, make_table(0), plan=make_plan(), generator=os_generator)
+    assert len(deviates) > 4 * len(list(model.parameters()))
+    np.testing.assert_allclose(before - to_vector(model), 2 * 5.7 * 1.7 * 0.6 / 40.0, rtol=1e-4)
+
+
 @pytest.mark.parametrize("records", [0, 25])
 def test_a_step_has_noise_of_sigma_times_clip_over_the_expected_batch(records, monkeypatch):
     """In an empty batch, and in one taken in four chunks; batches and draws are shared, so the signal cancels."""
-    monkeypatch.setattr(training, "_CHUNK", 7)
+    monkeypatch.setattr(separation, "PART", 7)
+    monkeypatch.setattr(training, "require_separation", lambda *_, **__: None)
     steps = []
     for multiplier in (1.7, 1e-12):
         model = make_model(64)
@@ -116,6 +133,7 @@ def test_batches_are_poisson_samples_of_the_rate(monkeypatch):
         return original(self, index)
 
     monkeypatch.setattr(EncodedTable, "select", select)
+    monkeypatch.setattr(training, "require_separation", lambda *_, **__: None)
     monkeypatch.setattr(training, "_clipped_sum", _no_gradient)
     train_privately(
         make_model(2), make_table(records), plan=make_plan(sampling_rate=rate, steps=steps), generator=os_generator

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
+from torch.nn.functional import pad
 
 from aevorium.encoding.encoder import TableEncoder
 from aevorium.schema.table import TableSchema
@@ -101,6 +102,15 @@ class EncodedTable:
     def select(self, index: Tensor) -> EncodedTable:
         """The rows that `index` (int64 [b]) names, in its order."""
         return EncodedTable(values=self.values[index], codes=self.codes[index], observed=self.observed[index])
+
+    def filled_to(self, rows: int) -> EncodedTable:
+        """The same rows, and after them so many of nothing observed that there are `rows` in all."""
+        missing = rows - len(self)
+        return EncodedTable(
+            values=pad(self.values, (0, 0, 0, missing)),
+            codes=pad(self.codes, (0, 0, 0, missing)),
+            observed=pad(self.observed, (0, 0, 0, missing)),
+        )
 
     def to(self, device: torch.device) -> EncodedTable:
         """The same table on another device."""

@@ -18,7 +18,7 @@ from aevorium.node.checks import (
 from aevorium.node.phases import ReleasingPhases
 from aevorium.node.run import fingerprint_of
 from aevorium.node.steps import OpenSteps, require_encoder, require_open
-from aevorium.node.training import noisy_gradient, noisy_loss
+from aevorium.node.training import noisy_gradient, noisy_loss, require_device
 from aevorium.privacy.numbers import Numbers
 
 __all__ = ["SummedPhases"]
@@ -42,10 +42,11 @@ class SummedPhases(ReleasingPhases):
             int64 [parameters], modulo 2^64.
         """
         if request.step == 1:
-            self._steps = self._open_steps(request)
+            self._steps = self._open_steps(request, vector)
         with self._refusing("training", run_id=request.run_id):
             steps = require_open(self._steps, request)
             model = model_of(request.model, vector, encoder=steps.encoder, schema=self._schema, bins=steps.bins)
+            require_device(self._device, config=request.model, schedule=steps.schedule, settings=request.settings)
         records = self._records.training(steps.plan)
 
         def produce() -> Numbers:
@@ -76,6 +77,7 @@ class SummedPhases(ReleasingPhases):
             model = model_of(
                 request.model, vector, encoder=request.encoder, schema=self._schema, bins=known(run, run.bins)
             )
+            require_device(self._device, config=request.model, schedule=schedule)
         records = self._records.training(run.plan)
 
         def produce() -> Numbers:
@@ -99,12 +101,14 @@ class SummedPhases(ReleasingPhases):
         )
         return LossReply(spent=self._spent(request.run_id, run.plan)), values.astype(np.int64, copy=False)
 
-    def _open_steps(self, request: GradientRequest) -> OpenSteps:
-        """Pays for a round under secure aggregation, by its first step."""
+    def _open_steps(self, request: GradientRequest, vector: NDArray[np.float32]) -> OpenSteps:
+        """Pays for a round under secure aggregation, by its first step, if that can be taken."""
         run = self._run(request, phase="training", round=request.round)
         with self._refusing("training", run_id=request.run_id):
             schedule, bins = require_trust(run, is_summed=True), known(run, run.bins)
             encoder = require_encoder(request, schema=self._schema, bins=bins)
+            model_of(request.model, vector, encoder=encoder, schema=self._schema, bins=bins)
+            require_device(self._device, config=request.model, schedule=schedule, settings=request.settings)
         released = self._gate.open_steps(
             request.run_id,
             phase="training",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from aevorium.diffusion.denoiser import TabularDiffusion, to_vector
+from aevorium.diffusion.denoiser import DenoiserConfig, TabularDiffusion, to_vector
 from aevorium.diffusion.layout import EncodedTable
 from aevorium.federation.protocol import TrainingSettings
 from aevorium.privacy.aggregation import encode_vector, share_noise
@@ -15,11 +15,35 @@ from aevorium.privacy.mechanisms import NoiseSource
 from aevorium.privacy.numbers import Numbers
 from aevorium.privacy.phases import LOSS_BOUND, LOSS_LEVELS
 from aevorium.privacy.schedule import CLIP_LEVELS, TrainingSchedule
+from aevorium.privacy.separation import require_separation
 from aevorium.privacy.training import TrainingPlan, clipped_gradient_sum, record_losses, train_privately
 
-__all__ = ["loss_noise", "noisy_gradient", "noisy_loss", "train_round"]
+__all__ = ["loss_noise", "noisy_gradient", "noisy_loss", "require_device", "train_round"]
 
 _LOSS_DRAWS = 8
+
+
+def require_device(
+    device: torch.device,
+    *,
+    config: DenoiserConfig,
+    schedule: TrainingSchedule,
+    settings: TrainingSettings | None = None,
+) -> None:
+    """Passes if the device keeps records apart, or if there is no privacy to protect. Reads no record.
+
+    Args:
+        device: Where gradients and losses are computed.
+        config: Size and shape of a model that fits the node's schema.
+        schedule: How much noise.
+        settings: How the model is trained; None where the loss alone is computed.
+
+    Raises:
+        ConfigError: DEVICE_UNSUITABLE.
+    """
+    if schedule.noise_multiplier > 0:
+        for draws in {_LOSS_DRAWS, settings.draws if settings else _LOSS_DRAWS}:
+            require_separation(config, draws=draws, device=device)
 
 
 def train_round(

@@ -1,0 +1,80 @@
+"""Rows are computed alike in every place of a part, and private training is refused where they are not."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+import torch
+from torch import nn
+
+from aevorium.diffusion.denoiser import DenoiserConfig
+from aevorium.diffusion.layout import EncodedTable, Layout
+from aevorium.diffusion.process import MixedProcess
+from aevorium.errors import ConfigError
+from aevorium.privacy.separation import PART, filled, one_thread, parts_of, require_separation
+
+CPU = torch.device("cpu")
+LAYOUTS = [
+    Layout(continuous=9, categories=(2, 3, 5, 4, 2, 2), missing_of=(0, None, 4, None, None, None, None, None, 5)),
+    Layout(continuous=7, categories=(), missing_of=(None,) * 7),
+    Layout(continuous=0, categories=(50, 2, 9), missing_of=()),
+    Layout(continuous=30, categories=(6,) * 30, missing_of=(None,) * 30),
+]
+
+
+@pytest.mark.parametrize("draws", [1, 3, 8, 32])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_models_of_the_recipe_s_own_width_compute_all_rows_alike(layout, draws):
+    require_separation(DenoiserConfig.for_layout(layout), draws=draws, device=CPU)
+
+
+def test_a_device_whose_last_rows_differ_by_a_bit_is_refused(monkeypatch):
+    original = nn.functional.silu
+
+    def silu(numbers):
+        found = original(numbers)
+        factors = torch.ones(found.numel())
+        factors[-3:] += torch.finfo(torch.float32).eps
+        return found * factors.view_as(found)
+
+    monkeypatch.setattr("aevorium.diffusion.denoiser.silu", silu)
+    config = DenoiserConfig(layout=LAYOUTS[0], width=96, blocks=1)
+    with pytest.raises(ConfigError) as caught:
+        require_separation(config, draws=2, device=CPU)
+    assert caught.value.code == "DEVICE_UNSUITABLE"
+
+
+def test_records_come_first_in_a_part_and_the_rest_is_nothing_observed():
+    layout = LAYOUTS[0]
+    part = EncodedTable(
+        values=torch.ones((5, 9)), codes=torch.ones((5, 6), dtype=torch.int64), observed=torch.ones((5, 9)).bool()
+    )
+    full = filled(part)
+    assert len(full) == PART
+    for whole, own in ((full.values, part.values), (full.codes, part.codes), (full.observed, part.observed)):
+        assert torch.equal(whole[:5], own)
+        assert not whole[5:].any()
+    losses = MixedProcess(layout).softmax.clean(full.codes)
+    assert losses.shape == (PART, sum(layout.categories))
+
+
+@pytest.mark.parametrize(("records", "sizes"), [(0, [0]), (1, [1]), (128, [128]), (300, [128, 128, 44])])
+def test_a_batch_is_taken_in_parts_an_empty_one_in_one(records, sizes):
+    assert [len(part) for part in parts_of(torch.arange(records))] == sizes
+
+
+def test_one_thread_holds_until_the_last_has_left():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with ExitStack() as longest:
+            with one_thread():
+                with ThreadPoolExecutor(1) as pool:
+                    pool.submit(longest.enter_context, one_thread()).result()
+                assert torch.get_num_threads() == 1
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
