@@ -149,7 +149,7 @@ class Node:
             **self.run,
             "round": number,
             "encoder": self.encoder,
-            "model": DenoiserConfig(layout=layout, width=8, blocks=1),
+            "model": DenoiserConfig(layout=layout, width=16, blocks=1),
             "settings": TrainingSettings(learning_rate=1e-3, draws=1),
         }
         return TrainRequest.model_validate({**body, **changes})
@@ -525,7 +525,7 @@ def test_an_encoder_that_would_fail_for_some_records_alone_is_refused_for_all(no
         code = code.model_copy(update={"missing": 0.5 if code.missing is None else None})
     encoder = true.model_copy(update={"bins": bins, "columns": {**true.columns, name: code}})
     layout = Layout.for_table(encoder, node.schema)
-    model = DenoiserConfig(layout=layout, width=8, blocks=1)
+    model = DenoiserConfig(layout=layout, width=16, blocks=1)
     priors = [np.full(states, 1 / states) for states in layout.categories]
     vector = to_vector(TabularDiffusion(model, priors=priors, generator=torch.Generator().manual_seed(0)))
     request = node.training_request(1, encoder=encoder, model=model)

@@ -13,7 +13,9 @@ public numbers alone, before a record is read:
   composition, valid for adaptive choices: Rogers et al. 2016). Only a run that was closed before it reserved anything
   counts nothing: no record was read for it, so it tells nothing. It still settles the period if it was the first.
 
-A steward who sets another limit later changes where the sum has to stop, not how it is formed.
+A steward who sets another limit later changes where the sum has to stop, not how it is formed. Only where a smaller δ
+is set than the targets of a "basic" period add up to, what was spent is shown at that δ by the odometer of the lifetime
+total, since the sum does not hold there; and no further run is admitted.
 
 **What is shown.** A run shows its own exact ε: what holds of it if it stands alone. A period shows the odometer's ε,
 from its first release on: what holds of all its runs together, whichever come later, and therefore somewhat more than
@@ -209,6 +211,10 @@ class PeriodBudget:
     def spent(self) -> float:
         """ε of everything released in the period, whichever runs come later."""
         if self.composition == "basic":
+            if _exact_sum([run.delta for run in self._bound()]) > self.limit.max_delta:
+                # The sum holds at the sum of the runs' δ, and a steward has set a smaller one since.
+                released = (run.events for run in self.runs.values())
+                return spent(*released, odometer=RenyiOdometer(delta=self.limit.max_delta))
             return round_up(_exact_decimal([epsilon(run.events, delta=run.delta) for run in self.runs.values()]))
         return spent(*(run.events for run in self.runs.values()), odometer=self.odometer)
 

@@ -263,3 +263,21 @@ def test_the_lifetime_total_covers_everything_and_is_never_below_a_period():
     assert total > max(period(old).spent, period(new).spent)
     assert lifetime_spend([old], delta=DELTA, periods=[9.9]) == 9.9
     assert lifetime_spend([], delta=DELTA, periods=[0.0]) == 0
+
+
+def test_a_smaller_delta_set_later_raises_what_a_basic_period_shows_to_what_holds_there():
+    alone = epsilon((tables(1.9),), delta=DELTA)
+    settled = Budget(max_epsilon=alone, max_delta=DELTA, period="2026")
+    lowered = settled.model_copy(update={"max_delta": 1e-8})
+    runs = {"a": run("a", planned=(tables(1.9),), released=(tables(1.9),), closed=True, target=alone)}
+    before, after = (PeriodBudget(limit, runs, settling=settled) for limit in (settled, lowered))
+    assert before.composition == after.composition == "basic"
+    assert before.spent == pytest.approx(alone, abs=1e-3)
+    # No less than the exact ε at the δ that is shown beside it, and within what the odometer gives away.
+    exact = epsilon((tables(1.9),), delta=1e-8)
+    assert exact > 1.2 * alone
+    assert exact <= after.spent < 1.3 * exact
+    assert after.view(node="n").spent == after.as_earlier().spent == after.spent
+    assert after.committed >= after.spent
+    with pytest.raises(BudgetExceeded):
+        after.admit_plan("b", epsilon=0.01, delta=1e-9, planned=PLAN)
