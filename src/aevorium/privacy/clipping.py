@@ -27,9 +27,10 @@ class _Call(NamedTuple):
     output: Tensor
 
 
-_LARGEST = 1e9
-"""A record for which a larger number enters a layer, or comes back to it, contributes zero. Within that range nothing
-that matters is lost to the smallest numbers of float32: what is rounded there changes less than 1e-20 of a gradient."""
+_LARGEST = 1e8
+"""A record for which more than that enters a layer, or comes back to it, as a norm, contributes zero. Beside it the
+smallest numbers of float32 do not matter: a gradient whose square vanishes there, below 3e-23, makes less than 1e-10 of
+the smallest clip. Without it, times inputs of 1e19, it would make a hundred clips."""
 
 
 def store_clipped_sum(
@@ -70,7 +71,7 @@ def store_clipped_sum(
     with torch.no_grad():
         found = [_squared_norm(call.input, back) for call, back in zip(calls, backward, strict=True)]
         norm = torch.stack([square for square, _ in found]).sum(dim=0).sqrt()
-        clip = (clip_norm / norm).clamp(max=1.0).to(each.dtype)
+        clip = (clip_norm / norm).clamp(max=1.0)
         sound = torch.isfinite(norm) & torch.isfinite(each) & torch.stack([small for _, small in found]).all(dim=0)
         if records is not None:
             sound[records:] = False
@@ -79,27 +80,24 @@ def store_clipped_sum(
 
 
 def _squared_norm(inputs: Tensor, backward: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each record's gradient of weight and bias together, float64 [B], never below the true one; and `_LARGEST`.
+    """Of each record's gradient of weight and bias together, [B]; never below the true one, for records in range.
 
-    In float64, where the products of float32 neither overflow nor vanish: squares of 1e-23 are zero in float32, and
-    times inputs of 1e19 they are not small. Where the gradients of draws all but cancel each other, the sum of float32
-    products that is stored may exceed the true one by what rounding makes of its terms. That is therefore added: n
-    products and sums lose at most n units of float32's last place, as a share of
-    Σ_kl ‖b_k‖‖b_l‖‖a_k‖‖a_l‖ ≤ K Σ_k ‖b_k‖²‖a_k‖².
+    Where the gradients of draws all but cancel each other, rounding may leave a norm of nearly nothing, and the record
+    would contribute more than the clip. What float32 may lose is therefore added: n products and sums lose at most n
+    units of the last place, as a share of Σ_kl ‖b_k‖‖b_l‖‖a_k‖‖a_l‖ ≤ K Σ_k ‖b_k‖²‖a_k‖².
 
     Returns:
         The squared norms, and whether all of a record's numbers are in range, bool [B].
     """
-    last_place = torch.finfo(inputs.dtype).eps
-    draws, terms = inputs.shape[1], inputs.shape[2] + backward.shape[2] + inputs.shape[1] ** 2
-    inputs, backward = inputs.double(), backward.double()
     of_inputs = torch.bmm(inputs, inputs.mT) + 1
     of_backward = torch.bmm(backward, backward.mT)
     products = (of_inputs * of_backward).sum(dim=(1, 2)).clamp(min=0)
     lengths = of_inputs.diagonal(dim1=1, dim2=2), of_backward.diagonal(dim1=1, dim2=2)
     sizes = (lengths[0] * lengths[1]).sum(dim=1)
+    draws = inputs.shape[1]
+    terms = inputs.shape[2] + backward.shape[2] + draws**2
     is_small = torch.stack(lengths).amax(dim=(0, 2)) <= _LARGEST**2
-    return products + terms * last_place * draws * sizes, is_small
+    return products + terms * torch.finfo(products.dtype).eps * draws * sizes, is_small
 
 
 def _store(call: _Call, backward: Tensor, *, clip: Tensor, sound: Tensor) -> None:
