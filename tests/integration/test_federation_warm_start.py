@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ import pytest
 from aevorium.conducting import RunResult
 from aevorium.encoding.associations import TableDesign
 from aevorium.encoding.grid import table_grids
-from aevorium.errors import FederationError, PolicyRefused
+from aevorium.errors import AevoriumError, FederationError, PolicyRefused
 from aevorium.federation.protocol import AssociationsRequest, CountRequest, PlanRequest, StatisticsRequest
 from aevorium.generation import generate_table
 from aevorium.governance.policy import Allowance, NodePolicy
@@ -26,7 +27,7 @@ from aevorium.privacy.events import merge_events
 from aevorium.privacy.ledger import LedgerRun, SqliteLedger
 from aevorium.privacy.mechanisms import OsNoise
 from aevorium.privacy.phases import plan_budget
-from aevorium.progress import ignore
+from aevorium.progress import ProgressEvent, StepProgress, ignore
 from aevorium.schema.table import TableSchema
 from aevorium.verification import verify_workspace
 from aevorium.workspace import Workspace
@@ -69,6 +70,7 @@ def _run(
     rows: int = 200,
     options: RunOptions = OPTIONS,
     target: str | None = None,
+    **more: Any,
 ) -> RunResult:
     text = _schema(columns, target=target)
     schema = TableSchema.from_toml(text, source="test")
@@ -84,6 +86,7 @@ def _run(
         workspace=Workspace(folder / "workspace"),
         secrets=Secrets.in_files(folder / "key"),
         options=options,
+        **more,
     )
 
 
@@ -140,6 +143,24 @@ def test_small_studies_work(tmp_path: Path, columns: int, nodes: int, tables: in
         workspace=workspace, secrets=Secrets.in_files(tmp_path / "key"), output=tmp_path / "rows.csv", rows=50
     )
     assert made.rows == 50
+
+
+@pytest.mark.parametrize("work", ["fitting the surrogate", "pre-training"])
+def test_a_run_that_is_stopped_gives_up_the_server_s_own_work_too(tmp_path: Path, work: str) -> None:
+    """Both take minutes on a large table, and no exchange comes after them where there is no private training."""
+    made = []
+
+    def report(event: ProgressEvent) -> None:
+        if isinstance(event, StepProgress) and event.label == work:
+            made.append(event.done)
+
+    options = replace(OPTIONS, pretraining_steps=5_000)
+    with pytest.raises(AevoriumError) as caught:
+        _run(tmp_path, columns=4, options=options, report=report, should_stop=lambda: len(made) >= 3)
+    assert caught.value.code == "RUN_INTERRUPTED"
+    assert len(made) == 3
+    assert _ledger(tmp_path, "n0").closed_at
+    assert not list((tmp_path / "workspace").glob("global_model_round_*"))
 
 
 def test_without_privacy_the_model_learns_the_association_from_the_surrogate(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ from aevorium.federation.protocol import (
 from aevorium.federation.resending import ResendingGrid
 from aevorium.privacy.phases import PhaseBudget, plan_budget
 from aevorium.privacy.schedule import CellNoise
-from aevorium.progress import PhaseStarted, Report
+from aevorium.progress import PhaseStarted, ProgressEvent, Report
 from aevorium.schema.table import TableSchema
 from aevorium.server.evaluation import evaluated_records, evaluation_design
 from aevorium.server.exchange import Replies, ask, require_going_on
@@ -82,7 +82,7 @@ class StudyConductor:
         settings: How the model is trained.
         report: Takes the progress.
         timeout: Seconds after which a node that has not answered a request counts as lost.
-        should_stop: Asked between exchanges whether the run is to end.
+        should_stop: Asked between exchanges, and between the server's own steps, whether the run is to end.
         device: Where the server computes.
     """
 
@@ -224,7 +224,7 @@ class StudyConductor:
             total=self._total,
             noise=statistics.noise,
             seed=self._journal.record.seed,
-            report=self._report,
+            report=self._report_unless_stopped,
         )
         # Two-way tables tell of single columns too: the encoder takes over what all tables agree on.
         self._journal.write_encoder(warm.surrogate.encoder, statistics)
@@ -234,6 +234,11 @@ class StudyConductor:
             {"components": len(mixture.weights), "residual": mixture.residual, "nodes": sorted(self._names.values())},
         )
         return warm
+
+    def _report_unless_stopped(self, event: ProgressEvent) -> None:
+        """Of work that takes minutes and asks no node: it may be given up at every step."""
+        require_going_on(self._should_stop)
+        self._report(event)
 
     def _associate(self, stage: Literal["coarse", "fine"], design: TableDesign, *, cells: CellNoise) -> Associations:
         request = AssociationsRequest(**self._run, stage=stage, design=design)
