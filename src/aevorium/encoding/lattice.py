@@ -31,6 +31,10 @@ _SURE = 6.0
 _HEAPS, _SURE_AMONG_HEAPS = 3, 1.0
 """Where so many bins stand out at round numbers, people have rounded: less is then to be shown of the other records."""
 
+_STATE = 0.2
+"""A number that more of the records share is a state, such as none or below detection, and says nothing of rounding:
+beside it, bins that lack nothing would seem to lack a lot."""
+
 _LEAST_SHARE, _MOST_RECORDS = 0.5, 0.95
 """Of the records at least this part are on the lattice; a coarse lattice with nearly all goes before a finer one."""
 
@@ -118,6 +122,8 @@ def find_lattice(
     among_heaps = len(standing) >= _HEAPS
     sure = _SURE_AMONG_HEAPS if among_heaps else _SURE
     width = grid.high - grid.low
+    if not among_heaps:
+        counts = _without_states(counts, grid, standing=standing)
     usual = float(np.median(width))
     inner = (width > usual / 2) & (width < 2 * usual)
     if usual <= (1 if grid.integer else 0) or inner.mean() < 0.9:
@@ -198,6 +204,17 @@ def _expected(
     nearby = np.exp(-0.5 * ((middle[:, None] - middle[inner]) / reach) ** 2)
     smooth = np.maximum(nearby @ counts[inner], 0.0)
     return smooth * width / (nearby @ width[inner]), smooth * held / np.maximum(nearby @ held[inner], 1e-12)
+
+
+def _without_states(
+    counts: NDArray[np.float64], grid: ColumnGrid, *, standing: tuple[Spike, ...]
+) -> NDArray[np.float64]:
+    left = counts.astype(np.float64)
+    for spike in standing:
+        (home,) = grid.locate(np.array([spike.value]))
+        if counts[home] > _STATE * np.maximum(counts, 0).sum():
+            left[home] *= 1 - spike.share
+    return left
 
 
 def _without_heaps(counts: NDArray[np.float64], *, noise: float) -> NDArray[np.float64]:
