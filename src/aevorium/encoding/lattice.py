@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from aevorium.encoding.denoise import denoise_histogram
 from aevorium.encoding.grid import ColumnGrid
-from aevorium.encoding.spikes import MOST_SHARE, Spike
+from aevorium.encoding.spikes import MOST_SHARE, STATE, Spike
 from aevorium.encoding.tails import with_tails
 
 __all__ = ["Lattice", "find_lattice"]
@@ -30,10 +30,6 @@ _SURE = 6.0
 
 _HEAPS, _SURE_AMONG_HEAPS = 3, 1.0
 """Where so many bins stand out at round numbers, people have rounded: less is then to be shown of the other records."""
-
-_STATE = 0.2
-"""A number that more of the records share is a state, such as none or below detection, and says nothing of rounding:
-beside it, bins that lack nothing would seem to lack a lot."""
 
 _LEAST_SHARE, _MOST_RECORDS = 0.5, 0.95
 """Of the records at least this part are on the lattice; a coarse lattice with nearly all goes before a finer one."""
@@ -209,10 +205,11 @@ def _expected(
 def _without_states(
     counts: NDArray[np.float64], grid: ColumnGrid, *, standing: tuple[Spike, ...]
 ) -> NDArray[np.float64]:
+    """Counts without what is at a state: beside it, bins that lack nothing would seem to lack a lot."""
     left = counts.astype(np.float64)
     for spike in standing:
         (home,) = grid.locate(np.array([spike.value]))
-        if counts[home] > _STATE * np.maximum(counts, 0).sum():
+        if counts[home] > STATE * np.maximum(counts, 0).sum():
             left[home] *= 1 - spike.share
     return left
 

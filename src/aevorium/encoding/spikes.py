@@ -21,6 +21,7 @@ from aevorium.encoding.grid import ColumnGrid
 __all__ = [
     "MOST_IN_BIN",
     "MOST_SHARE",
+    "STATE",
     "Spike",
     "constant_spike",
     "cut_at_spikes",
@@ -48,8 +49,12 @@ _BEHIND, _STEEPER = 4, 3.0
 does than so many times what that one holds of the mean of so many bins behind it. No peak is as steep, down to the
 shape of a gamma distribution of 0.3."""
 
+STATE = 0.2
+"""A number that more of the records share is a state, such as none or below detection, and no matter of rounding."""
+
 _ROUND = 2.0
-"""A number is round if its like lie so many bins apart: that the bin has one is then no matter of course."""
+"""A number is round if its like lie so many bins apart: that the bin has one is then no matter of course. A state need
+not be round, only the roundest number of its bin."""
 
 MOST_IN_BIN = 4
 """Spikes for a bin, on average, that are not too many."""
@@ -99,12 +104,9 @@ def holds_all(counts: NDArray[np.floating], *, noise: float, total: float) -> in
 
 def constant_spike(grid: ColumnGrid, place: int) -> tuple[Spike, ...]:
     """The spike of a bin that holds all records: nothing tells them apart. A bin that is one value needs none."""
-    low, high = float(grid.low[place]), float(grid.high[place])
     if _is_one_value(grid, place):
         return ()
-    value = _round_number(low, high, grid=grid, place=place, least=_ROUND * (high - low))
-    if value is None:
-        value = _round_number(low, high, grid=grid, place=place, least=0.0)
+    value = _roundest(grid, place, is_state=True)
     return () if value is None else (Spike(value=value, share=1.0),)
 
 
@@ -118,25 +120,35 @@ def _standing_out(held: NDArray[np.float64], grid: ColumnGrid, *, noise: float) 
         excess = held[place] - beside.max()
         is_level = beside.max() <= max(_CONTRAST * beside.min(), _SURE * math.sqrt(noise**2 + beside.min()))
         is_high = excess > max(_SURE * math.sqrt(noise**2 + held[place]), _LEAST_SHARE * held.sum())
-        contrast = _CONTRAST if is_level else max(_CONTRAST, _STEEPER * _steepness_beside(density, place))
+        contrast = (
+            _CONTRAST if is_level else max(_CONTRAST, _STEEPER * _steepness_beside(held, width, place, noise=noise))
+        )
         if not (is_high and held[place] >= contrast * beside.max()):
             continue
-        low, high = float(grid.low[place]), float(grid.high[place])
-        value = _round_number(low, high, grid=grid, place=place, least=_ROUND * (high - low))
+        value = _roundest(grid, place, is_state=bool(held[place] > STATE * held.sum()))
         if value is not None:
             yield Spike(value=value, share=min(float(1 - beside.mean() / held[place]), MOST_SHARE))
 
 
-def _steepness_beside(density: NDArray[np.float64], place: int) -> float:
-    """How many times the mean of the bins behind it a bin's fuller neighbour holds."""
-    before, after = density[:place][::-1], density[place + 1 :]
-    fuller = before if before[0] > after[0] else after
-    behind = fuller[1 : 1 + _BEHIND]
-    return float(fuller[0] / behind.mean()) if behind.any() else math.inf
+def _steepness_beside(held: NDArray[np.float64], width: NDArray[np.float64], place: int, *, noise: float) -> float:
+    """How many times the mean of the bins behind it a bin's fuller neighbour holds, one deviation of chance aside."""
+    density = np.divide(held, width, out=np.zeros_like(held), where=width > 0)
+    step = -1 if density[place - 1] > density[place + 1] else 1
+    fuller = place + step
+    behind = density[fuller + step :: step][:_BEHIND] if 0 <= fuller + step < len(held) else np.zeros(1)
+    sure = held[fuller] - math.sqrt(noise**2 + held[fuller])
+    return max(0.0, float(sure / width[fuller] / behind.mean())) if behind.any() else math.inf
 
 
 def _is_one_value(grid: ColumnGrid, place: int) -> bool:
     return bool(grid.high[place] - grid.low[place] <= (1 if grid.integer else 0))
+
+
+def _roundest(grid: ColumnGrid, place: int, *, is_state: bool) -> float | None:
+    """The value that many records of a bin are taken to share, if any is round enough."""
+    low, high = float(grid.low[place]), float(grid.high[place])
+    value = _round_number(low, high, grid=grid, place=place, least=_ROUND * (high - low))
+    return _round_number(low, high, grid=grid, place=place, least=0.0) if value is None and is_state else value
 
 
 def _round_number(low: float, high: float, *, grid: ColumnGrid, place: int, least: float) -> float | None:

@@ -75,6 +75,20 @@ def test_a_limit_of_detection_is_kept_with_its_share(rows: int, noise: float, is
     assert abs(np.mean(found) - (values == limit).mean()) < 0.03
 
 
+@pytest.mark.parametrize("limit", [0.3, 0.5, 0.6, 1.0, 2.0, 3.0])
+def test_a_limit_that_is_less_round_than_bins_are_wide_is_kept_too(limit: float) -> None:
+    """The roundest number of its bin, which is a quarter wide: for 0.3 that is 0.5, and all of them are still one."""
+    rng = np.random.default_rng(2)
+    values = np.where(rng.random(2_000) < 0.3, limit, np.round(np.clip(limit + rng.exponential(3, 2_000), 0, 50), 2))
+    for seed in range(5):
+        encoder = _fitted(values, _schema(0, 50), bins=198, noise=3.0, seed=seed)
+        made = _drawn(encoder, _schema(0, 50), rows=50_000, seed=2)
+        value, share = next(iter(made.value_counts(normalize=True).items()))
+        assert value == (0.5 if limit == 0.3 else limit)
+        # Of the others in its bin, nobody knows whether they are more or less than half a bin's.
+        assert abs(share - (values == limit).mean()) < 0.05
+
+
 @pytest.mark.parametrize(("value", "bounds"), [(2.5, (0, 30)), (42, (0, 90)), (0, (-70, 100)), (1000, (0, 1e6))])
 def test_a_constant_column_keeps_its_round_value(value: float, bounds: tuple[float, float]) -> None:
     schema = _schema(*bounds)
@@ -208,12 +222,13 @@ def test_heavy_tails_are_no_spikes(seed: int, noise: float) -> None:
 
 
 def test_no_value_is_guessed_where_every_bin_has_one_as_round() -> None:
-    """All records of one bin: 40 is the only multiple of ten within two bins; every bin has whole numbers."""
+    """A tenth of the records: 40 is the only multiple of ten within two bins; every bin has whole numbers."""
     grid = column_grid(Continuous(kind="continuous", min=0, max=99), bins=24)
     found = []
     for place in range(1, len(grid.low) - 1):
-        counts = np.zeros(len(grid.low), dtype=np.int64)
-        counts[place] = 1_000
+        counts = np.full(len(grid.low), 400, dtype=np.int64)
+        counts[place] = 2_000
+        counts[[0, -1]] = 0
         found += [spike.value for spike in find_spikes(counts, grid, noise=0.0)]
     assert found == [10, 20, 30, 40, 50, 60, 70, 80, 90]
 
