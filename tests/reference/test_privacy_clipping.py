@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from aevorium.diffusion.denoiser import DenoiserConfig, TabularDiffusion
 from aevorium.diffusion.layout import EncodedTable, Layout
 from aevorium.diffusion.process import MixedProcess
-from aevorium.privacy.clipping import store_clipped_sum
+from aevorium.privacy.clipping import add_clipped_sum
 
 LAYOUTS = [
     Layout(continuous=3, categories=(2, 2, 5), missing_of=(0, None, 1)),
@@ -59,8 +59,11 @@ def opacus_gradients(model: nn.Module, records: EncodedTable, *, layout: Layout,
     return rows
 
 
-def stored(model: nn.Module) -> Tensor:
-    return torch.cat([parameter.grad.flatten() for parameter in model.parameters()]).double()
+def added(model: nn.Module) -> Tensor:
+    """What was added to the gradients, which are forgotten."""
+    found = torch.cat([parameter.grad.flatten() for parameter in model.parameters()]).double()
+    model.zero_grad()
+    return found
 
 
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing")
@@ -74,8 +77,8 @@ def test_the_sum_is_that_of_opacus(layout, count, draws, seed):
     norms = rows.norm(dim=1, keepdim=True)
     for clip_norm in (0.1 * float(norms.median()), float(norms.median()), 2 * float(norms.max())):
         expected = (rows * (clip_norm / norms).clamp(max=1)).sum(dim=0)
-        store_clipped_sum(model, lambda: losses_of(model, records, layout=layout, draws=draws), clip_norm=clip_norm)
-        torch.testing.assert_close(stored(model), expected, rtol=1e-4, atol=2e-4 * float(expected.abs().max()))
+        add_clipped_sum(model, lambda: losses_of(model, records, layout=layout, draws=draws), clip_norm=clip_norm)
+        torch.testing.assert_close(added(model), expected, rtol=1e-4, atol=2e-4 * float(expected.abs().max()))
 
 
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing")
@@ -88,9 +91,9 @@ def test_records_that_overflow_contribute_zero_and_change_no_other(value):
     clipped = rows * (clip_norm / rows.norm(dim=1, keepdim=True)).clamp(max=1)
     records.values[[2, 7]] = value
     records.observed[[2, 7]] = True
-    store_clipped_sum(model, lambda: losses_of(model, records, layout=layout, draws=8), clip_norm=clip_norm)
+    add_clipped_sum(model, lambda: losses_of(model, records, layout=layout, draws=8), clip_norm=clip_norm)
     expected = clipped[[place for place in range(12) if place not in (2, 7)]].sum(dim=0)
-    torch.testing.assert_close(stored(model), expected, rtol=1e-4, atol=2e-4 * float(expected.abs().max()))
+    torch.testing.assert_close(added(model), expected, rtol=1e-4, atol=2e-4 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("count", [0, 1])
@@ -99,9 +102,9 @@ def test_a_batch_without_a_usable_record_sums_to_zero(count):
     model, records = make_model(layout, seed=0), make_records(layout, count=count, seed=0)
     records.values[:] = math.nan
     records.observed[:] = True
-    store_clipped_sum(model, lambda: losses_of(model, records, layout=layout, draws=2), clip_norm=1.0)
+    add_clipped_sum(model, lambda: losses_of(model, records, layout=layout, draws=2), clip_norm=1.0)
     assert all(parameter.grad.shape == parameter.shape for parameter in model.parameters())
-    assert not stored(model).any()
+    assert not added(model).any()
 
 
 def test_draws_that_all_but_cancel_contribute_no_more_than_the_clip():
@@ -112,8 +115,8 @@ def test_draws_that_all_but_cancel_contribute_no_more_than_the_clip():
         first = torch.randn((1, 1, 16), generator=generator)
         other = first * (1 + 1e-4 * torch.randn((1, 1, 16), generator=generator))
         inputs, signs = torch.cat([first, other], dim=1), torch.tensor([1e5, -1e5])[None, :, None]
-        store_clipped_sum(layer, lambda: (layer(inputs) * signs).sum(dim=(1, 2)), clip_norm=1.0)  # noqa: B023 - used here
-        assert 0 < float(stored(layer).norm()) < 1.05
+        add_clipped_sum(layer, lambda: (layer(inputs) * signs).sum(dim=(1, 2)), clip_norm=1.0)  # noqa: B023 - used here
+        assert 0 < float(added(layer).norm()) < 1.05
 
 
 @pytest.mark.parametrize("clip_norm", [1e-3, 1.0])
@@ -126,8 +129,8 @@ def test_no_sizes_of_inputs_and_gradients_pass_the_clip(draws, clip_norm):
         layer = nn.Linear(32, 16)
         inputs = 10.0**exponent * torch.randn((1, draws, 32), generator=generator).sign()
         backward = 10.0**other * torch.randn((1, draws, 16), generator=generator).sign()
-        store_clipped_sum(layer, lambda: (layer(inputs) * backward).sum(dim=(1, 2)), clip_norm=clip_norm)  # noqa: B023 - used here
-        found.append(float(stored(layer).norm()) / clip_norm)
+        add_clipped_sum(layer, lambda: (layer(inputs) * backward).sum(dim=(1, 2)), clip_norm=clip_norm)  # noqa: B023 - used here
+        found.append(float(added(layer).norm()) / clip_norm)
     assert max(found) < 1 + 1e-4
     # Neither are all of them taken for nothing: of gradients of usual sizes the clip is what is left.
     assert sum(share > 0.98 for share in found) > 15
@@ -147,12 +150,12 @@ def test_a_model_that_the_clip_would_miss_is_refused():
     scaled, layer = Scaled(), nn.Linear(3, 1)
     spare = nn.ModuleList([nn.Linear(3, 1), nn.Linear(3, 1)])
     with pytest.raises(TypeError, match="outside the model's linear layers"):
-        store_clipped_sum(scaled, lambda: scaled(rows).sum(dim=(1, 2)), clip_norm=1.0)
+        add_clipped_sum(scaled, lambda: scaled(rows).sum(dim=(1, 2)), clip_norm=1.0)
     for model, losses in (
         (layer, lambda: (layer(rows) + layer(2 * rows)).sum(dim=(1, 2))),
         (spare, lambda: spare[0](rows).sum(dim=(1, 2))),
     ):
         with pytest.raises(TypeError, match="did not run exactly once"):
-            store_clipped_sum(model, losses, clip_norm=1.0)
+            add_clipped_sum(model, losses, clip_norm=1.0)
         assert all(parameter.grad is None for parameter in model.parameters())
         assert not any(module._forward_hooks for module in model.modules())

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["store_clipped_sum"]
+__all__ = ["add_clipped_sum"]
 
 
 class _Call(NamedTuple):
@@ -33,10 +33,10 @@ smallest numbers of float32 do not matter: a gradient whose square vanishes ther
 the smallest clip. Without it, times inputs of 1e19, it would make a hundred clips."""
 
 
-def store_clipped_sum(
+def add_clipped_sum(
     model: nn.Module, losses: Callable[[], Tensor], *, clip_norm: float, records: int | None = None
 ) -> None:
-    """Leaves in `grad` the sum over records of their gradients, each clipped. Reads patient records; it must get noise.
+    """Adds to `grad` the sum over records of their gradients, each clipped. Reads patient records; it must get noise.
 
     A record whose loss or gradient is no finite number, or is made of huge ones, contributes zero, which is within the
     clip, and the others what they would without it.
@@ -76,7 +76,7 @@ def store_clipped_sum(
         if records is not None:
             sound[records:] = False
         for call, back in zip(calls, backward, strict=True):
-            _store(call, back, clip=clip, sound=sound)
+            _add(call, back, clip=clip, sound=sound)
 
 
 def _squared_norm(inputs: Tensor, backward: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,10 +100,13 @@ def _squared_norm(inputs: Tensor, backward: Tensor) -> tuple[Tensor, Tensor]:
     return products + terms * torch.finfo(products.dtype).eps * draws * sizes, is_small
 
 
-def _store(call: _Call, backward: Tensor, *, clip: Tensor, sound: Tensor) -> None:
+def _add(call: _Call, backward: Tensor, *, clip: Tensor, sound: Tensor) -> None:
     inputs = call.input
     if not sound.all():
         inputs, backward, clip = inputs[sound], backward[sound], clip[sound]
     weighted = (backward * clip[:, None, None]).flatten(0, 1)
-    call.layer.weight.grad = weighted.T @ inputs.flatten(0, 1)
-    call.layer.bias.grad = weighted.sum(dim=0)
+    weight, bias = call.layer.weight, call.layer.bias
+    if weight.grad is None or bias.grad is None:
+        weight.grad, bias.grad = torch.zeros_like(weight), torch.zeros_like(bias)
+    weight.grad.addmm_(weighted.T, inputs.flatten(0, 1))
+    bias.grad.add_(weighted.sum(dim=0))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from aevorium.diffusion.device import CPU
 from aevorium.diffusion.layout import EncodedTable
 from aevorium.diffusion.process import MixedProcess
 from aevorium.diffusion.schedule import stratified_levels
-from aevorium.privacy.clipping import store_clipped_sum
+from aevorium.privacy.clipping import add_clipped_sum
 from aevorium.privacy.separation import filled, one_thread, parts_of, require_separation
 
 __all__ = ["TrainingPlan", "clipped_gradient_sum", "record_losses", "train_privately"]
@@ -93,12 +94,10 @@ def train_privately(
         with one_thread():
             for step in range(plan.steps):
                 _set_rate(optimizer, plan, step)
-                parts = parts_of(_draw_batch(len(data), rate=plan.sampling_rate, generator=batches))
-                for number, part in enumerate(parts, start=1):
-                    optimizer.signal_skip_step(do_skip=number < len(parts))
-                    _clipped_sum(losses, data.select(part), clip_norm=plan.clip_norm, draws=plan.draws, generator=draws)
-                    optimizer.step()
-                    optimizer.zero_grad()
+                index = _draw_batch(len(data), rate=plan.sampling_rate, generator=batches)
+                _clipped_sum(losses, data.select(index), clip_norm=plan.clip_norm, draws=plan.draws, generator=draws)
+                optimizer.step()
+                optimizer.zero_grad()
                 average.update(step)
     finally:
         _forget_gradients(model)
@@ -134,16 +133,14 @@ def clipped_gradient_sum(
     losses = _Losses(model, device=device)
     batches, noise = generator(), generator()
     model.train()
-    total = np.zeros(sum(parameter.numel() for parameter in model.parameters()))
     try:
         with one_thread():
-            for part in parts_of(_draw_batch(len(data), rate=sampling_rate, generator=batches)):
-                _clipped_sum(losses, data.select(part), clip_norm=clip_norm, draws=draws, generator=noise)
-                grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-                total += torch.cat([grad.reshape(-1) for grad in grads]).double().numpy()
+            index = _draw_batch(len(data), rate=sampling_rate, generator=batches)
+            _clipped_sum(losses, data.select(index), clip_norm=clip_norm, draws=draws, generator=noise)
+        grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        return np.asarray(torch.cat([grad.reshape(-1) for grad in grads]).double().numpy())
     finally:
         _forget_gradients(model)
-    return total
 
 
 class _Losses:
@@ -185,14 +182,15 @@ class _Losses:
 def _clipped_sum(
     losses: _Losses, batch: EncodedTable, *, clip_norm: float, draws: int, generator: torch.Generator
 ) -> None:
-    """Leaves the sum of the records' clipped gradients in `grad` of the model. Reads patient records."""
-    part = filled(batch)
-    store_clipped_sum(
-        losses.computing,
-        lambda: losses.of(part, draws=draws, generator=generator),
-        clip_norm=clip_norm,
-        records=len(batch),
-    )
+    """Leaves the sum of a batch's clipped gradients in `grad` of the model. Reads patient records."""
+    for index in parts_of(torch.arange(len(batch))):
+        part = filled(batch.select(index))
+        add_clipped_sum(
+            losses.computing,
+            partial(losses.of, part, draws=draws, generator=generator),
+            clip_norm=clip_norm,
+            records=len(index),
+        )
     losses.hand_over_gradients()
 
 
