@@ -170,7 +170,7 @@ class _Possibility:
         names = {cell.name for term in terms for cell in walk(term) if isinstance(cell, Cell)}
         allowed = "; ".join(_allowed(name, column) for name, column in self.schema.columns.items() if name in names)
         reason = f"{told} {verb}{together} of no possible row" + (f": {allowed}" if allowed else "")
-        raise self.expression.refusal(terms[0].at, reason)
+        raise self.expression.refusal(terms[0].at, reason, hint="Ask for what a row can hold.")
 
 
 def _allowed(name: str, column: Continuous | Categorical) -> str:

@@ -147,9 +147,9 @@ class Expression:
         """Rows in which the condition is definitely false: not those that a missing input leaves open."""
         return self._truth(frame).is_false
 
-    def refusal(self, at: int, reason: str) -> SchemaError:
+    def refusal(self, at: int, reason: str, *, hint: str | None = None) -> SchemaError:
         """An error about the place `at` (from 0) of the expression."""
-        return _refusal(self.text, at, reason)
+        return _refusal(self.text, at, reason, hint=hint)
 
     def _truth(self, frame: pd.DataFrame) -> Truth:
         value = self.evaluate(frame)
@@ -329,11 +329,9 @@ def _refuse(text: str, at: int, reason: str) -> NoReturn:
     raise _refusal(text, at, reason)
 
 
-def _refusal(text: str, at: int, reason: str) -> SchemaError:
-    shown = shortened(text, around=at)
-    return SchemaError(
-        "EXPRESSION_INVALID", f"The expression {shown!r} cannot be used. At character {at + 1}: {reason}."
-    )
+def _refusal(text: str, at: int, reason: str, *, hint: str | None = None) -> SchemaError:
+    message = f"The expression {shortened(text, around=at)!r} cannot be used. At character {at + 1}: {reason}."
+    return SchemaError("EXPRESSION_INVALID", message, hint=hint)
 
 
 def shortened(text: str, *, around: int = 0) -> str:

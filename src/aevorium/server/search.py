@@ -152,9 +152,12 @@ class Search:
             told.append(f"have {self.balance.column} = {self.balance.categories[kind]!r}")
         if self.condition is not None:
             told.append(f"meet the condition {shortened(self.condition.text)!r}")
+        what = " and ".join(told)
         reason = (
-            f"Only {seen:,} of {self.drawn:,} generated rows {' and '.join(told)}, a share of {seen / self.drawn:.1g}: "
+            f"Only {seen:,} of {self.drawn:,} generated rows {what}, a share of {seen / self.drawn:.1g}: "
             f"{seen:,} rows could be had, not {wanted:,}."
+            if seen
+            else f"None of {self.drawn:,} generated rows {what}: they are rarer than one in {RAREST:,}."
         )
         if self.condition is not None and len(self.condition.parts) > 1:
             hardest = int(np.argmin(self._met))
