@@ -46,8 +46,8 @@ other: a bin beside a steep slope holds a peak, not a spike."""
 
 _BEHIND, _STEEPER = 4, 3.0
 """Unless values begin or end there, as at a limit of detection: then the bin holds more times what its fuller neighbour
-does than so many times what that one holds of the mean of so many bins behind it. No peak is as steep, down to the
-shape of a gamma distribution of 0.3."""
+does than so many times what that one holds of the mean of so many bins behind it. Smooth peaks of a bin's width or
+more are less steep; a heap narrower than a third of a bin is not told from a spike."""
 
 STATE = 0.2
 """A number that more of the records share is a state, such as none or below detection, and no matter of rounding."""

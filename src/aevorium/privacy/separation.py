@@ -32,7 +32,7 @@ PART = 128
 """Records of one pass. A multiple of what kernels take at once, whatever the number of draws."""
 
 _TRIED = 8
-"""Rows that are each tried in every place. Of the numbers at the end of a thread's part about every tenth differs."""
+"""Rows that are each tried in every place: where two ways of computing differ, they do not for every number."""
 
 
 def parts_of(index: Tensor) -> tuple[Tensor, ...]:
