@@ -80,12 +80,6 @@ CATALOGUE: dict[str, CatalogueEntry] = {
     "DEVICE_NOT_FOUND": CatalogueEntry(
         "This machine has no such device, or PyTorch cannot use it.", "Use --device cpu, or auto.", _USAGE, 501
     ),
-    "DEVICE_UNSUITABLE": CatalogueEntry(
-        "This device computes a row differently by its place among others, which private training cannot allow.",
-        "Use --device cpu; on a CPU, the width of the model that comes with the recipe.",
-        _USAGE,
-        501,
-    ),
     "DEPENDENCY_MISSING": CatalogueEntry(
         "A library that this command needs is not installed.", "Install the extra named.", _USAGE, 501
     ),

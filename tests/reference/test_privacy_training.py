@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -19,8 +18,8 @@ from hypothesis import strategies as st
 from aevorium.diffusion.denoiser import DenoiserConfig, TabularDiffusion, load_vector, to_vector
 from aevorium.diffusion.layout import EncodedTable, Layout
 from aevorium.diffusion.process import MixedProcess
-from aevorium.privacy import separation, training
-from aevorium.privacy.separation import PART, filled
+from aevorium.privacy import training
+from aevorium.privacy.separation import PART, part_size
 from aevorium.privacy.training import TrainingPlan, clipped_gradient_sum, record_losses, train_privately
 
 LAYOUT = Layout(continuous=2, categories=(2, 3), missing_of=(0, None))
@@ -77,10 +76,14 @@ def seeded(seeds=(BATCHES, NOISE, DRAWS)):
     return lambda: torch.Generator().manual_seed(next(left))
 
 
+@pytest.fixture(autouse=True)
+def usual_parts(monkeypatch):
+    """Loops here draw for parts of the usual size, whatever this machine would take."""
+    take_parts_of(PART, monkeypatch)
+
+
 def take_parts_of(records: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small parts, in which this model's rows need not be computed alike."""
-    monkeypatch.setattr(separation, "PART", records)
-    monkeypatch.setattr(training, "require_separation", lambda *_, **__: None)
+    monkeypatch.setattr(training, "part_size", lambda *_, **__: records)
 
 
 def step_of(data: EncodedTable, plan: TrainingPlan, *, model: TabularDiffusion | None = None, **seeds) -> np.ndarray:
@@ -92,13 +95,17 @@ def step_of(data: EncodedTable, plan: TrainingPlan, *, model: TabularDiffusion |
 
 
 def record_gradients(
-    model: TabularDiffusion, data: EncodedTable, *, draws: int, generator, fill: Callable = filled
+    model: TabularDiffusion, data: EncodedTable, *, draws: int, generator, part: int = PART
 ) -> torch.Tensor:
     """Each record's gradient of its loss averaged over draws, by a loop, [n, parameters].
 
-    The draws are those of a part of the usual size, of which the records come first.
+    The draws are those of a part of that size, of which the records come first.
     """
-    losses = MixedProcess(LAYOUT).loss(model, fill(data), draws=draws, generator=generator).mean(dim=1)[: len(data)]
+    losses = (
+        MixedProcess(LAYOUT)
+        .loss(model, data.filled_to(part), draws=draws, generator=generator)
+        .mean(dim=1)[: len(data)]
+    )
     rows = []
     for loss in losses:
         parts = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)
@@ -127,7 +134,9 @@ def test_a_step_is_the_sum_of_clipped_gradients_over_the_expected_batch(draws, s
 def test_draws_are_averaged_before_the_clip_not_after():
     """Guards the test above: the two orders differ here by far more than its tolerance."""
     model, data, draws = make_model(), make_table(1), 8
-    losses = MixedProcess(LAYOUT).loss(model, filled(data), draws=draws, generator=torch.Generator().manual_seed(DRAWS))
+    losses = MixedProcess(LAYOUT).loss(
+        model, data.filled_to(PART), draws=draws, generator=torch.Generator().manual_seed(DRAWS)
+    )
     rows = []
     for loss in losses[0]:
         parts = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)
@@ -174,8 +183,8 @@ def test_one_more_record_changes_the_sum_by_no_more_than_the_clip(clip_norm, mon
     assert max(changes) > 0.01 * clip_norm
 
 
-@pytest.mark.parametrize("draws", [1, 8])
-def test_one_more_record_turns_no_other_whatever_the_model(draws):
+@pytest.mark.parametrize(("draws", "part", "seeds"), [(1, None, 8), (8, None, 8), (8, 1, 1)])
+def test_one_more_record_turns_no_other_whatever_the_model(draws, part, seeds):
     """A server can send a model that makes the last bit of a sum of 512 numbers the sign of a record's gradient.
 
     Whether the sum ends above or below zero depends on the order of its terms, and that on the number of rows: with a
@@ -183,7 +192,7 @@ def test_one_more_record_turns_no_other_whatever_the_model(draws):
     """
     layout, width = Layout(continuous=0, categories=(6, 2), missing_of=()), 512
     alike, changes = torch.zeros((300, 2), dtype=torch.int64), []
-    for seed in range(8):
+    for seed in range(seeds):
         generator = torch.Generator().manual_seed(seed)
         config = DenoiserConfig(layout=layout, width=width, blocks=1)
         model = TabularDiffusion(config, priors=[np.ones(6), np.ones(2)], generator=generator)
@@ -207,7 +216,13 @@ def test_one_more_record_turns_no_other_whatever_the_model(draws):
                 observed=torch.zeros((records, 0), dtype=torch.bool),
             )
             rows[records] = clipped_gradient_sum(
-                model, batch, sampling_rate=1.0, clip_norm=1.0, draws=draws, generator=seeded((BATCHES, NOISE))
+                model,
+                batch,
+                sampling_rate=1.0,
+                clip_norm=1.0,
+                draws=draws,
+                part=part or part_size(config, draws=draws, device=torch.device("cpu")),
+                generator=seeded((BATCHES, NOISE)),
             )
         pairs = [(records, records + 1) for records in rows if records + 1 in rows]
         changes += [float(np.linalg.norm(rows[after] - rows[before])) for before, after in pairs]
@@ -246,7 +261,7 @@ def test_chunks_of_a_batch_add_up_to_the_batch(monkeypatch):
     take_parts_of(8, monkeypatch)
     model, data, generator = make_model(), make_table(20), torch.Generator().manual_seed(DRAWS)
     expected = sum(
-        clipped(record_gradients(model, data.select(part), draws=4, generator=generator), 1.0).sum(dim=0)
+        clipped(record_gradients(model, data.select(part), draws=4, generator=generator, part=8), 1.0).sum(dim=0)
         for part in torch.arange(20).split(8)
     )
     found = step_of(data, make_plan())
@@ -273,9 +288,7 @@ def test_the_number_of_records_drawn_is_no_divisor():
 
 def test_without_privacy_a_step_is_the_plain_sum_of_gradients_over_the_expected_batch():
     model, data = make_model(), make_table(20)
-    gradients = record_gradients(
-        model, data, draws=4, generator=torch.Generator().manual_seed(DRAWS), fill=lambda batch: batch
-    )
+    gradients = record_gradients(model, data, draws=4, generator=torch.Generator().manual_seed(DRAWS), part=len(data))
     expected = gradients.sum(dim=0).numpy() / 7.0
     assert float(gradients.norm(dim=1).max()) > 1.0
     found = step_of(data, make_plan(noise_multiplier=0.0))
@@ -372,6 +385,7 @@ def test_sums_and_losses_of_another_device_are_those_of_the_cpu(elsewhere):
             sampling_rate=0.7,
             clip_norm=1.0,
             draws=4,
+            part=PART,
             generator=seeded((BATCHES, NOISE)),
             device=device,
         )
@@ -379,7 +393,7 @@ def test_sums_and_losses_of_another_device_are_those_of_the_cpu(elsewhere):
     ]
     np.testing.assert_allclose(*sums, rtol=1e-3, atol=1e-4 * np.abs(sums[0]).max())
     losses = [
-        record_losses(model, data, generator=torch.Generator().manual_seed(5), draws=2, device=device)
+        record_losses(model, data, part=PART, generator=torch.Generator().manual_seed(5), draws=2, device=device)
         for device in (torch.device("cpu"), elsewhere)
     ]
     np.testing.assert_allclose(*losses, rtol=1e-4)
@@ -427,34 +441,33 @@ def _train_first(model: TabularDiffusion, data: EncodedTable, *, plan: TrainingP
 
 def test_losses_of_records_are_those_of_a_loop():
     model, data = make_model(), make_table(5000)
-    found = record_losses(model, data, generator=torch.Generator().manual_seed(5), draws=2)
+    found = record_losses(model, data, part=PART, generator=torch.Generator().manual_seed(5), draws=2)
     assert found.shape == (5000,)
     assert found.dtype == np.float32
     generator = torch.Generator().manual_seed(5)
-    parts = [filled(data.select(part)) for part in torch.arange(5000).split(PART)]
+    parts = [data.select(part).filled_to(PART) for part in torch.arange(5000).split(PART)]
     process = MixedProcess(LAYOUT)
     with torch.no_grad():
         expected = torch.cat([process.loss(model, part, draws=2, generator=generator).mean(dim=1) for part in parts])
     np.testing.assert_allclose(found, expected[:5000].numpy(), rtol=1e-5)
-    assert record_losses(model, make_table(0), generator=generator, draws=2).shape == (0,)
+    assert record_losses(model, make_table(0), part=PART, generator=generator, draws=2).shape == (0,)
 
 
 @pytest.mark.parametrize("draws", [1, 4])
-def test_the_sum_of_a_step_under_secure_aggregation_is_that_of_clipped_gradients(draws, monkeypatch):
-    take_parts_of(7, monkeypatch)
+def test_the_sum_of_a_step_under_secure_aggregation_is_that_of_clipped_gradients(draws):
     model, data = make_model(), make_table(20)
     before = to_vector(model)
     # In chunks of the batch, as the sum draws them.
     generator = torch.Generator().manual_seed(NOISE)
     gradients = torch.cat(
         [
-            record_gradients(model, data.select(part), draws=draws, generator=generator)
+            record_gradients(model, data.select(part), draws=draws, generator=generator, part=7)
             for part in torch.arange(len(data)).split(7)
         ]
     )
     clip_norm = float(gradients.norm(dim=1).median())
     found = clipped_gradient_sum(
-        model, data, sampling_rate=1.0, clip_norm=clip_norm, draws=draws, generator=seeded((BATCHES, NOISE))
+        model, data, sampling_rate=1.0, clip_norm=clip_norm, draws=draws, part=7, generator=seeded((BATCHES, NOISE))
     )
     expected = clipped(gradients, clip_norm).sum(dim=0).numpy()
     assert found.dtype == np.float64
@@ -465,6 +478,12 @@ def test_the_sum_of_a_step_under_secure_aggregation_is_that_of_clipped_gradients
 
 def test_a_step_without_records_sums_to_nothing():
     found = clipped_gradient_sum(
-        make_model(), make_table(3), sampling_rate=1e-12, clip_norm=1.0, draws=2, generator=seeded((BATCHES, NOISE))
+        make_model(),
+        make_table(3),
+        sampling_rate=1e-12,
+        clip_norm=1.0,
+        draws=2,
+        part=PART,
+        generator=seeded((BATCHES, NOISE)),
     )
     assert not found.any()

@@ -14,7 +14,7 @@ from scipy import stats
 
 from aevorium.diffusion.denoiser import DenoiserConfig, TabularDiffusion, to_vector
 from aevorium.diffusion.layout import EncodedTable, Layout
-from aevorium.privacy import separation, training
+from aevorium.privacy import training
 from aevorium.privacy.entropy import os_generator
 from aevorium.privacy.training import TrainingPlan, train_privately
 
@@ -85,8 +85,7 @@ def test_noise_does_not_end_where_a_single_deviate_of_float32_does(monkeypatch):
 @pytest.mark.parametrize("records", [0, 25])
 def test_a_step_has_noise_of_sigma_times_clip_over_the_expected_batch(records, monkeypatch):
     """In an empty batch, and in one taken in four chunks; batches and draws are shared, so the signal cancels."""
-    monkeypatch.setattr(separation, "PART", 7)
-    monkeypatch.setattr(training, "require_separation", lambda *_, **__: None)
+    monkeypatch.setattr(training, "part_size", lambda *_, **__: 7)
     steps = []
     for multiplier in (1.7, 1e-12):
         model = make_model(64)
@@ -133,7 +132,7 @@ def test_batches_are_poisson_samples_of_the_rate(monkeypatch):
         return original(self, index)
 
     monkeypatch.setattr(EncodedTable, "select", select)
-    monkeypatch.setattr(training, "require_separation", lambda *_, **__: None)
+    monkeypatch.setattr(training, "part_size", lambda *_, **__: 7)
     monkeypatch.setattr(training, "_clipped_sum", _no_gradient)
     train_privately(
         make_model(2), make_table(records), plan=make_plan(sampling_rate=rate, steps=steps), generator=os_generator
@@ -157,7 +156,7 @@ def test_batches_are_poisson_samples_of_the_rate(monkeypatch):
     assert (sizes == 0).any()
 
 
-def _no_gradient(losses, batch, *, clip_norm, draws, generator):
+def _no_gradient(losses, batch, **_):
     for parameter in losses.computing.parameters():
         parameter.grad = torch.zeros_like(parameter)
 

@@ -18,7 +18,7 @@ from aevorium.node.checks import (
 from aevorium.node.phases import ReleasingPhases
 from aevorium.node.run import fingerprint_of
 from aevorium.node.steps import OpenSteps, require_encoder, require_open
-from aevorium.node.training import noisy_gradient, noisy_loss, require_device
+from aevorium.node.training import noisy_gradient, noisy_loss
 from aevorium.privacy.numbers import Numbers
 
 __all__ = ["SummedPhases"]
@@ -46,7 +46,6 @@ class SummedPhases(ReleasingPhases):
         with self._refusing("training", run_id=request.run_id):
             steps = require_open(self._steps, request)
             model = model_of(request.model, vector, encoder=steps.encoder, schema=self._schema, bins=steps.bins)
-            require_device(self._device, config=request.model, schedule=steps.schedule, settings=request.settings)
         records = self._records.training(steps.plan)
 
         def produce() -> Numbers:
@@ -77,7 +76,6 @@ class SummedPhases(ReleasingPhases):
             model = model_of(
                 request.model, vector, encoder=request.encoder, schema=self._schema, bins=known(run, run.bins)
             )
-            require_device(self._device, config=request.model, schedule=schedule)
         records = self._records.training(run.plan)
 
         def produce() -> Numbers:
@@ -108,7 +106,6 @@ class SummedPhases(ReleasingPhases):
             schedule, bins = require_trust(run, is_summed=True), known(run, run.bins)
             encoder = require_encoder(request, schema=self._schema, bins=bins)
             model_of(request.model, vector, encoder=encoder, schema=self._schema, bins=bins)
-            require_device(self._device, config=request.model, schedule=schedule, settings=request.settings)
         released = self._gate.open_steps(
             request.run_id,
             phase="training",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from aevorium.diffusion.denoiser import DenoiserConfig, TabularDiffusion, to_vector
+from aevorium.diffusion.denoiser import TabularDiffusion, to_vector
 from aevorium.diffusion.layout import EncodedTable
 from aevorium.federation.protocol import TrainingSettings
 from aevorium.privacy.aggregation import encode_vector, share_noise
@@ -15,35 +15,12 @@ from aevorium.privacy.mechanisms import NoiseSource
 from aevorium.privacy.numbers import Numbers
 from aevorium.privacy.phases import LOSS_BOUND, LOSS_LEVELS
 from aevorium.privacy.schedule import CLIP_LEVELS, TrainingSchedule
-from aevorium.privacy.separation import require_separation
+from aevorium.privacy.separation import PART, part_size
 from aevorium.privacy.training import TrainingPlan, clipped_gradient_sum, record_losses, train_privately
 
-__all__ = ["loss_noise", "noisy_gradient", "noisy_loss", "require_device", "train_round"]
+__all__ = ["loss_noise", "noisy_gradient", "noisy_loss", "train_round"]
 
 _LOSS_DRAWS = 8
-
-
-def require_device(
-    device: torch.device,
-    *,
-    config: DenoiserConfig,
-    schedule: TrainingSchedule,
-    settings: TrainingSettings | None = None,
-) -> None:
-    """Passes if the device keeps records apart, or if there is no privacy to protect. Reads no record.
-
-    Args:
-        device: Where gradients and losses are computed.
-        config: Size and shape of a model that fits the node's schema.
-        schedule: How much noise.
-        settings: How the model is trained; None where the loss alone is computed.
-
-    Raises:
-        ConfigError: DEVICE_UNSUITABLE.
-    """
-    if schedule.noise_multiplier > 0:
-        for draws in {_LOSS_DRAWS, settings.draws if settings else _LOSS_DRAWS}:
-            require_separation(config, draws=draws, device=device)
 
 
 def train_round(
@@ -120,13 +97,14 @@ def noisy_gradient(
         sampling_rate=schedule.sampling_rate,
         clip_norm=settings.clip_norm,
         draws=settings.draws,
+        part=_part_size(model, schedule=schedule, draws=settings.draws, device=device),
         generator=generator,
         device=device,
     )
-    part = encode_vector(exact, unit=settings.clip_norm, levels=CLIP_LEVELS, generator=generator())
+    levels = encode_vector(exact, unit=settings.clip_norm, levels=CLIP_LEVELS, generator=generator())
     if schedule.noise_multiplier > 0:
-        part += share_noise(len(part), sigma=schedule.noise_multiplier * CLIP_LEVELS, generator=generator())
-    return (part,)
+        levels += share_noise(len(levels), sigma=schedule.noise_multiplier * CLIP_LEVELS, generator=generator())
+    return (levels,)
 
 
 def noisy_loss(
@@ -148,7 +126,8 @@ def noisy_loss(
         generator: Makes the generator of the diffusion's own draws.
         device: Where losses are computed.
     """
-    losses = record_losses(model, encoded, generator=generator(), draws=_LOSS_DRAWS, device=device)
+    part = _part_size(model, schedule=schedule, draws=_LOSS_DRAWS, device=device)
+    losses = record_losses(model, encoded, part=part, generator=generator(), draws=_LOSS_DRAWS, device=device)
     bounded = np.clip(np.nan_to_num(losses, nan=LOSS_BOUND), 0.0, LOSS_BOUND)
     levels = np.round(bounded * (LOSS_LEVELS / LOSS_BOUND)).astype(np.int64)
     return (schedule.loss.protect(levels.sum(keepdims=True), noise=noise),)
@@ -162,3 +141,8 @@ def loss_noise(schedule: TrainingSchedule, *, size: float) -> float:
 def _loss_unit(size: float) -> float:
     """By how much one level of one record's loss moves the mean."""
     return LOSS_BOUND / LOSS_LEVELS / size
+
+
+def _part_size(model: TabularDiffusion, *, schedule: TrainingSchedule, draws: int, device: torch.device) -> int:
+    """Records of one pass. Where there is no noise, there is nothing to protect."""
+    return part_size(model.config, draws=draws, device=device) if schedule.noise_multiplier > 0 else PART

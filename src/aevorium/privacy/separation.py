@@ -7,11 +7,13 @@ thread's part of them ends. That is a matter of the last bit; but whoever choose
 of a gradient, and one record more would then turn those of others.
 
 So records are computed in parts of always the same size, filled up with rows that do not count, and by one thread.
-Whether rows are then computed alike is tried out, once for each shape of a model, before a record is read.
+Whether rows are then computed alike is tried out, once for each shape of a model and without reading a record. Where
+they are not, each record is computed by itself, which needs no trial and takes fifteen times as long.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,25 +26,16 @@ from torch import Tensor, nn
 from aevorium.diffusion.denoiser import DenoiserConfig, TabularDiffusion
 from aevorium.diffusion.layout import EncodedTable
 from aevorium.diffusion.process import MixedProcess
-from aevorium.errors import ConfigError
 
-__all__ = ["PART", "filled", "one_thread", "parts_of", "require_separation"]
+__all__ = ["PART", "one_thread", "part_size"]
+
+_log = logging.getLogger(__name__)
 
 PART = 128
 """Records of one pass. A multiple of what kernels take at once, whatever the number of draws."""
 
 _TRIED = 8
 """Rows that are each tried in every place: where two ways of computing differ, they do not for every number."""
-
-
-def parts_of(index: Tensor) -> tuple[Tensor, ...]:
-    """Splits indices of records, int64 [n], into parts of `PART` and a last one of fewer; an empty one if n = 0."""
-    return tuple(index.split(PART))
-
-
-def filled(part: EncodedTable) -> EncodedTable:
-    """A part with as many rows as every other: the records come first."""
-    return part.filled_to(PART)
 
 
 @contextmanager
@@ -80,8 +73,8 @@ class _Inside:
 _inside = _Inside()
 
 
-def require_separation(config: DenoiserConfig, *, draws: int, device: torch.device) -> None:
-    """Passes if rows of a model of that shape are computed alike, whatever their place in a part.
+def part_size(config: DenoiserConfig, *, draws: int, device: torch.device) -> int:
+    """How many records one pass may take, so that none touches another: `PART`, or 1.
 
     Reads no record. The first time for a shape it takes as long as a few steps.
 
@@ -89,18 +82,10 @@ def require_separation(config: DenoiserConfig, *, draws: int, device: torch.devi
         config: Size and shape of the model.
         draws: Draws of noise per record.
         device: Where to compute.
-
-    Raises:
-        ConfigError: DEVICE_UNSUITABLE.
     """
     with one_thread():
         is_alike = _computes_alike(config, draws=draws, device=str(device))
-    if not is_alike:
-        raise ConfigError(
-            "DEVICE_UNSUITABLE",
-            f"Private training is not possible on this {device.type} with a model of width {config.width}. Rows come "
-            "out differently in different places, so that one record could change what others contribute.",
-        )
+    return PART if is_alike else 1
 
 
 @lru_cache(maxsize=64)
@@ -113,7 +98,15 @@ def _computes_alike(config: DenoiserConfig, *, draws: int, device: str) -> bool:
             # An untrained model's last layer is zero: nothing would reach the others on the way back.
             parameter.normal_(0, 1 / np.sqrt(config.width), generator=generator)
     model.to(device)
-    return all(_is_alike(model, draws=draws, generator=generator, device=device) for _ in range(_TRIED))
+    is_alike = all(_is_alike(model, draws=draws, generator=generator, device=device) for _ in range(_TRIED))
+    if not is_alike:
+        _log.warning(
+            "private training takes records one at a time, which is slow: with a model of width %d, this %s computes a"
+            " row differently by its place among others",
+            config.width,
+            torch.device(device).type,
+        )
+    return is_alike
 
 
 def _is_alike(model: TabularDiffusion, *, draws: int, generator: torch.Generator, device: str) -> bool:

@@ -28,7 +28,7 @@ from aevorium.diffusion.layout import EncodedTable
 from aevorium.diffusion.process import MixedProcess
 from aevorium.diffusion.schedule import stratified_levels
 from aevorium.privacy.clipping import add_clipped_sum
-from aevorium.privacy.separation import filled, one_thread, parts_of, require_separation
+from aevorium.privacy.separation import one_thread, part_size
 
 __all__ = ["TrainingPlan", "clipped_gradient_sum", "record_losses", "train_privately"]
 
@@ -67,9 +67,6 @@ def train_privately(
         plan: Rate, steps and noise.
         generator: Makes the generators of batches, of privacy noise and of the diffusion's own draws, on the CPU.
         device: Where gradients are computed. All that is drawn at random, the privacy noise first, is drawn on the CPU.
-
-    Raises:
-        ConfigError: DEVICE_UNSUITABLE, before a record is read.
     """
     losses = _Losses(model, device=device)
     batches, noise, draws = generator(), generator(), generator()
@@ -78,7 +75,7 @@ def train_privately(
     if plan.noise_multiplier == 0:
         _train_plainly(model, data, losses=losses, plan=plan, average=average, batches=batches, draws=draws)
         return
-    require_separation(model.config, draws=plan.draws, device=device)
+    part = part_size(model.config, draws=plan.draws, device=device)
     optimizer = DPOptimizerFastGradientClipping(
         torch.optim.Adam(model.parameters(), lr=plan.learning_rate, foreach=True),
         noise_multiplier=plan.noise_multiplier,
@@ -95,7 +92,8 @@ def train_privately(
             for step in range(plan.steps):
                 _set_rate(optimizer, plan, step)
                 index = _draw_batch(len(data), rate=plan.sampling_rate, generator=batches)
-                _clipped_sum(losses, data.select(index), clip_norm=plan.clip_norm, draws=plan.draws, generator=draws)
+                batch = data.select(index)
+                _clipped_sum(losses, batch, part=part, clip_norm=plan.clip_norm, draws=plan.draws, generator=draws)
                 optimizer.step()
                 optimizer.zero_grad()
                 average.update(step)
@@ -111,12 +109,11 @@ def clipped_gradient_sum(
     sampling_rate: float,
     clip_norm: float,
     draws: int,
+    part: int,
     generator: Callable[[], torch.Generator],
     device: torch.device = CPU,
 ) -> NDArray[np.float64]:
     """The exact sum of the clipped gradients of a Poisson sample. Reads patient records; it must get noise.
-
-    The device must keep records apart (`require_separation`).
 
     Args:
         model: The model; it stays as it is.
@@ -124,6 +121,7 @@ def clipped_gradient_sum(
         sampling_rate: Probability q with which a record is drawn.
         clip_norm: Largest norm of a record's gradient.
         draws: Draws of noise per record, averaged before the clip.
+        part: Records of one pass; `part_size` says how many keep apart.
         generator: Makes the generators of the batch and of the diffusion's own draws, on the CPU.
         device: Where gradients are computed.
 
@@ -136,7 +134,8 @@ def clipped_gradient_sum(
     try:
         with one_thread():
             index = _draw_batch(len(data), rate=sampling_rate, generator=batches)
-            _clipped_sum(losses, data.select(index), clip_norm=clip_norm, draws=draws, generator=noise)
+            batch = data.select(index)
+            _clipped_sum(losses, batch, part=part, clip_norm=clip_norm, draws=draws, generator=noise)
         grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         return np.asarray(torch.cat([grad.reshape(-1) for grad in grads]).double().numpy())
     finally:
@@ -180,14 +179,14 @@ class _Losses:
 
 
 def _clipped_sum(
-    losses: _Losses, batch: EncodedTable, *, clip_norm: float, draws: int, generator: torch.Generator
+    losses: _Losses, batch: EncodedTable, *, part: int, clip_norm: float, draws: int, generator: torch.Generator
 ) -> None:
     """Leaves the sum of a batch's clipped gradients in `grad` of the model. Reads patient records."""
-    for index in parts_of(torch.arange(len(batch))):
-        part = filled(batch.select(index))
+    for index in torch.arange(len(batch)).split(part):
+        rows = batch.select(index).filled_to(part)
         add_clipped_sum(
             losses.computing,
-            partial(losses.of, part, draws=draws, generator=generator),
+            partial(losses.of, rows, draws=draws, generator=generator),
             clip_norm=clip_norm,
             records=len(index),
         )
@@ -222,15 +221,20 @@ def _train_plainly(
 
 @torch.no_grad()
 def record_losses(
-    model: TabularDiffusion, data: EncodedTable, *, generator: torch.Generator, draws: int, device: torch.device = CPU
+    model: TabularDiffusion,
+    data: EncodedTable,
+    *,
+    part: int,
+    generator: torch.Generator,
+    draws: int,
+    device: torch.device = CPU,
 ) -> NDArray[np.float32]:
     """Each record's loss, averaged over draws. Reads patient records; the losses are exact, bound and noise them.
-
-    The device must keep records apart (`require_separation`).
 
     Args:
         model: The model.
         data: The records.
+        part: Records of one pass; `part_size` says how many keep apart.
         generator: Source of noise levels and noise, on the CPU.
         draws: Draws per record, spread evenly over the noise levels.
         device: Where losses are computed.
@@ -242,8 +246,8 @@ def record_losses(
     losses = _Losses(model, device=device)
     with one_thread():
         parts = [
-            losses.of(filled(data.select(part)), draws=draws, generator=generator)[: len(part)]
-            for part in parts_of(torch.arange(len(data)))
+            losses.of(data.select(index).filled_to(part), draws=draws, generator=generator)[: len(index)]
+            for index in torch.arange(len(data)).split(part)
         ]
     return np.asarray(torch.cat(parts).cpu().numpy(), dtype=np.float32)
 
