@@ -334,9 +334,9 @@ def assumptions(record: StudyRecord, schema: TableSchema) -> tuple[str, ...]:
                 " floating-point numbers: the guarantee for training is that of the ideal mechanism."
             )
         lines.append(
-            "Whether and when a node answers is not counted, nor how long a round took, which the run's report gives; one"
-            " whose table does not fit the schema says only that it is not ready. Whether all patients are marked as"
-            " simulated is public."
+            "Whether and when a node answers is not counted, nor how long a round took, which the run's report gives."
+            " A node whose table does not fit the schema says only that it is not ready. Whether all patients are"
+            " marked as simulated is public."
         )
     if plan.noise_shares is not None:
         lines.append(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aevorium.encoding.encoder import TableEncoder
 from aevorium.encoding.grid import column_grid
@@ -52,6 +54,20 @@ def test_values_on_a_lattice_stay_on_it(step: float, bins: int, noise: float) ->
         values
     )
     assert np.abs(difference).max() < 0.02
+
+
+@pytest.mark.parametrize("bins", range(180, 300, 7))
+def test_no_number_of_bins_hides_whole_numbers(bins: int) -> None:
+    """With 222 bins over 240 kilograms nearly every bin would hold one number, and all weights would be made uneven."""
+    values = np.round(np.clip(np.random.default_rng(3).normal(74, 14, 56_000), 10, 250))
+    made = _made(values, _schema(10, 250), bins=bins, noise=30.0)
+    assert _is_multiple(made, 1).mean() > 0.97
+
+
+@given(low=st.floats(-1e6, 1e6), span=st.floats(1e-3, 1e6), bins=st.integers(24, 512))
+def test_the_number_of_bins_is_about_what_was_asked_for(low: float, span: float, bins: int) -> None:
+    grid = column_grid(_schema(low, low + span).columns["x"], bins=bins)
+    assert 0.75 * bins <= grid.states - 2 <= 1.3 * bins
 
 
 def test_frequent_numbers_of_a_lattice_stay_frequent() -> None:
