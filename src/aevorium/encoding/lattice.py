@@ -44,6 +44,8 @@ least: a gap is no lattice."""
 _FULLEST, _MOST_IN_FULLEST = 4, 0.8
 """So many numbers of the lattice hold this part of the records at most: a peak is no lattice."""
 
+_MOST_BINS, _MOST_HELD = 0.9, 0.75
+"""So large a part of the bins, or else of the records, is in bins of about the same width."""
 
 _HEAP, _AROUND = 2.5, 3
 """A bin of more times the median of so many bins to each side is one of a heap, if each holds a number or two."""
@@ -56,6 +58,7 @@ class Lattice:
     Attributes:
         values: Those within the column's inner bins, ascending.
         step: How far apart they are.
+        inner: The bins in which it was looked for, bool [bins]; bounds, and bins of quite another width, are not.
         held: How many of them each bin holds, int64 [bins].
         share: Share of the records on them.
         error: Its standard error.
@@ -63,6 +66,7 @@ class Lattice:
 
     values: NDArray[np.float64]
     step: float
+    inner: NDArray[np.bool_]
     held: NDArray[np.int64]
     share: float
     error: float
@@ -74,22 +78,24 @@ class Lattice:
 
     def denoise(self, counts: NDArray[np.float64], *, noise: float) -> NDArray[np.float64]:
         """Denoised counts with ends: smooth among bins that hold equally many numbers, not from these to others."""
-        shares = np.zeros(len(counts))
-        for held in np.unique(self.held):
-            alike = self.held == held
+        shares = with_tails(denoise_histogram(counts, noise=noise), counts, noise=noise)
+        shares[self.inner] = 0.0
+        for held in np.unique(self.held[self.inner]):
+            alike = self.inner & (self.held == held)
             if held > 0 or not self.is_everything:
                 smooth = denoise_histogram(counts[alike], noise=noise)
                 shares[alike] = with_tails(smooth, counts[alike], noise=noise)
         return shares
 
     def spikes(self, grid: ColumnGrid, *, standing: tuple[Spike, ...]) -> tuple[Spike, ...]:
-        """A spike at each of its values.
+        """A spike at each of its values, and those that stand where it was not looked for.
 
         Args:
             grid: The column's grid.
             standing: What `find_spikes` says. Of the numbers of a bin that stands out it tells which one is frequent.
         """
         homes = grid.locate(self.values)
+        outer = tuple(spike for spike in standing if not self.inner[grid.locate(np.array([spike.value]))[0]])
         share = 1.0 if self.is_everything else self.share
         on = share * self.step * self.held[homes]
         off = (1 - share) * (grid.high - grid.low)[homes]
@@ -98,16 +104,17 @@ class Lattice:
             shared = homes == grid.locate(np.array([spike.value]))[0]
             if shared.sum() > 1 and spike.value in self.values[shared]:
                 parts[shared] = (1 - spike.share) * parts[shared] + spike.share * (self.values[shared] == spike.value)
-        return tuple(
+        own = (
             Spike(value=float(value), share=float(MOST_SHARE * part))
             for value, part in zip(self.values, parts, strict=True)
         )
+        return tuple(sorted((*own, *outer), key=lambda spike: spike.value))
 
 
 def find_lattice(
     counts: NDArray[np.float64], grid: ColumnGrid, *, noise: float, standing: tuple[Spike, ...] = ()
 ) -> Lattice | None:
-    """Looks for a lattice among bins of even width.
+    """Looks for a lattice among bins of about the same width, if these are most or hold most records.
 
     Args:
         counts: Noisy counts of a continuous column's bins, [bins].
@@ -121,8 +128,15 @@ def find_lattice(
     if not among_heaps:
         counts = _without_states(counts, grid, standing=standing)
     usual = float(np.median(width))
-    inner = (width > usual / 2) & (width < 2 * usual)
-    if usual <= (1 if grid.integer else 0) or inner.mean() < 0.9:
+    inner = _about(usual, width)
+    if inner.mean() < _MOST_BINS:
+        # Bins that widen from zero: those where the records are.
+        held = np.maximum(counts - 2 * noise, 0.0)
+        usual = _median(width, weights=held)
+        inner = _about(usual, width)
+        if held[inner].sum() <= _MOST_HELD * held.sum():
+            return None
+    if usual <= (1 if grid.integer else 0):
         return None
     found = [
         (certainty, lattice)
@@ -134,6 +148,10 @@ def find_lattice(
     ]
     complete = [pair for pair in found if pair[1].share >= _MOST_RECORDS]
     return max(complete or found, key=lambda pair: pair[0], default=(0.0, None))[1]
+
+
+def _about(usual: float, width: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return np.asarray((width > usual / 2) & (width < 2 * usual))
 
 
 def _round_numbers(grid: ColumnGrid, *, width: float) -> Iterator[tuple[NDArray[np.float64], float]]:
@@ -163,11 +181,12 @@ def _judge(
     width = grid.high - grid.low
     homes = grid.locate(values)
     held = np.bincount(homes, minlength=len(width)) * inner
-    if step < float(np.median(width)):
+    usual = float(np.median(width[inner]))
+    if step < usual:
         counts = _without_heaps(counts, noise=noise)
     middle = (grid.low + grid.high) / 2
     # Where a bin may hold two numbers, a peak is as wide in bins only if it is twice as wide in numbers.
-    fullest = 2 * _FULLEST if step < float(np.median(width)) and not among_heaps else _FULLEST
+    fullest = 2 * _FULLEST if step < usual and not among_heaps else _FULLEST
     if _is_peak(counts - 2 * noise, np.round(middle / step), inner=inner, fullest=fullest):
         return None
     if_spread, if_lattice = _expected(counts, width, middle, held=held, inner=inner, step=step)
@@ -183,7 +202,9 @@ def _judge(
     if not (_LEAST_SHARE <= share <= 1.1 + 3 * error and is_common):
         return None
     kept = inner[homes]
-    return share / error, Lattice(values=values[kept], step=step, held=held, share=min(share, 1.0), error=error)
+    return share / error, Lattice(
+        values=values[kept], step=step, inner=inner, held=held, share=min(share, 1.0), error=error
+    )
 
 
 def _expected(
@@ -196,10 +217,11 @@ def _expected(
     step: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """What each bin would hold if the records nearby were spread evenly, and if they were on the lattice."""
-    reach = max(step, 1.5 * float(np.median(width)))
+    reach = max(step, 1.5 * float(np.median(width[inner])))
     nearby = np.exp(-0.5 * ((middle[:, None] - middle[inner]) / reach) ** 2)
     smooth = np.maximum(nearby @ counts[inner], 0.0)
-    return smooth * width / (nearby @ width[inner]), smooth * held / np.maximum(nearby @ held[inner], 1e-12)
+    around = nearby @ np.stack([width[inner], held[inner]], axis=1)
+    return tuple(smooth * part / np.maximum(each, 1e-12) for part, each in zip((width, held), around.T, strict=True))
 
 
 def _without_states(

@@ -53,7 +53,8 @@ def test_values_on_a_lattice_stay_on_it(step: float, bins: int, noise: float) ->
     difference = np.searchsorted(np.sort(made), levels) / len(made) - np.searchsorted(np.sort(values), levels) / len(
         values
     )
-    assert np.abs(difference).max() < 0.02
+    # Noise of 331 bins adds up to .8 % of the records halfway, the rows' own chance to .4 %.
+    assert np.abs(difference).max() < 0.025
 
 
 @pytest.mark.parametrize("bins", range(180, 300, 7))
@@ -62,6 +63,33 @@ def test_no_number_of_bins_hides_whole_numbers(bins: int) -> None:
     values = np.round(np.clip(np.random.default_rng(3).normal(74, 14, 56_000), 10, 250))
     made = _made(values, _schema(10, 250), bins=bins, noise=30.0)
     assert _is_multiple(made, 1).mean() > 0.97
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "integer", "step", "bins"),
+    [(0, 90, False, 5, 61), (0, 90, True, 5, 40), (0, 90, False, 1, 150), (10, 250, False, 2, 331)],
+)
+@pytest.mark.parametrize("share", [0.05, 0.4])
+def test_records_at_a_bound_are_kept_beside_a_lattice(
+    low: float, high: float, integer: bool, step: float, bins: int, share: float
+) -> None:
+    """None drinks nothing if the bin of zero, a point, is none of those among which the lattice was found."""
+    rng = np.random.default_rng(0)
+    values = np.round(rng.normal((low + high) / 2, (high - low) / 6, 20_000) / step) * step
+    values = np.where(rng.random(len(values)) < share, low, np.clip(values, low, high))
+    made = _made(values, _schema(low, high, integer=integer), bins=bins, noise=20.0)
+    assert abs((made == low).mean() - share) < 0.02
+    assert _is_multiple(made, step).mean() > 0.97
+
+
+@pytest.mark.parametrize("integer", [True, False])
+def test_amounts_in_bins_that_widen_from_zero_stay_on_a_lattice(integer: bool) -> None:
+    rng = np.random.default_rng(7)
+    loans = np.clip(np.round(rng.lognormal(6.9, 0.45, 4_000) / 50) * 50, 0, 6_000)
+    values = np.where(rng.random(len(loans)) < 0.05, rng.integers(100, 3_000, len(loans)), loans)
+    made = _made(values, _schema(0, 6_000, integer=integer), bins=264, noise=5.0)
+    assert _is_multiple(made, 50).mean() > 0.75
+    assert abs(np.median(made) - np.median(values)) <= 50
 
 
 @given(low=st.floats(-1e6, 1e6), span=st.floats(1e-3, 1e6), bins=st.integers(24, 512))
