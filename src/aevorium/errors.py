@@ -221,6 +221,10 @@ CATALOGUE: dict[str, CatalogueEntry] = {
     "CHECKPOINT_MODEL_MISMATCH": CatalogueEntry(
         "The checkpoint holds a model of another size.", "Use the model settings of its own study."
     ),
+    "CHECKPOINT_OUTDATED": CatalogueEntry(
+        "The checkpoint was made with another version of Aevorium.",
+        "Generate with the version that made it, or run the study anew.",
+    ),
     "KEY_INVALID": CatalogueEntry(
         "The encryption key cannot be used.", "Give a Fernet key, readable by its owner only."
     ),

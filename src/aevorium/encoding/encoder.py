@@ -104,7 +104,7 @@ class TableEncoder(BaseModel):
         """Reads what `to_json` wrote.
 
         Raises:
-            ArtefactError: CHECKPOINT_DAMAGED or CHECKPOINT_SCHEMA_MISMATCH.
+            ArtefactError: CHECKPOINT_DAMAGED, CHECKPOINT_SCHEMA_MISMATCH or CHECKPOINT_OUTDATED.
         """
         try:
             encoder = cls.model_validate_json(text)
@@ -116,6 +116,11 @@ class TableEncoder(BaseModel):
             raise ArtefactError(
                 "CHECKPOINT_SCHEMA_MISMATCH",
                 f"The encoder belongs to another schema than {schema.name!r}. Their content hashes differ.",
+            )
+        problem = encoder.problem(schema, bins=encoder.bins)
+        if problem is not None:
+            raise ArtefactError(
+                "CHECKPOINT_OUTDATED", f"The encoder does not fit the columns as this version cuts them: {problem}."
             )
         return encoder
 

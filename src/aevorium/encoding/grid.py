@@ -130,6 +130,8 @@ def _showing_steps(span: float, *, bins: int) -> int:
 
 
 def _hides_a_step(width: float) -> bool:
+    if width < np.finfo(np.float64).tiny:
+        return False
     leading = width / 10.0 ** math.floor(math.log10(width))
     return any(_HIDDEN[0] < step / leading < _HIDDEN[1] for step in _STEPS)
 

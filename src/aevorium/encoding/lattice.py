@@ -34,6 +34,9 @@ _HEAPS, _SURE_AMONG_HEAPS = 3, 1.0
 _LEAST_SHARE, _MOST_RECORDS = 0.5, 0.95
 """Of the records at least this part are on the lattice; a coarse lattice with nearly all goes before a finer one."""
 
+_LEAST_AMONG_WIDENING = 0.8
+"""Where bins widen from zero: frequent amounts that are not round seem to be half of a lattice (Adult's losses)."""
+
 _LEAST_PLACES = 6
 """A range with fewer multiples is too short to see a lattice in it."""
 
@@ -128,12 +131,12 @@ def find_lattice(
     if not among_heaps:
         counts = _without_states(counts, grid, standing=standing)
     usual = float(np.median(width))
-    inner = _about(usual, width)
+    inner, least = _about(usual, width), _LEAST_SHARE
     if inner.mean() < _MOST_BINS:
         # Bins that widen from zero: those where the records are.
-        held = np.maximum(counts - 2 * noise, 0.0)
+        held = np.where(width > (1 if grid.integer else 0), np.maximum(counts - 2 * noise, 0.0), 0.0)
         usual = _median(width, weights=held)
-        inner = _about(usual, width)
+        inner, least = _about(usual, width), _LEAST_AMONG_WIDENING
         if held[inner].sum() <= _MOST_HELD * held.sum():
             return None
     if usual <= (1 if grid.integer else 0):
@@ -144,6 +147,7 @@ def find_lattice(
         if (judged := _judge(counts, grid, values, step=step, inner=inner, noise=noise, among_heaps=among_heaps))
         is not None
         and judged[0] >= sure
+        and judged[1].share >= least
         for certainty, lattice in [judged]
     ]
     complete = [pair for pair in found if pair[1].share >= _MOST_RECORDS]
@@ -155,7 +159,7 @@ def _about(usual: float, width: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _round_numbers(grid: ColumnGrid, *, width: float) -> Iterator[tuple[NDArray[np.float64], float]]:
-    """Lattices with no more than two numbers to a bin, and no fewer than six in all."""
+    """Lattices with no more than two numbers to a bin of that width, and no fewer than six in all."""
     low, high = float(grid.low[0]), float(grid.high[-1])
     for exponent in range(math.floor(math.log10(width)) - 1, math.ceil(math.log10(high - low)) + 1):
         for leading in _STEPS:
@@ -220,8 +224,8 @@ def _expected(
     reach = max(step, 1.5 * float(np.median(width[inner])))
     nearby = np.exp(-0.5 * ((middle[:, None] - middle[inner]) / reach) ** 2)
     smooth = np.maximum(nearby @ counts[inner], 0.0)
-    around = nearby @ np.stack([width[inner], held[inner]], axis=1)
-    return tuple(smooth * part / np.maximum(each, 1e-12) for part, each in zip((width, held), around.T, strict=True))
+    around = np.maximum(nearby @ np.stack([width[inner], held[inner]], axis=1), np.finfo(np.float64).tiny)
+    return smooth * width / around[:, 0], smooth * held / around[:, 1]
 
 
 def _without_states(

@@ -41,7 +41,7 @@ from aevorium.node.checks import (
 )
 from aevorium.node.records import NodeRecords
 from aevorium.node.run import NodeRun, fingerprint_of, learn_count
-from aevorium.node.training import loss_noise, train_round
+from aevorium.node.training import loss_noise, train_round, try_device
 from aevorium.privacy.accountant import epsilon
 from aevorium.privacy.ledger import SqliteLedger
 from aevorium.privacy.mechanisms import NoiseSource, noisy_count
@@ -194,6 +194,7 @@ class ReleasingPhases:
             model = model_of(
                 request.model, vector, encoder=request.encoder, schema=self._schema, bins=known(run, run.bins)
             )
+        try_device(model, schedule=schedule, device=self._device, settings=request.settings)
         records = self._records.training(run.plan)
 
         def produce() -> Numbers:

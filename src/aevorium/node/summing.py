@@ -18,7 +18,7 @@ from aevorium.node.checks import (
 from aevorium.node.phases import ReleasingPhases
 from aevorium.node.run import fingerprint_of
 from aevorium.node.steps import OpenSteps, require_encoder, require_open
-from aevorium.node.training import noisy_gradient, noisy_loss
+from aevorium.node.training import noisy_gradient, noisy_loss, try_device
 from aevorium.privacy.numbers import Numbers
 
 __all__ = ["SummedPhases"]
@@ -76,6 +76,7 @@ class SummedPhases(ReleasingPhases):
             model = model_of(
                 request.model, vector, encoder=request.encoder, schema=self._schema, bins=known(run, run.bins)
             )
+        try_device(model, schedule=schedule, device=self._device)
         records = self._records.training(run.plan)
 
         def produce() -> Numbers:
@@ -105,7 +106,8 @@ class SummedPhases(ReleasingPhases):
         with self._refusing("training", run_id=request.run_id):
             schedule, bins = require_trust(run, is_summed=True), known(run, run.bins)
             encoder = require_encoder(request, schema=self._schema, bins=bins)
-            model_of(request.model, vector, encoder=encoder, schema=self._schema, bins=bins)
+            model = model_of(request.model, vector, encoder=encoder, schema=self._schema, bins=bins)
+        try_device(model, schedule=schedule, device=self._device, settings=request.settings)
         released = self._gate.open_steps(
             request.run_id,
             phase="training",

@@ -18,9 +18,30 @@ from aevorium.privacy.schedule import CLIP_LEVELS, TrainingSchedule
 from aevorium.privacy.separation import PART, part_size
 from aevorium.privacy.training import TrainingPlan, clipped_gradient_sum, record_losses, train_privately
 
-__all__ = ["loss_noise", "noisy_gradient", "noisy_loss", "train_round"]
+__all__ = ["loss_noise", "noisy_gradient", "noisy_loss", "train_round", "try_device"]
 
 _LOSS_DRAWS = 8
+
+
+def try_device(
+    model: TabularDiffusion,
+    *,
+    schedule: TrainingSchedule,
+    device: torch.device,
+    settings: TrainingSettings | None = None,
+) -> None:
+    """Tries, before a round is paid for, whether the device keeps records apart: should it fail, that costs nothing.
+
+    Reads no record.
+
+    Args:
+        model: A model of the shape that will be computed.
+        schedule: How much noise.
+        device: Where gradients and losses are computed.
+        settings: How the model is trained; None where the loss alone is computed.
+    """
+    for draws in {_LOSS_DRAWS, settings.draws if settings else _LOSS_DRAWS}:
+        _part_size(model, schedule=schedule, draws=draws, device=device)
 
 
 def train_round(

@@ -8,7 +8,7 @@ of a gradient, and one record more would then turn those of others.
 
 So records are computed in parts of always the same size, filled up with rows that do not count, and by one thread.
 Whether rows are then computed alike is tried out, once for each shape of a model and without reading a record. Where
-they are not, each record is computed by itself, which needs no trial and takes fifteen times as long.
+they are not, each record is computed by itself, which needs no trial and takes some twenty times as long.
 """
 
 from __future__ import annotations

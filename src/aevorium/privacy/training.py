@@ -159,12 +159,15 @@ class _Losses:
         self._process = MixedProcess(model.layout)
         self.computing = model if device == CPU else copy.deepcopy(model).to(device)
 
+    def load(self) -> None:
+        """Gives the copy, if there is one, the model's weights as they are now."""
+        if self.computing is not self._model:
+            self.computing.train(self._model.training).load_state_dict(self._model.state_dict())
+
     def of(self, batch: EncodedTable, *, draws: int, generator: torch.Generator) -> Tensor:
         """Each record's loss, averaged over draws, [B], on the device. Reads patient records."""
         sigma = stratified_levels(len(batch), draws=draws, generator=generator)
         noise = self._process.noise(sigma, generator=generator)
-        if self.computing is not self._model:
-            self.computing.train(self._model.training).load_state_dict(self._model.state_dict())
         losses = self._process.loss_at(
             self.computing, batch.to(self._device), sigma=sigma.to(self._device), noise=noise.to(self._device)
         )
@@ -182,6 +185,7 @@ def _clipped_sum(
     losses: _Losses, batch: EncodedTable, *, part: int, clip_norm: float, draws: int, generator: torch.Generator
 ) -> None:
     """Leaves the sum of a batch's clipped gradients in `grad` of the model. Reads patient records."""
+    losses.load()
     for index in torch.arange(len(batch)).split(part):
         rows = batch.select(index).filled_to(part)
         add_clipped_sum(
@@ -210,6 +214,7 @@ def _train_plainly(
         index = _draw_batch(len(data), rate=plan.sampling_rate, generator=batches)
         optimizer.zero_grad()
         if len(index):
+            losses.load()
             each = losses.of(data.select(index), draws=plan.draws, generator=draws)
             (each.sum() / plan.expected_batch).backward()
             losses.hand_over_gradients()
@@ -244,6 +249,7 @@ def record_losses(
     """
     model.eval()
     losses = _Losses(model, device=device)
+    losses.load()
     with one_thread():
         parts = [
             losses.of(data.select(index).filled_to(part), draws=draws, generator=generator)[: len(index)]

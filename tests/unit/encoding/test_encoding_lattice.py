@@ -83,13 +83,22 @@ def test_records_at_a_bound_are_kept_beside_a_lattice(
 
 
 @pytest.mark.parametrize("integer", [True, False])
-def test_amounts_in_bins_that_widen_from_zero_stay_on_a_lattice(integer: bool) -> None:
+@pytest.mark.parametrize("zeros", [0.0, 0.3, 0.6])
+def test_amounts_in_bins_that_widen_from_zero_stay_on_a_lattice(integer: bool, zeros: float) -> None:
     rng = np.random.default_rng(7)
     loans = np.clip(np.round(rng.lognormal(6.9, 0.45, 4_000) / 50) * 50, 0, 6_000)
     values = np.where(rng.random(len(loans)) < 0.05, rng.integers(100, 3_000, len(loans)), loans)
+    values = np.where(rng.random(len(values)) < zeros, 0, values)
     made = _made(values, _schema(0, 6_000, integer=integer), bins=264, noise=5.0)
-    assert _is_multiple(made, 50).mean() > 0.75
-    assert abs(np.median(made) - np.median(values)) <= 50
+    assert abs((made == 0).mean() - zeros) < 0.02
+    assert _is_multiple(made[made > 0], 50).mean() > 0.75
+    assert abs(np.median(made[made > 0]) - np.median(values[values > 0])) <= 50
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 5e-324), (0, 1e-300), (-1e-9, 1e-9), (0.1, 0.1 + 1e-12)])
+def test_a_range_of_nearly_nothing_has_a_grid(low: float, high: float) -> None:
+    grid = column_grid(_schema(low, high).columns["x"], bins=30)
+    assert (grid.high >= grid.low).all()
 
 
 @given(low=st.floats(-1e6, 1e6), span=st.floats(1e-3, 1e6), bins=st.integers(24, 512))

@@ -185,6 +185,18 @@ def test_encoder_survives_json_and_names_its_schema() -> None:
     assert damaged.value.code == "CHECKPOINT_DAMAGED"
 
 
+def test_an_encoder_of_other_grids_is_not_read() -> None:
+    """With more or fewer bins than its shares, every value would be decoded to another place."""
+    schema = _schema()
+    encoder = _fitted(_frame(300, seed=2), schema, 40)
+    name, code = next(iter(encoder.columns.items()))
+    shorter = code.model_copy(update={"shares": (code.shares[0] + code.shares[1], *code.shares[2:])})
+    other = encoder.model_copy(update={"columns": {**encoder.columns, name: shorter}})
+    with pytest.raises(ArtefactError) as caught:
+        TableEncoder.from_json(other.to_json(), schema)
+    assert caught.value.code == "CHECKPOINT_OUTDATED"
+
+
 def test_encoder_never_fails_on_noise_alone() -> None:
     schema, bins = _schema(), 50
     for seed in range(20):

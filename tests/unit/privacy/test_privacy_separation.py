@@ -12,6 +12,7 @@ from torch import nn
 from aevorium.diffusion.denoiser import DenoiserConfig
 from aevorium.diffusion.layout import EncodedTable, Layout
 from aevorium.diffusion.process import MixedProcess
+from aevorium.privacy import separation
 from aevorium.privacy.separation import PART, one_thread, part_size
 
 CPU = torch.device("cpu")
@@ -40,12 +41,14 @@ def test_a_device_whose_last_rows_differ_by_a_bit_computes_records_one_by_one(mo
 
     monkeypatch.setattr("aevorium.diffusion.denoiser.silu", silu)
     config = DenoiserConfig(layout=LAYOUTS[0], width=96, blocks=1)
+    separation._computes_alike.cache_clear()
     for _ in range(2):
         assert part_size(config, draws=2, device=CPU) == 1
     assert [entry.getMessage() for entry in caplog.records] == [
         "private training takes records one at a time, which is slow: with a model of width 96, this cpu computes a row"
         " differently by its place among others"
     ]
+    separation._computes_alike.cache_clear()
 
 
 def test_records_come_first_in_a_part_and_the_rest_is_nothing_observed():
