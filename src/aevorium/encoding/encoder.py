@@ -387,9 +387,9 @@ def _fit_bins(
     shares, spikes = denoise_histogram(cells, noise=noise), find_spikes(cells, grid, noise=noise)
     lattice = find_lattice(cells, grid, noise=noise, standing=spikes)
     if lattice is not None:
-        shares, spikes = lattice.denoise(cells, noise=noise), lattice.spikes(grid, standing=spikes)
+        shares, spikes = lattice.denoise(cells, grid, noise=noise), lattice.spikes(grid, standing=spikes)
     else:
-        shares = with_tails(shares, cells, noise=noise)
+        shares = with_tails(shares, cells, noise=noise, middle=grid.middle)
     inside = support(shares)
     even = np.zeros(len(cells))
     even[inside] = 1 / len(even[inside])

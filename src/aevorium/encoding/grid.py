@@ -44,6 +44,11 @@ class ColumnGrid:
     integer: bool
 
     @property
+    def middle(self) -> NDArray[np.float64]:
+        """The value in the middle of each bin, [bins]."""
+        return (self.low + self.high) / 2
+
+    @property
     def states(self) -> int:
         """Number of cells for values that are present."""
         return len(self.categories) or len(self.low)

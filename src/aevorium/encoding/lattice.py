@@ -79,15 +79,15 @@ class Lattice:
         """Whether all records may be on it."""
         return self.share + 2 * self.error >= 1
 
-    def denoise(self, counts: NDArray[np.float64], *, noise: float) -> NDArray[np.float64]:
+    def denoise(self, counts: NDArray[np.float64], grid: ColumnGrid, *, noise: float) -> NDArray[np.float64]:
         """Denoised counts with ends: smooth among bins that hold equally many numbers, not from these to others."""
-        shares = with_tails(denoise_histogram(counts, noise=noise), counts, noise=noise)
+        shares = with_tails(denoise_histogram(counts, noise=noise), counts, noise=noise, middle=grid.middle)
         shares[self.inner] = 0.0
         for held in np.unique(self.held[self.inner]):
             alike = self.inner & (self.held == held)
             if held > 0 or not self.is_everything:
                 smooth = denoise_histogram(counts[alike], noise=noise)
-                shares[alike] = with_tails(smooth, counts[alike], noise=noise)
+                shares[alike] = with_tails(smooth, counts[alike], noise=noise, middle=grid.middle[alike])
         return shares
 
     def spikes(self, grid: ColumnGrid, *, standing: tuple[Spike, ...]) -> tuple[Spike, ...]:
@@ -188,7 +188,7 @@ def _judge(
     usual = float(np.median(width[inner]))
     if step < usual:
         counts = _without_heaps(counts, noise=noise)
-    middle = (grid.low + grid.high) / 2
+    middle = grid.middle
     # Where a bin may hold two numbers, a peak is as wide in bins only if it is twice as wide in numbers.
     fullest = 2 * _FULLEST if step < usual and not among_heaps else _FULLEST
     if _is_peak(counts - 2 * noise, np.round(middle / step), inner=inner, fullest=fullest):

@@ -24,7 +24,8 @@ to spare is reached by none, and a few rows there outweigh all others in the col
 correlations."""
 
 _FAR = 0.25
-"""A bound is far from the last bin that surely holds records if a larger part of the bins than this lies between."""
+"""A bound is far from the last bin that surely holds records if a larger part of the bins than this lies between, or of
+the values: bins that widen towards it make it near by their number alone, and its rows outweigh others all the more."""
 
 _MORE, _REACH, _APART = 0.5, 3, 0.3
 """The universal threshold shows records where there are none in one column of ten, and far out one such bin outweighs
@@ -35,7 +36,9 @@ _LEAST = 0.5
 """Records that a bin has to hold to be one of the column's support."""
 
 
-def with_tails(smooth: NDArray[np.float64], counts: NDArray[np.float64], *, noise: float) -> NDArray[np.float64]:
+def with_tails(
+    smooth: NDArray[np.float64], counts: NDArray[np.float64], *, noise: float, middle: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Smoothed counts with both ends made anew.
 
     Beyond the outermost bin from which on there are surely records, counts fall exponentially at an unknown rate. The
@@ -46,11 +49,12 @@ def with_tails(smooth: NDArray[np.float64], counts: NDArray[np.float64], *, nois
         smooth: [bins], smoothed counts, none negative.
         counts: [bins], the noisy counts that they come from.
         noise: Standard deviation of the noise of each bin; 0 leaves the counts alone.
+        middle: [bins], the value in the middle of each bin, ascending.
     """
     if noise <= 0:
         return smooth
-    upper = _with_upper_tail(smooth, counts, noise=noise)
-    return _with_upper_tail(upper[::-1], counts[::-1], noise=noise)[::-1]
+    upper = _with_upper_tail(smooth, counts, noise=noise, middle=middle)
+    return _with_upper_tail(upper[::-1], counts[::-1], noise=noise, middle=-middle[::-1])[::-1]
 
 
 def support(counts: NDArray[np.float64]) -> slice:
@@ -63,7 +67,9 @@ def support(counts: NDArray[np.float64]) -> slice:
     return slice(int(held[0]), int(held[-1]) + 1) if len(held) else slice(0, len(counts))
 
 
-def _with_upper_tail(smooth: NDArray[np.float64], counts: NDArray[np.float64], *, noise: float) -> NDArray[np.float64]:
+def _with_upper_tail(
+    smooth: NDArray[np.float64], counts: NDArray[np.float64], *, noise: float, middle: NDArray[np.float64]
+) -> NDArray[np.float64]:
     last, far = _last_sure(counts, noise=noise)
     smooth = np.where(np.arange(len(smooth)) > far, 0.0, smooth)
     beyond = counts[last + 1 :]
@@ -79,8 +85,8 @@ def _with_upper_tail(smooth: NDArray[np.float64], counts: NDArray[np.float64], *
     likely[-1] -= np.log(len(counts))
     weights = np.exp(likely - likely.max())
     found = np.append(smooth[: last + 1], weights @ possible / weights.sum())
-    is_far = len(beyond) > _FAR * len(counts)
-    reached = _LONELY_BOUND if far < len(counts) - 1 else _FAR_BOUND if is_far else _BOUND
+    between = max(len(beyond) / len(counts), (middle[-1] - middle[last]) / (middle[-1] - middle[0]))
+    reached = _LONELY_BOUND if far < len(counts) - 1 else _FAR_BOUND if between > _FAR else _BOUND
     if counts[-1] > reached * noise:
         found[-1] = max(found[-1], counts[-1])
     return found
