@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from aevorium.data.table import read_table
 from aevorium.errors import DataError
-from aevorium.schema.frame import SIGNIFICANT_DIGITS, round_frame, typed_frame, violations
+from aevorium.schema.frame import RECORDED_DIGITS, SIGNIFICANT_DIGITS, round_frame, typed_frame, violations
 from aevorium.schema.output import write_table
 from aevorium.schema.table import TableSchema
 
@@ -70,7 +70,8 @@ def test_rounding_is_that_of_decimals_and_happens_once(value):
     number = float(once["x"][0])
     # A half is rounded up or down: both are decimals of few digits, and as near.
     assert math.isclose(number, value, rel_tol=0.5000001 * 10 ** (1 - SIGNIFICANT_DIGITS), abs_tol=1e-22)
-    assert number == float(f"{number:.{SIGNIFICANT_DIGITS}g}") or abs(number) < 1e-16
+    digits = RECORDED_DIGITS if number == value else SIGNIFICANT_DIGITS
+    assert number == float(f"{number:.{digits}g}") or abs(number) < 1e-16
     assert round_frame(once, schema)["x"][0] == number
 
 

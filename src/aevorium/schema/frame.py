@@ -22,6 +22,7 @@ from aevorium.schema.rules import derive
 from aevorium.schema.table import Categorical, Continuous, TableSchema
 
 __all__ = [
+    "RECORDED_DIGITS",
     "SIGNIFICANT_DIGITS",
     "TableFindings",
     "Violations",
@@ -31,8 +32,8 @@ __all__ = [
     "violations",
 ]
 
-SIGNIFICANT_DIGITS = 6
-"""Digits that a continuous value keeps in an exported table."""
+SIGNIFICANT_DIGITS, RECORDED_DIGITS = 6, 10
+"""Digits that a continuous value keeps in an exported table, and those of a value that is kept as it is."""
 
 
 @dataclass(frozen=True)
@@ -220,13 +221,14 @@ def round_frame(frame: pd.DataFrame, schema: TableSchema) -> pd.DataFrame:
 
     Returns:
         A typed frame: whole numbers where the schema says so, others with `SIGNIFICANT_DIGITS` digits, all within
-        their bounds. Rounding twice is the same as once.
+        their bounds. A decimal of `RECORDED_DIGITS` or fewer is kept: it was made like those that people record.
+        Rounding twice is the same as once.
     """
     result = frame.copy(deep=False)
     for name in frame.columns:
         column = schema.columns[name]
         if isinstance(column, Continuous):
-            values = frame[name].round() if column.integer else _rounded(frame[name])
+            values = frame[name].round() if column.integer else _shortened(frame[name])
             result[name] = values.clip(column.min, column.max)
     return result
 
@@ -251,16 +253,22 @@ def export_frame(frame: pd.DataFrame, schema: TableSchema) -> pd.DataFrame:
     return exported
 
 
-def _rounded(values: pd.Series) -> pd.Series:
-    """The doubles nearest to decimals of few digits, so that they print as those."""
+def _shortened(values: pd.Series) -> pd.Series:
     numbers = values.to_numpy(dtype=np.float64)
+    recorded = _rounded(numbers, digits=RECORDED_DIGITS)
+    short = np.where(recorded == numbers, recorded, _rounded(numbers, digits=SIGNIFICANT_DIGITS))
+    return pd.Series(short, index=values.index)
+
+
+def _rounded(numbers: NDArray[np.float64], *, digits: int) -> NDArray[np.float64]:
+    """The doubles nearest to decimals of few digits, so that they print as those."""
     with np.errstate(divide="ignore"):
         exponent = np.floor(np.log10(np.abs(numbers)))
-    places = np.where(np.isfinite(exponent), SIGNIFICANT_DIGITS - 1 - exponent, 0)
+    places = np.where(np.isfinite(exponent), digits - 1 - exponent, 0)
     # Powers of ten are exact doubles up to 1e22; one division of exact numbers then rounds correctly.
     up, down = 10.0 ** np.clip(places, 0, 22), 10.0 ** np.clip(-places, 0, 22)
     # Adding zero turns -0 into 0.
-    return pd.Series(np.rint(numbers * up / down) / up * down + 0.0, index=values.index)
+    return np.asarray(np.rint(numbers * up / down) / up * down + 0.0)
 
 
 @dataclass(frozen=True)

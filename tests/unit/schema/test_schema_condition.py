@@ -43,7 +43,7 @@ SCHEMA = TableSchema.model_validate(
         ("Age > 40 and Age < 41", 5, "'Age > 40' and 'Age < 41' are true together of no possible row"),
         ("Age > 70 and (Cost > 3 and Ill == 'flu') and Age < 30", 5, "true together"),
         ("Age in [50, 200]", 13, "'Age == 200' is true of no possible row: 'Age' is a whole number from 18 to 90"),
-        ("Cost == 0.1234567", 6, "'Cost' is a number from 0 to 1000"),
+        ("Cost == 0.12345678912", 6, "'Cost' is a number from 0 to 1000"),
         ("Glucose > 400", 9, "'Glucose' is a number from 50 to 400, or missing"),
         ("Glucose is missing and Glucose > 60", 9, "true together"),
         ("Age is missing", 5, "never missing"),

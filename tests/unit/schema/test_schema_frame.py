@@ -208,7 +208,7 @@ def test_an_exported_frame_satisfies_its_schema_as_well():
     assert isinstance(violations(exported, SCHEMA), Violations)
     assert violations(exported, SCHEMA).total == 0
     assert exported["Age"].dtype == "Int64"
-    assert exported["BMI"].tolist() == [22.1235] * 4
+    assert exported["BMI"].tolist() == [22.123456] * 4
     assert exported["Sex"].tolist()[0] == "F"
     assert exported["Sex"].isna().tolist() == [False, True, False, False]
     assert frame["BMI"].tolist() == [22.123456] * 4
@@ -223,8 +223,14 @@ def test_a_missing_integer_stays_missing():
 
 def test_rounding_stays_within_bounds_that_have_more_digits():
     schema = TableSchema.model_validate(
-        {"name": "t", "columns": {"a": {"kind": "continuous", "min": 0.12345612, "max": 0.98765382}}}
+        {"name": "t", "columns": {"a": {"kind": "continuous", "min": 0.123456123456, "max": 0.987653823456}}}
     )
-    frame = round_frame(pd.DataFrame({"a": [0.12345612, 0.98765382, 0.5000004]}), schema)
-    assert frame["a"].tolist() == [0.12345612, 0.98765382, 0.5]
+    frame = round_frame(pd.DataFrame({"a": [0.123456123456, 0.987653823456, 0.500000412345]}), schema)
+    assert frame["a"].tolist() == [0.123456123456, 0.987653823456, 0.5]
     assert violations(frame, schema).total == 0
+
+
+def test_a_decimal_as_people_record_it_keeps_its_digits():
+    schema = TableSchema.model_validate({"name": "t", "columns": {"a": {"kind": "continuous", "min": 0, "max": 1e6}}})
+    frame = round_frame(pd.DataFrame({"a": [91334.27, 104211.5, 1 / 3, 91334.27 + 1e-7, 25.0]}), schema)
+    assert frame["a"].tolist() == [91334.27, 104211.5, 0.333333, 91334.3, 25.0]

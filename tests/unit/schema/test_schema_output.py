@@ -23,7 +23,9 @@ SCHEMA = TableSchema.model_validate(
 )
 
 
-def frame(n=(1.0, np.nan, 3_000_000), x=(1 / 3, 1234567.8, np.nan), c=("ä b", None, "NA"), categories=("ä b", "NA")):
+def frame(
+    n=(1.0, np.nan, 3_000_000), x=(1 / 3, 1234567.8 + 1 / 3, np.nan), c=("ä b", None, "NA"), categories=("ä b", "NA")
+):
     return pd.DataFrame({"n": n, "x": x, "c": pd.Categorical(c, categories=list(categories))})
 
 
