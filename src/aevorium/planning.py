@@ -154,6 +154,7 @@ def plan_study(schema: TableSchema, node_names: Sequence[str], options: RunOptio
             study=schema.name,
             schema_hash=schema.content_hash,
             columns=len(schema.measured),
+            numbers=len(schema.numbers),
             has_target=schema.target in schema.measured,
             purpose=options.purpose,
             recipe=options.recipe,
@@ -197,7 +198,7 @@ def plan_cost(plan: StudyPlan, *, size: float) -> list[PhaseCost]:
     schedule = budget.training(size)
     phases: list[tuple[str, tuple[PrivacyEvent, ...]]] = [
         ("count", (budget.count,)),
-        ("statistics", (budget.statistics,)),
+        *(("statistics", (event,)) for event in budget.statistics),
     ]
     tables = budget.associations
     phases += [(f"associations, {tables.candidates} coarse tables", (event,)) for event in tables.coarse_events()]

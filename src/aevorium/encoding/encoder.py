@@ -21,7 +21,8 @@ from scipy.special import ndtr, ndtri
 from aevorium.encoding.associations import Associations
 from aevorium.encoding.denoise import denoise_histogram, project_to_total
 from aevorium.encoding.grid import ColumnGrid, column_grid
-from aevorium.encoding.lattice import find_lattice
+from aevorium.encoding.lattice import find_lattice, known_lattice
+from aevorium.encoding.rounding import Rounding, Step, find_rounding, is_step_of
 from aevorium.encoding.spikes import (
     MOST_IN_BIN,
     Spike,
@@ -69,6 +70,7 @@ class ColumnCode(BaseModel):
     shares: tuple[float, ...] = Field(description="Share of each bin or category among present values; sums to 1.")
     missing: float | None = Field(description="Share of missing values; null if the schema allows none.")
     spikes: tuple[Spike, ...] = Field(default=(), description="Values inside bins that many records share, ascending.")
+    step: Step | None = Field(default=None, description="What all its numbers are multiples of, where that is known.")
     is_constant: bool = Field(
         default=False, description="Whether one bin has every number; those of others are encoded as if in it."
     )
@@ -79,7 +81,9 @@ class TableEncoder(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: int = Field(default=2, ge=1, le=2, description="Version of this file's format; 1 has no spikes.")
+    schema_version: int = Field(
+        default=3, ge=1, le=3, description="Version of this file's format; 1 has no spikes, 2 no steps."
+    )
     schema_hash: str = Field(description="Content hash of the table's schema.")
     bins: int = Field(ge=1, description="The number of bins that the grids were made with.")
     columns: dict[str, ColumnCode] = Field(description="The measured columns, in schema order.")
@@ -96,7 +100,12 @@ class TableEncoder(BaseModel):
         columns = {}
         for name, column in schema.measured.items():
             grid = column_grid(column, bins=statistics.bins)
-            columns[name] = _fit_column(grid, statistics.counts[name], noise=statistics.noise, total=total)
+            rounding = None
+            if name in statistics.roundings and not isinstance(column, Categorical):
+                rounding = find_rounding(statistics.roundings[name], column, noise=statistics.rounding_noise)
+            columns[name] = _fit_column(
+                grid, statistics.counts[name], noise=statistics.noise, total=total, rounding=rounding
+            )
         return cls(schema_hash=schema.content_hash, bins=statistics.bins, columns=columns)
 
     @classmethod
@@ -147,6 +156,8 @@ class TableEncoder(BaseModel):
             wrong = spike_problem(code.spikes, grid)
             if wrong is not None:
                 return f"its spikes of {name!r} {wrong}"
+            if code.step is not None and (isinstance(column, Categorical) or not is_step_of(code.step, column)):
+                return f"its step of {name!r} is none of the column's"
             if (code.missing is None) == column.missing or not 0 <= (code.missing or 0.0) <= 1:
                 return f"its share of missing values of {name!r} does not fit the schema"
         return None
@@ -313,11 +324,12 @@ class TableEncoder(BaseModel):
         index = grid.locate(present)
         within = generator.random(len(present))
         low, width = grid.low[index], grid.high[index] - grid.low[index]
-        if not grid.integer:
+        step = self._step(name, grid)
+        if step is None:
             inside = width > 0
             within[inside] = (present[inside] - low[inside]) / width[inside]
         else:
-            within = (present + within - 0.5 - low) / width
+            within = step.place(present, low, grid.high[index], within=within)
         u = ends[index] + within * (ends[index + 1] - ends[index])
         return np.asarray(ndtri(np.clip(u, _EDGE, 1 - _EDGE)))
 
@@ -326,9 +338,17 @@ class TableEncoder(BaseModel):
         u = ndtr(np.asarray(z, dtype=np.float64))
         index = np.clip(np.searchsorted(ends, u, side="right") - 1, 0, grid.states - 1)
         share = ends[index + 1] - ends[index]
-        within = np.divide(u - ends[index], share, out=np.zeros_like(u), where=share > 0)
-        value = grid.low[index] + np.clip(within, 0.0, 1.0) * (grid.high[index] - grid.low[index])
-        return np.asarray(np.round(value) if grid.integer else value, dtype=np.float64)
+        within = np.clip(np.divide(u - ends[index], share, out=np.zeros_like(u), where=share > 0), 0.0, 1.0)
+        value = grid.low[index] + within * (grid.high[index] - grid.low[index])
+        step = self._step(name, grid)
+        if step is None:
+            return np.asarray(value, dtype=np.float64)
+        is_one = grid.high - grid.low <= (1 if grid.integer else 0)
+        on_step = step.nearest(value, grid.low[index], grid.high[index], within=within)
+        return np.where(is_one[index], grid.middle[index], on_step)
+
+    def _step(self, name: str, grid: ColumnGrid) -> Step | None:
+        return self.columns[name].step or (Step(digits=1, exponent=0) if grid.integer else None)
 
     def _finest(self, name: str, grid: ColumnGrid) -> tuple[ColumnGrid, NDArray[np.float64]]:
         """The grid with a bin of its own for each spike, and F at the bins' ends."""
@@ -360,7 +380,9 @@ def _stack(
     )
 
 
-def _fit_column(grid: ColumnGrid, counts: NDArray[np.int64], *, noise: float, total: float) -> ColumnCode:
+def _fit_column(
+    grid: ColumnGrid, counts: NDArray[np.int64], *, noise: float, total: float, rounding: Rounding | None
+) -> ColumnCode:
     missing: float | None = None
     present = total
     if grid.missing:
@@ -373,8 +395,9 @@ def _fit_column(grid: ColumnGrid, counts: NDArray[np.int64], *, noise: float, to
     if only is not None:
         code = _column_code(np.eye(len(cells))[only], missing=missing, spikes=constant_spike(grid, only))
         return code.model_copy(update={"is_constant": True})
-    shares, spikes = _fit_bins(grid, cells, noise=noise)
-    return _column_code(shares, missing=missing, spikes=spikes)
+    shares, spikes = _fit_bins(grid, cells, noise=noise, rounding=rounding)
+    code = _column_code(shares, missing=missing, spikes=spikes)
+    return code if rounding is None else code.model_copy(update={"step": rounding.step})
 
 
 def _column_code(shares: NDArray[np.float64], *, missing: float | None, spikes: tuple[Spike, ...] = ()) -> ColumnCode:
@@ -382,16 +405,22 @@ def _column_code(shares: NDArray[np.float64], *, missing: float | None, spikes: 
 
 
 def _fit_bins(
-    grid: ColumnGrid, cells: NDArray[np.float64], *, noise: float
+    grid: ColumnGrid, cells: NDArray[np.float64], *, noise: float, rounding: Rounding | None
 ) -> tuple[NDArray[np.float64], tuple[Spike, ...]]:
-    shares, spikes = denoise_histogram(cells, noise=noise), find_spikes(cells, grid, noise=noise)
-    lattice = find_lattice(cells, grid, noise=noise, standing=spikes)
-    if lattice is not None:
-        shares, spikes = lattice.denoise(cells, grid, noise=noise), lattice.spikes(grid, standing=spikes)
+    standing = find_spikes(cells, grid, noise=noise)
+    if rounding is None:
+        lattice = find_lattice(cells, grid, noise=noise, standing=standing)
     else:
-        shares = with_tails(shares, cells, noise=noise, middle=grid.middle)
+        lattice, standing = known_lattice(rounding, grid), rounding.among(standing)
+    if lattice is not None:
+        shares = lattice.denoise(cells, grid, noise=noise)
+    else:
+        shares = with_tails(denoise_histogram(cells, noise=noise), cells, noise=noise, middle=grid.middle)
     inside = support(shares)
     even = np.zeros(len(cells))
     even[inside] = 1 / len(even[inside])
     shares = shares / shares.sum() if shares.sum() > 0 else even
-    return (1 - _FLOOR) * shares + _FLOOR * even, spikes
+    shares = (1 - _FLOOR) * shares + _FLOOR * even
+    if rounding is not None:
+        return shares, rounding.spikes(grid, shares, standing=standing)
+    return shares, standing if lattice is None else lattice.spikes(grid, standing=standing)

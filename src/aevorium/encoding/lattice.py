@@ -11,16 +11,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aevorium.encoding.denoise import denoise_histogram
 from aevorium.encoding.grid import ColumnGrid
+from aevorium.encoding.rounding import Rounding, multiples_of
 from aevorium.encoding.spikes import MOST_SHARE, STATE, Spike
 from aevorium.encoding.tails import with_tails
 
-__all__ = ["Lattice", "find_lattice"]
+__all__ = ["Lattice", "find_lattice", "known_lattice"]
 
 _STEPS = (10, 20, 25, 50)
 """Tenths of a power of ten that people round to."""
@@ -49,6 +51,9 @@ _FULLEST, _MOST_IN_FULLEST = 4, 0.8
 
 _MOST_BINS, _MOST_HELD = 0.9, 0.75
 """So large a part of the bins, or else of the records, is in bins of about the same width."""
+
+_FEW = 3.0
+"""Bins that are narrower than so many steps hold clearly different numbers of multiples."""
 
 _HEAP, _AROUND = 2.5, 3
 """A bin of more times the median of so many bins to each side is one of a heap, if each holds a number or two."""
@@ -152,6 +157,30 @@ def find_lattice(
     ]
     complete = [pair for pair in found if pair[1].share >= _MOST_RECORDS]
     return max(complete or found, key=lambda pair: pair[0], default=(0.0, None))[1]
+
+
+def known_lattice(rounding: Rounding, grid: ColumnGrid) -> Lattice | None:
+    """The lattice of a column whose rounding was released, among bins that are narrow beside its step; None without.
+
+    Args:
+        rounding: How the column is rounded.
+        grid: Its grid.
+    """
+    step, share = rounding.step, 1.0
+    if step is None:
+        cumulated = zip(rounding.heaps, accumulate(rounding.shares), strict=False)
+        step, share = next(((heap, part) for heap, part in cumulated if part >= _LEAST_SHARE), (None, 0.0))
+    if step is None or (grid.integer and step.size == 1):
+        # Bins of whole numbers hold whole numbers of these; a histogram for each kind of bin tells less than one.
+        return None
+    width = grid.high - grid.low
+    inner = (width > (1 if grid.integer else 0)) & (width < _FEW * step.size)
+    if not inner.any():
+        return None
+    values = multiples_of(step, grid)
+    held = step.within(grid.low, grid.high)[1]
+    values = values[inner[grid.locate(values)]]
+    return Lattice(values=values, step=step.size, inner=inner, held=held, share=share, error=0.0)
 
 
 def _about(usual: float, width: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from aevorium.encoding.grid import ColumnGrid, table_grids
+from aevorium.encoding.rounding import split_roundings
 from aevorium.schema.table import TableSchema
 
 __all__ = ["TableStatistics", "cells_in_total", "count_cells", "locate_cells"]
@@ -63,11 +64,15 @@ class TableStatistics:
         bins: The number of bins that the grids were made with.
         counts: Noisy counts of each column, int64 [cells], in schema order.
         noise: Standard deviation of the noise in each cell.
+        roundings: Noisy counts of each column of numbers by rounding (`rounding`); empty where there are none.
+        rounding_noise: Standard deviation of the noise in each of their cells.
     """
 
     bins: int
     counts: Mapping[str, NDArray[np.int64]]
     noise: float
+    roundings: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    rounding_noise: float = 0.0
 
     @classmethod
     def from_sum(cls, total: NDArray[np.int64], schema: TableSchema, *, bins: int, noise: float) -> TableStatistics:
@@ -84,13 +89,25 @@ class TableStatistics:
         parts = dict(zip(grids, np.split(total, ends[:-1]), strict=True))
         return cls(bins=bins, counts=parts, noise=noise)
 
+    def with_roundings(self, total: NDArray[np.int64], schema: TableSchema, *, noise: float) -> TableStatistics:
+        """The same with what the nodes' counts by rounding add up to.
+
+        Args:
+            total: int64 [cells], the sum of what `count_roundings` returns, with noise.
+            schema: The study's schema.
+            noise: Standard deviation of the noise in each cell of the sum.
+        """
+        return replace(self, roundings=split_roundings(total, schema), rounding_noise=noise)
+
     def to_json(self) -> str:
         """The counts as JSON."""
         content = {
-            "schema_version": 1,
+            "schema_version": 2,
             "bins": self.bins,
             "noise": self.noise,
             "counts": {name: cells.tolist() for name, cells in self.counts.items()},
+            "roundings": {name: cells.tolist() for name, cells in self.roundings.items()},
+            "rounding_noise": self.rounding_noise,
         }
         return json.dumps(content)
 
@@ -102,8 +119,17 @@ class TableStatistics:
             ValueError: It is something else.
         """
         content = json.loads(text)
-        counts = {name: np.array(cells, dtype=np.int64) for name, cells in content["counts"].items()}
-        return cls(bins=int(content["bins"]), counts=counts, noise=float(content["noise"]))
+        counts, roundings = (
+            {name: np.array(cells, dtype=np.int64) for name, cells in part.items()}
+            for part in (content["counts"], content.get("roundings", {}))
+        )
+        return cls(
+            bins=int(content["bins"]),
+            counts=counts,
+            noise=float(content["noise"]),
+            roundings=roundings,
+            rounding_noise=float(content.get("rounding_noise", 0.0)),
+        )
 
     def total(self, *, count: float, count_variance: float) -> float:
         """The best estimate of the number of records: the noisy count and every column's sum, by their precision.

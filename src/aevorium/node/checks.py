@@ -75,7 +75,8 @@ def check_plan(request: PlanRequest, *, schema: TableSchema, node: str, server: 
             "POLICY_SERVER_REFUSED",
             f"{refused} It names another server than the one that node {node!r} is connected to.",
         )
-    if plan.schema_hash != schema.content_hash or plan.columns != len(schema.measured):
+    counted = (plan.columns, plan.numbers)
+    if plan.schema_hash != schema.content_hash or counted != (len(schema.measured), len(schema.numbers)):
         raise PolicyRefused(
             "SCHEMA_MISMATCH", f"{refused} Its schema {plan.study!r} differs from that of node {node!r}."
         )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from aevorium.data.simulated import looks_simulated
 from aevorium.encoding.associations import count_tables
 from aevorium.encoding.evaluation import count_evaluation
+from aevorium.encoding.rounding import count_roundings
 from aevorium.encoding.statistics import count_cells
 from aevorium.errors import AevoriumError, FederationError
 from aevorium.federation.protocol import (
@@ -119,7 +120,9 @@ class ReleasingPhases:
         return CountReply(count=noisy, is_simulated=is_simulated)
 
     def statistics(self, request: StatisticsRequest) -> tuple[StatisticsReply, NDArray[np.int64]]:
-        """Phase "statistics": noisy one-way histograms. Reads patient records. The reply is safe to release.
+        """Phase "statistics": noisy one-way histograms, and noisy counts of numbers by rounding.
+
+        Reads patient records. The reply is safe to release.
 
         First fixes every event that the run may still release, by noisy or declared numbers alone, and once: a second
         request must not change what the first one fixed.
@@ -127,17 +130,20 @@ class ReleasingPhases:
         run = self._run(request, phase="statistics")
         records = self._records.training(run.plan)
         run = self._fix(run, request)
-        cells = run.budget.histograms
+        budget, schema = run.budget, self._schema
 
         def produce() -> Numbers:
-            exact = count_cells(records, self._schema, bins=request.bins)
-            return (cells.protect(exact, noise=self._noise),)
+            cells = budget.histograms.protect(count_cells(records, schema, bins=request.bins), noise=self._noise)
+            if budget.roundings is None:
+                return (cells,)
+            roundings = budget.roundings.protect(count_roundings(records, schema), noise=self._noise)
+            return (np.concatenate([cells, roundings]),)
 
         (values,) = self._gate.release(
             request.run_id,
             phase="statistics",
             round=0,
-            events=(run.budget.statistics,),
+            events=budget.statistics,
             fingerprint=fingerprint_of(request),
             produce=produce,
         )

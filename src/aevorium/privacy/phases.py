@@ -4,10 +4,11 @@
 
 1. a noisy count takes a small pure ε₀ (`count_epsilon`); what it says fixes the sampling rate, the grid, and in recipe
    `warm-start` how many pairs and triples of columns get a table and how the rest is divided;
-2. the rest, (ε - ε₀, δ), is divided by ρ = Σ Δ²/2σ² (`shares`): a share each for the one-way histograms, the coarse
-   and the fine tables, a little for the charged losses, and private training gets what is left, its noise
-   calibrated by exact composition of all of them. Recipe `warm-start` has no training and no losses where they would
-   not pay (`shares.pays_to_train`), unless they are asked for (`plan.asks_for_training`);
+2. the rest, (ε - ε₀, δ), is divided by ρ = Σ Δ²/2σ² (`shares`): a little for counts of numbers by rounding, where these
+   tell anything; then a share each for the one-way histograms, the coarse and the fine tables, a little for the charged
+   losses, and private training gets what is left, its noise calibrated by exact composition of all of them. Recipe
+   `warm-start` has no training and no losses where they would not pay (`shares.pays_to_train`), unless they are asked
+   for (`plan.asks_for_training`);
 3. with an evaluation share, a part of the patients is held out (`plan.divides_patients`): they pay for the evaluation's
    tables alone, with all of (ε, δ), and the others for everything else. Where nobody can be held out, the tables are
    of all patients and take that share of ρ, before anything else is divided.
@@ -25,7 +26,14 @@ from aevorium.privacy.evaluation import EvaluationSchedule, holdout_schedule, nu
 from aevorium.privacy.events import DiscreteLaplace, NonPrivate, PrivacyEvent
 from aevorium.privacy.plan import StudyPlan
 from aevorium.privacy.schedule import AssociationSchedule, CellNoise, TrainingSchedule
-from aevorium.privacy.shares import RecipeName, number_of_tables, pays_to_train, shares_of, signal_of
+from aevorium.privacy.shares import (
+    RecipeName,
+    number_of_tables,
+    pays_to_train,
+    share_of_roundings,
+    shares_of,
+    signal_of,
+)
 
 __all__ = [
     "LOSS_BOUND",
@@ -62,6 +70,7 @@ class PhaseBudget:
         plan: The plan.
         count: The event of the count, which every node's own number costs.
         histograms: Noise of the one-way histograms.
+        roundings: Noise of the counts of numbers by rounding; None if there are none.
         associations: The tables of selected columns.
         loss: Noise of a round's charged loss, in levels, if there is any.
         evaluation: The tables that the result is compared with.
@@ -72,6 +81,7 @@ class PhaseBudget:
     plan: StudyPlan
     count: PrivacyEvent
     histograms: CellNoise
+    roundings: CellNoise | None
     associations: AssociationSchedule
     loss: CellNoise
     evaluation: EvaluationSchedule
@@ -79,9 +89,12 @@ class PhaseBudget:
     signal: float
 
     @property
-    def statistics(self) -> PrivacyEvent:
-        """The event of the one-way histograms."""
-        return self.histograms.event("one-way histograms", count=self.plan.columns)
+    def statistics(self) -> tuple[PrivacyEvent, ...]:
+        """The events of the one-way histograms, and of the counts by rounding."""
+        histograms = self.histograms.event("one-way histograms", count=self.plan.columns)
+        if self.roundings is None:
+            return (histograms,)
+        return (histograms, self.roundings.event("roundings of numbers", count=self.plan.numbers))
 
     @property
     def count_variance(self) -> float:
@@ -151,7 +164,7 @@ class PhaseBudget:
     def released_before_training(self) -> tuple[PrivacyEvent, ...]:
         """What every node of the run releases before its first round."""
         tables = self.associations
-        return (self.count, self.statistics, *tables.coarse_events(), *tables.fine_events())
+        return (self.count, *self.statistics, *tables.coarse_events(), *tables.fine_events())
 
 
 def plan_budget(plan: StudyPlan, *, records: float | None = None) -> PhaseBudget:
@@ -176,6 +189,7 @@ def plan_budget(plan: StudyPlan, *, records: float | None = None) -> PhaseBudget
             plan=plan,
             count=NonPrivate(purpose="count", units=plan.units),
             histograms=none,
+            roundings=none if plan.numbers else None,
             associations=AssociationSchedule(none, none, candidates, pairs, triples),
             loss=none,
             evaluation=_evaluation(plan),
@@ -186,10 +200,15 @@ def plan_budget(plan: StudyPlan, *, records: float | None = None) -> PhaseBudget
         plan.recipe, epsilon=plan.reference_epsilon, signal=signal, selects=candidates > 0, trains=trains
     )
     rest = 1.0 if plan.has_holdout else 1.0 - plan.evaluation_share
+    roundings = rest * share_of_roundings(
+        numbers=plan.numbers, records=known, budget=rest * _rest_budget(plan), piles=plan.noise_piles
+    )
+    rest -= roundings
     budget = PhaseBudget(
         plan=plan,
         count=DiscreteLaplace(purpose="count", units=plan.units, epsilon=_count_epsilon(plan)),
         histograms=_noise(plan, plan.columns, share=rest * shares.histograms),
+        roundings=_noise(plan, plan.numbers, share=roundings) if roundings else None,
         associations=AssociationSchedule(
             coarse=_noise(plan, candidates, share=rest * shares.coarse),
             fine=_noise(plan, pairs + triples, share=rest * shares.fine),

@@ -45,6 +45,12 @@ class StudyPlan(BaseModel):
     study: str = Field(min_length=1, description="Name of the schema.")
     schema_hash: str = Field(description="Content hash of the schema.")
     columns: int = Field(ge=1, description="Number of measured columns: one histogram each.")
+    numbers: int = Field(
+        default=0,
+        ge=0,
+        exclude_if=lambda number: number == 0,
+        description="Number of measured columns of numbers: one more histogram each, by how numbers are rounded.",
+    )
     has_target: bool = Field(
         default=False,
         exclude_if=lambda named: not named,
@@ -106,6 +112,8 @@ class StudyPlan(BaseModel):
     def _check_nodes(self) -> Self:
         if len(set(self.nodes)) != len(self.nodes):
             raise ValueError("two nodes have the same name")
+        if self.numbers > self.columns:
+            raise ValueError("there are more columns of numbers than columns")
         if self.min_nodes > len(self.nodes):
             raise ValueError(f"min_nodes = {self.min_nodes} is more than the {len(self.nodes)} nodes of the study")
         if self.max_nodes_per_patient > len(self.nodes):

@@ -140,6 +140,11 @@ class TableSchema(_Entry):
             expression.check(self.columns)
 
     @property
+    def numbers(self) -> dict[str, Continuous]:
+        """The measured columns of numbers."""
+        return {name: column for name, column in self.measured.items() if not isinstance(column, Categorical)}
+
+    @property
     def measured(self) -> dict[str, Continuous | Categorical]:
         """The columns that are read from records: all but the derived ones, in order."""
         return {name: column for name, column in self.columns.items() if column.derived is None}

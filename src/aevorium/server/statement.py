@@ -214,7 +214,8 @@ def _mechanisms(record: StudyRecord, budget: PhaseBudget) -> tuple[MechanismRow,
 def _planned(budget: PhaseBudget, size: float) -> Iterator[tuple[str, PrivacyEvent, int]]:
     """Each phase, what is charged for it, and how often."""
     yield "count", budget.count, 1
-    yield "statistics", budget.statistics, 1
+    for event in budget.statistics:
+        yield "statistics", event, 1
     for event in budget.associations.coarse_events():
         yield "associations, coarse", event, 1
     for event in budget.associations.fine_events():
@@ -252,6 +253,11 @@ def _sensitivity(budget: PhaseBudget) -> tuple[str, ...]:
         "Histograms: a record is in one cell of each column's, so one cell of each changes by one. Cells follow from"
         " the schema and the number of bins.",
     ]
+    if budget.roundings is not None:
+        lines.append(
+            "Roundings of numbers: a record is in one cell of each column of numbers, that of the roundest number that"
+            " its own is a multiple of. Cells follow from the schema."
+        )
     if budget.associations.pairs:
         lines.append(
             "Tables of selected columns, by two, by three or of one number by number: the same. Their number and noise"

@@ -22,6 +22,7 @@ from aevorium.encoding.associations import Associations, TableDesign
 from aevorium.encoding.encoder import TableEncoder
 from aevorium.encoding.evaluation import EvaluationTables
 from aevorium.encoding.grid import number_of_bins
+from aevorium.encoding.rounding import roundings_in_total
 from aevorium.encoding.statistics import TableStatistics, cells_in_total
 from aevorium.errors import FederationError
 from aevorium.federation.protocol import (
@@ -170,13 +171,23 @@ class StudyConductor:
         self._budget = budget = plan_budget(plan, records=records)
         bins = number_of_bins(records=records, epsilon=plan.epsilon, nodes=plan.noise_piles)
         request = StatisticsRequest(**self._run, bins=bins, records=records)
-        form = ReplyForm(StatisticsReply, np.int64, size=cells_in_total(schema, bins=bins))
+        cells, roundings = cells_in_total(schema, bins=bins), budget.roundings
+        size = cells + (0 if roundings is None else roundings_in_total(schema))
+        form = ReplyForm(StatisticsReply, np.int64, size=size)
         replies = self._ask_all(request, message_type=STATISTICS, phase="statistics", form=form)
         vectors = [np.asarray(read_array(message, np.int64), dtype=np.int64) for message in replies.valid.values()]
-        cells = budget.histograms
         statistics = TableStatistics.from_sum(
-            cells.open(vectors), schema, bins=bins, noise=cells.noise_of(nodes=len(vectors))
+            budget.histograms.open([vector[:cells] for vector in vectors]),
+            schema,
+            bins=bins,
+            noise=budget.histograms.noise_of(nodes=len(vectors)),
         )
+        if roundings is not None:
+            statistics = statistics.with_roundings(
+                roundings.open([vector[cells:] for vector in vectors]),
+                schema,
+                noise=roundings.noise_of(nodes=len(vectors)),
+            )
         total = statistics.total(
             count=float(sum(self._counts.values())), count_variance=budget.count_variance * len(self._counts)
         )

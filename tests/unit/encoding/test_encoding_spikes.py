@@ -280,7 +280,7 @@ def test_an_encoder_survives_json_and_one_from_before_is_read() -> None:
     assert before.columns["x"].spikes == ()
     assert before.problem(schema, bins=112) is None
     with pytest.raises(ArtefactError) as newer:
-        TableEncoder.from_json(json.dumps({**content, "schema_version": 3}), schema)
+        TableEncoder.from_json(json.dumps({**content, "schema_version": 4}), schema)
     assert newer.value.code == "CHECKPOINT_DAMAGED"
 
 

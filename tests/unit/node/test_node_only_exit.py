@@ -59,6 +59,7 @@ PHASES = ("count", "statistics", "associations", "train", "loss", "evaluation")
 OUTSIDE = (
     "len(records)",
     "count_cells(",
+    "count_roundings(",
     "count_evaluation(",
     "count_tables(",
     "train_round(",

@@ -28,7 +28,7 @@ def plan_of(schema: TableSchema = WITH_IDS, **options: object) -> StudyPlan:
 
 def rho_of_tables(plan: StudyPlan) -> dict[str, float]:
     budget = plan_budget(plan, records=1500.0)
-    events = [budget.statistics, *budget.associations.coarse_events(), *budget.associations.fine_events()]
+    events = [*budget.statistics, *budget.associations.coarse_events(), *budget.associations.fine_events()]
     return {event.purpose: event.count / (2 * event.sigma**2) for event in (*events, *budget.evaluation.events())}
 
 

@@ -7,7 +7,16 @@ import pytest
 from pydantic import ValidationError
 
 from aevorium.errors import ConfigError
-from aevorium.privacy.events import DiscreteGaussian, DiscreteLaplace, NonPrivate, SampledGaussian, is_within
+from aevorium.privacy.accountant import epsilon as epsilon_of
+from aevorium.privacy.accountant import gaussian_budget
+from aevorium.privacy.events import (
+    DiscreteGaussian,
+    DiscreteGaussianSum,
+    DiscreteLaplace,
+    NonPrivate,
+    SampledGaussian,
+    is_within,
+)
 from aevorium.privacy.phases import LOSS_LEVELS, cost_of, plan_budget
 from aevorium.privacy.plan import StudyPlan
 
@@ -64,6 +73,8 @@ CHANGES = {
 }
 AGGREGATED = {"trust": "secure-aggregation", "dropouts": 1, "colluding": 1}
 """Fields that have a meaning for a plan of at least three nodes."""
+COUNTED = {"numbers": 2}
+"""A field that a plan without it leaves out too."""
 EVALUATED = {"evaluation_share": 0.2, "has_holdout": True}
 """Fields that a plan without an evaluation leaves out, so that its hash is what it was before there was one."""
 
@@ -83,11 +94,17 @@ def test_the_hash_depends_on_what_only_secure_aggregation_has():
 
 
 def test_no_field_is_left_out_of_the_test_above():
-    assert set(CHANGES) | set(AGGREGATED) | set(EVALUATED) == set(StudyPlan.model_fields)
+    assert set(CHANGES) | set(AGGREGATED) | set(EVALUATED) | set(COUNTED) == set(StudyPlan.model_fields)
 
 
 def test_the_hash_depends_on_the_evaluation():
-    plans = [make_plan(), make_plan(evaluation_share=0.2), make_plan(evaluation_share=0.1), make_plan(**EVALUATED)]
+    plans = [
+        make_plan(),
+        make_plan(**COUNTED),
+        make_plan(evaluation_share=0.2),
+        make_plan(evaluation_share=0.1),
+        make_plan(**EVALUATED),
+    ]
     assert len({plan.content_hash for plan in plans}) == len(plans)
 
 
@@ -122,6 +139,8 @@ def test_a_plan_survives_its_journey(changes):
         {"trust": "central"},
         {"recipe": "other"},
         {"columns": 0},
+        {"numbers": -1},
+        {"numbers": 7, "columns": 6},
         {"evaluation_share": -0.1},
         {"evaluation_share": 0.51},
         {"evaluation_share": math.nan},
@@ -167,7 +186,7 @@ def test_the_events_of_all_rounds_are_those_of_one_as_often_as_there_are_rounds(
     budget = plan_budget(make_plan(noise_multiplier=1.0))
     schedule = budget.training(1000)
     one, everything = schedule.round_events(), budget.events(1000)
-    assert everything == (budget.count, budget.statistics, *one * 5)
+    assert everything == (budget.count, *budget.statistics, *one * 5)
     assert is_within(schedule.all_events(), everything)
     assert one == (
         SampledGaussian(purpose="training", sampling_rate=0.1, noise_multiplier=1.0, steps=40),
@@ -191,11 +210,51 @@ def test_the_variance_of_a_count_is_that_of_two_sided_geometric_noise():
 
 def test_one_histogram_is_charged_for_each_column():
     for columns in (1, 14, 40):
-        event = plan_budget(make_plan(columns=columns)).statistics
+        (event,) = plan_budget(make_plan(columns=columns)).statistics
         assert isinstance(event, DiscreteGaussian)
         assert (event.count, event.sensitivity) == (columns, 1)
     sigmas = [plan_budget(make_plan(columns=columns)).histograms.sigma for columns in (1, 4, 16)]
     assert sigmas == pytest.approx([sigmas[0], 2 * sigmas[0], 4 * sigmas[0]])
+
+
+def test_counts_by_rounding_tell_a_hundredth_of_the_records_where_a_fiftieth_of_the_budget_is_enough():
+    several = {"nodes": ("a", "b", "c"), "min_nodes": 3, "columns": 12, "numbers": 5, "recipe": "warm-start"}
+    few, some, many = (plan_budget(make_plan(**several, records=records)) for records in (300, 3_000, 300_000))
+    assert few.roundings is None
+    assert len(few.statistics) == 1
+    assert some.roundings is not None
+    assert many.roundings is not None
+    assert 3_000 / 100 < some.roundings.noise_of(nodes=3) < 3_000 / 12
+    most = 0.02 * gaussian_budget(3.0 - 0.15, 1e-5)
+    assert 5 / (2 * some.roundings.sigma**2) == pytest.approx(most, rel=1e-9)
+    assert many.roundings.noise_of(nodes=3) == pytest.approx(3_000, rel=1e-9)
+    assert 5 / (2 * many.roundings.sigma**2) < most
+    # Where the nodes' noises add up to one, as much is told of three times fewer records.
+    summed = plan_budget(make_plan(**several, records=3_000, trust="secure-aggregation"))
+    assert summed.roundings is not None
+    assert summed.roundings.noise_of(nodes=3) == pytest.approx(30, rel=1e-3)
+    for budget in (some, many, summed):
+        histograms, roundings = budget.statistics
+        assert isinstance(roundings, DiscreteGaussian | DiscreteGaussianSum)
+        assert isinstance(histograms, DiscreteGaussian | DiscreteGaussianSum)
+        assert (roundings.count, histograms.count) == (5, 12)
+
+
+def test_counts_by_rounding_are_paid_for_out_of_the_same_budget():
+    """The noise of the tables grows, and what all costs together stays what was asked for."""
+    without, with_them = (make_plan(columns=12, numbers=numbers, records=2_000, epsilon=3.0) for numbers in (0, 5))
+    budgets = [plan_budget(plan) for plan in (without, with_them)]
+    assert len(budgets[1].statistics) == 2
+    assert budgets[0].histograms.sigma < budgets[1].histograms.sigma < 1.02 * budgets[0].histograms.sigma
+    for budget in budgets:
+        assert 2.99 < epsilon_of(budget.events(1_000), delta=budget.plan.delta) <= 3.0
+
+
+def test_numbers_are_left_as_they_are_where_there_is_no_privacy():
+    budget = plan_budget(make_plan(columns=12, numbers=5, epsilon=math.inf))
+    assert budget.roundings is not None
+    assert budget.roundings.sigma == 0
+    assert all(isinstance(event, NonPrivate) for event in budget.statistics)
 
 
 def test_a_fixed_noise_has_no_cost_before_the_size_is_known():

@@ -1,0 +1,370 @@
+"""How a column's numbers are rounded: labs to one decimal, weights to half kilograms, prices to nine tenths in tens.
+
+A histogram shows rounding only where its bins are about as wide as the step. So each number is also counted by the
+roundest step that it is a multiple of: one more noisy histogram of a column, a record in exactly one cell of it.
+`count_roundings` is the only function here that sees records; what it returns is exact and must pass a noise mechanism
+and the gate before it leaves the node. What follows from noisy counts is post-processing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from aevorium.encoding.grid import ColumnGrid
+from aevorium.encoding.spikes import MOST_IN_BIN, MOST_SHARE, Spike
+from aevorium.schema.table import Continuous, TableSchema
+
+__all__ = [
+    "Rounding",
+    "Step",
+    "count_roundings",
+    "find_rounding",
+    "is_step_of",
+    "multiples_of",
+    "rounding_steps",
+    "roundings_in_total",
+    "split_roundings",
+]
+
+_LEADING = (50, 25, 20, 10)
+"""Tenths of a power of ten that people round to, the roundest first."""
+
+_DECADES = 9
+"""Powers of ten from a column's largest number down to the finest step; decimals are read exactly to so many digits."""
+
+_TOLERANCE, _SINGLE, _MOST = 1e-6, 1e-7, 1e-3
+"""How far from a whole number of steps a multiple may be, in steps: what doubles of so many digits need, what a number
+that was once a single has lost, and no more than that."""
+
+_INFORMATIVE = 10.0
+"""Standard deviations of noise that all numbers together make, at least; else nothing is told."""
+
+_SURE, _LEAST = 4.0, 0.005
+"""A step is in use if so many standard deviations, and that part of the numbers, have it as their roundest."""
+
+_REST = 3.0
+"""Standard deviations within which what is off all steps in use must be none."""
+
+_HEAP = 1.25
+"""Numbers of a rounder step are in heaps if each has so many times what a plain one has."""
+
+_ROUNDS = 30
+"""Rounds of proportional fitting."""
+
+_LEAST_PART = 1e-4
+"""Least share of a bin's records in a spike."""
+
+_DENSE = 1e3
+"""Numbers in a bin of the usual width where they are multiples of nothing."""
+
+
+class Step(BaseModel):
+    """A round number that others are multiples of: `digits` · 10^`exponent`. Safe to release."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    digits: Literal[1, 2, 5, 25] = Field(description="Its leading digits.")
+    exponent: int = Field(ge=-300, le=300, description="The power of ten that they are multiplied by.")
+
+    @property
+    def size(self) -> float:
+        """The number itself, as a file holds it."""
+        return float(f"{self.digits}e{self.exponent}")
+
+    def multiples(self, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+        """These multiples of it: the very doubles that a file's decimals are read as."""
+        whole = numbers.astype(np.float64) * self.digits
+        return whole * 10.0**self.exponent if self.exponent >= 0 else whole / 10.0**-self.exponent
+
+    def within(
+        self, low: NDArray[np.float64], high: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """For each range from `low` up to below `high` the first of its multiples, and how many there are."""
+        first, end = (np.ceil(edge / self.size - _TOLERANCE).astype(np.int64) for edge in (low, high))
+        return first, end - first
+
+    def nearest(
+        self,
+        values: NDArray[np.float64],
+        low: NDArray[np.float64],
+        high: NDArray[np.float64],
+        *,
+        within: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """Its multiples in place of values in ranges: all of a range alike, or the nearest where a range has none.
+
+        Args:
+            values: [n].
+            low: Where the range of each begins, [n].
+            high: Where it ends, [n].
+            within: Which part of its range is below each value, [n].
+        """
+        first, count = self.within(low, high)
+        place = np.minimum((within * count).astype(np.int64), np.maximum(count - 1, 0))
+        return self.multiples(np.where(count > 0, first + place, np.rint(values / self.size).astype(np.int64)))
+
+    def place(
+        self,
+        values: NDArray[np.float64],
+        low: NDArray[np.float64],
+        high: NDArray[np.float64],
+        *,
+        within: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """Which part of its range is below each value, so that `nearest` finds it again; [n].
+
+        Args:
+            values: [n], in their ranges.
+            low: Where the range of each begins, [n].
+            high: Where it ends, [n].
+            within: Even draws from [0, 1): where among all places of its own a multiple is put, [n].
+        """
+        first, count = self.within(low, high)
+        number = np.rint(values / self.size)
+        is_multiple = _is_whole(values / self.size)
+        has_place = is_multiple & (number >= first) & (number < first + count)
+        width = high - low
+        part = np.divide(values - low, width, out=within.copy(), where=width > 0)
+        return np.where(has_place, (number - first + within) / np.maximum(count, 1), np.clip(part, 0.0, 1.0))
+
+
+def is_step_of(step: Step, column: Continuous) -> bool:
+    """Whether a step can have been found for a column: it is no finer than what its numbers are told apart by."""
+    steps = rounding_steps(column)
+    # Multiples of 2 and of 2.5 are multiples of a half.
+    is_between = bool(steps) and steps[-1].size / 2 <= step.size <= steps[0].size
+    return is_between and not (column.integer and step.size % 1)
+
+
+def rounding_steps(column: Continuous) -> tuple[Step, ...]:
+    """The steps that numbers of a column are told apart by, the roundest first. Public.
+
+    Args:
+        column: Its schema entry.
+    """
+    largest = max(abs(column.min), abs(column.max), np.finfo(np.float64).tiny)
+    top = math.floor(math.log10(largest))
+    steps = (
+        Step(digits=25 if leading == 25 else leading // 10, exponent=exponent - (leading == 25))
+        for exponent in range(top, top - _DECADES, -1)
+        for leading in _LEADING
+    )
+    return tuple(step for step in steps if step.size <= largest and not (column.integer and step.size % 1))
+
+
+def roundings_in_total(schema: TableSchema) -> int:
+    """Length of the vector that `count_roundings` returns."""
+    return sum(_number_of_cells(column) for column in schema.numbers.values())
+
+
+def _number_of_cells(column: Continuous) -> int:
+    """Cells of one column: what is not told apart, one for each step, and one for numbers off all of them."""
+    return len(rounding_steps(column)) + 2
+
+
+def count_roundings(frame: pd.DataFrame, schema: TableSchema) -> NDArray[np.int64]:
+    """Counts numbers by the roundest step that each is a multiple of. Reads patient records; the counts are exact.
+
+    Args:
+        frame: A typed frame with the measured columns.
+        schema: Its schema.
+
+    Returns:
+        int64 [cells], the columns of numbers one after another. A record is in exactly one cell of each. The first of a
+        column's cells has what tells nothing: missing values, zeros, and bounds, where clipped values lie.
+    """
+    parts = [
+        np.bincount(_cells(frame[name].to_numpy(dtype=np.float64), column), minlength=_number_of_cells(column))
+        for name, column in schema.numbers.items()
+    ]
+    return np.concatenate([np.empty(0), *parts]).astype(np.int64)
+
+
+def split_roundings(total: NDArray[np.int64], schema: TableSchema) -> dict[str, NDArray[np.int64]]:
+    """Takes a sum of such vectors apart: the counts of each column of numbers, in schema order."""
+    ends = list(accumulate(_number_of_cells(column) for column in schema.numbers.values()))
+    return dict(zip(schema.numbers, np.split(total, ends[:-1]), strict=False))
+
+
+def _cells(values: NDArray[np.float64], column: Continuous) -> NDArray[np.int64]:
+    steps = rounding_steps(column)
+    told = np.isfinite(values) & (values != 0) & (values != column.min) & (values != column.max)
+    return np.where(told, 1 + _roundest(np.where(told, values, 0.0), steps), 0)
+
+
+def _roundest(values: NDArray[np.float64], steps: tuple[Step, ...]) -> NDArray[np.int64]:
+    """The place among the steps of the first that each value is a multiple of; their number if it is of none."""
+    place = np.full(len(values), len(steps), dtype=np.int64)
+    for index in range(len(steps) - 1, -1, -1):
+        multiple = values / steps[index].size
+        place[_is_whole(multiple)] = index
+    return place
+
+
+def _is_whole(multiple: NDArray[np.float64]) -> NDArray[np.bool_]:
+    most = np.minimum(_TOLERANCE + _SINGLE * np.abs(multiple), _MOST)
+    return np.asarray(np.abs(multiple - np.rint(multiple)) <= most)
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How a column is rounded, as far as noisy counts tell. Safe to release.
+
+    Attributes:
+        step: All numbers are multiples of it; None if some are multiples of none.
+        heaps: Other steps in use, whose multiples may be more frequent, the roundest first.
+        shares: Share of the numbers of which each of these is the roundest, and last that of all others; sums to 1.
+    """
+
+    step: Step | None
+    heaps: tuple[Step, ...]
+    shares: tuple[float, ...]
+
+    def spikes(
+        self, grid: ColumnGrid, held: NDArray[np.float64], *, standing: tuple[Spike, ...] = ()
+    ) -> tuple[Spike, ...]:
+        """Spikes at frequent multiples, and those that stand.
+
+        How frequent a number is beside others of its bin depends on its rounding alone. How frequent each rounding is
+        within bins follows from its share of all numbers by iterative proportional fitting (Deming & Stephan 1940).
+
+        Args:
+            grid: The column's grid.
+            held: About which part of the records each bin holds, [bins].
+            standing: Numbers that are known to be frequent, ascending.
+        """
+        heaps, width = self._few_enough(grid), grid.high - grid.low
+        if not heaps or not width.any():
+            return standing
+        numbers = np.unique(np.concatenate([multiples_of(step, grid) for step in heaps]))
+        homes, kinds = grid.locate(numbers), _roundest(numbers, heaps)
+        is_inside = (width > (1 if grid.integer else 0))[homes] & (numbers != 0)
+        numbers, homes, kinds = numbers[is_inside], homes[is_inside], kinds[is_inside]
+        among = np.zeros((len(held), len(heaps) + 1))
+        np.add.at(among, (homes, kinds), 1.0)
+        among[:, -1] = np.maximum(self._numbers_in(grid) - among.sum(axis=1), 0.0)
+        free, known = _apart(grid, held, standing=standing, heaps=heaps)
+        shares = np.append(self.shares[: len(heaps)], sum(self.shares[len(heaps) :]))
+        wanted = np.maximum(shares * (free.sum() + known.sum()) - known, 0.0)
+        weights = _fit_weights(among, free=free, wanted=wanted)
+        excess = np.where(weights > _HEAP * weights[-1], weights - weights[-1], 0.0)[kinds]
+        within = (among @ weights)[homes]
+        left = np.divide(free, held, out=np.zeros_like(free), where=held > 0)[homes]
+        parts = MOST_SHARE * left * np.divide(excess, within, out=np.zeros_like(excess), where=within > 0)
+        stands = {spike.value for spike in standing}
+        found = (
+            Spike(value=value, share=part)
+            for value, part in zip(numbers.tolist(), parts.tolist(), strict=True)
+            if part > _LEAST_PART and value not in stands
+        )
+        return tuple(sorted([*standing, *found], key=lambda spike: spike.value))
+
+    def among(self, standing: tuple[Spike, ...]) -> tuple[Spike, ...]:
+        """Those of the spikes that are multiples of the step, if there is one."""
+        if self.step is None:
+            return standing
+        return tuple(spike for spike in standing if not _roundest(np.array([spike.value]), (self.step,))[0])
+
+    def _few_enough(self, grid: ColumnGrid) -> tuple[Step, ...]:
+        """The roundest heaps, as many as there can be spikes for."""
+        sizes = accumulate((grid.high[-1] - grid.low[0]) / step.size for step in self.heaps)
+        return tuple(
+            step for step, size in zip(self.heaps, sizes, strict=True) if size <= MOST_IN_BIN * grid.states / 2
+        )
+
+    def _numbers_in(self, grid: ColumnGrid) -> NDArray[np.float64]:
+        """How many numbers each bin has; their density does not matter where they are not multiples of anything."""
+        if self.step is not None:
+            return self.step.within(grid.low, grid.high)[1].astype(np.float64)
+        return np.asarray(_DENSE * (grid.high - grid.low) / np.median(grid.high - grid.low))
+
+
+def find_rounding(counts: NDArray[np.int64], column: Continuous, *, noise: float) -> Rounding | None:
+    """What noisy counts say of a column's rounding; None if they say nothing.
+
+    Args:
+        counts: Noisy counts of the column, as `count_roundings` orders them.
+        column: Its schema entry.
+        noise: Standard deviation of the noise in each of them.
+    """
+    steps, each = rounding_steps(column), np.asarray(counts[1:], dtype=np.float64)
+    total = float(each.sum())
+    if total < max(_INFORMATIVE * noise, 1.0):
+        return None
+    used = each > max(_SURE * noise, _LEAST * total)
+    in_use = tuple(step for step, is_used in zip(steps, used[:-1], strict=True) if is_used)
+    if not used.any():
+        return None
+    common = None if used[-1] else _common(in_use)
+    if common is not None:
+        off = np.array([_is_off(step, common) for step in steps] + [True])
+        if each[off].sum() > max(_REST * noise * math.sqrt(off.sum()), _LEAST * total):
+            common = None
+    heaps = tuple(step for step in in_use if step != common)
+    parts = np.array([each[steps.index(step)] for step in heaps]) / total
+    # What is not in use counts with the plain numbers: there is hardly any.
+    parts = np.append(parts, max(1 - parts.sum(), 0.0))
+    return Rounding(step=common, heaps=heaps, shares=tuple((parts / parts.sum()).tolist()))
+
+
+def _common(steps: tuple[Step, ...]) -> Step:
+    """The largest step that all are multiples of."""
+    finest = min(step.exponent for step in steps)
+    digits = math.gcd(*(step.digits * 10 ** (step.exponent - finest) for step in steps))
+    exponent = finest
+    while digits % 10 == 0:
+        digits, exponent = digits // 10, exponent + 1
+    return Step(digits=digits, exponent=exponent)
+
+
+def _is_off(step: Step, common: Step) -> bool:
+    multiple = step.size / common.size
+    return bool(abs(multiple - round(multiple)) > _TOLERANCE) or round(multiple) == 0
+
+
+def multiples_of(step: Step, grid: ColumnGrid) -> NDArray[np.float64]:
+    """The multiples of a step within a grid, ascending."""
+    (first,), (count,) = step.within(grid.low[:1], grid.high[-1:])
+    return step.multiples(np.arange(first, first + count))
+
+
+def _apart(
+    grid: ColumnGrid, held: NDArray[np.float64], *, standing: tuple[Spike, ...], heaps: tuple[Step, ...]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What each bin holds beside numbers that are known, [bins], and what these hold by kind, [heaps + 1].
+
+    Zeros and bounds are in neither: they are not told apart.
+    """
+    free, known = held.astype(np.float64), np.zeros(len(heaps) + 1)
+    one = grid.high - grid.low <= (1 if grid.integer else 0)
+    is_told = one & (grid.middle != 0)
+    is_told[[0, -1]] = False
+    np.add.at(known, _roundest(grid.middle[is_told], heaps), free[is_told])
+    free[one] = 0.0
+    for spike in standing:
+        (home,) = grid.locate(np.array([spike.value]))
+        if spike.value != 0:
+            known[_roundest(np.array([spike.value]), heaps)[0]] += held[home] * spike.share
+        free[home] -= held[home] * spike.share
+    return np.maximum(free, 0.0), known
+
+
+def _fit_weights(
+    among: NDArray[np.float64], *, free: NDArray[np.float64], wanted: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The weight of a number of each kind, so that all numbers of a kind together hold what is wanted."""
+    weights = np.ones(among.shape[1])
+    for _ in range(_ROUNDS):
+        within = among @ weights
+        each = np.divide(free, within, out=np.zeros_like(free), where=within > 0) @ among * weights
+        weights *= np.divide(wanted, each, out=np.ones_like(each), where=each > 0)
+        weights /= weights.max() if weights.max() > 0 else 1.0
+    return weights
