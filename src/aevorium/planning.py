@@ -198,7 +198,7 @@ def plan_cost(plan: StudyPlan, *, size: float) -> list[PhaseCost]:
     schedule = budget.training(size)
     phases: list[tuple[str, tuple[PrivacyEvent, ...]]] = [
         ("count", (budget.count,)),
-        *(("statistics", (event,)) for event in budget.statistics),
+        *zip(("statistics", "statistics, roundings"), ((event,) for event in budget.statistics), strict=False),
     ]
     tables = budget.associations
     phases += [(f"associations, {tables.candidates} coarse tables", (event,)) for event in tables.coarse_events()]

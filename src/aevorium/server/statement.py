@@ -214,8 +214,8 @@ def _mechanisms(record: StudyRecord, budget: PhaseBudget) -> tuple[MechanismRow,
 def _planned(budget: PhaseBudget, size: float) -> Iterator[tuple[str, PrivacyEvent, int]]:
     """Each phase, what is charged for it, and how often."""
     yield "count", budget.count, 1
-    for event in budget.statistics:
-        yield "statistics", event, 1
+    for phase, event in zip(("statistics", "statistics, roundings"), budget.statistics, strict=False):
+        yield phase, event, 1
     for event in budget.associations.coarse_events():
         yield "associations, coarse", event, 1
     for event in budget.associations.fine_events():

@@ -90,7 +90,7 @@ def test_plan_hash_depends_on_every_field() -> None:
         "study": "t", "schema_hash": "1" * 64, "columns": 4, "epsilon": 1.6, "delta": 1e-6, "nodes": ("a", "c"),
         "min_nodes": 1, "has_target": True, "rounds": 3, "epochs": 2, "batch_size": 9, "purpose": "x", "records": 10,
         "noise_multiplier": 1.0, "recipe": "warm-start",
-        "max_nodes_per_patient": 2, "evaluation_share": 0.2,
+        "max_nodes_per_patient": 2, "evaluation_share": 0.2, "numbers": 1,
     }  # fmt: skip
     hashes = {_plan(**{name: value}).content_hash for name, value in changed.items()}
     hashes.add(_plan(evaluation_share=0.2, has_holdout=True).content_hash)
