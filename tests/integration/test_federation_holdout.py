@@ -15,6 +15,7 @@ from aevorium.cli.app import main
 from aevorium.conducting import RunResult
 from aevorium.data.table import read_table
 from aevorium.encoding.evaluation import EvaluationTables, count_evaluation
+from aevorium.encoding.rounding import count_roundings
 from aevorium.encoding.statistics import TableStatistics, count_cells
 from aevorium.governance.secrets import Secrets
 from aevorium.node import phases, summing
@@ -122,6 +123,8 @@ def test_no_phase_but_the_evaluation_reads_a_patient_who_is_held_out(
     statistics = TableStatistics.from_json(workspace.statistics.read_text())
     exact = sum(count_cells(part, schema, bins=statistics.bins) for part in trained)
     assert np.concatenate(list(statistics.counts.values())).tolist() == exact.tolist()
+    exact = sum(count_roundings(part, schema) for part in trained)
+    assert np.concatenate(list(statistics.roundings.values())).tolist() == exact.tolist()
     for table in json.loads(workspace.associations.read_text())["tables"]:
         assert {int(np.sum(counts)) for counts in table["counts"]} == {sum(map(len, trained))}
     tables = EvaluationTables.from_json(workspace.evaluation.read_text())

@@ -18,6 +18,7 @@ from aevorium.diffusion.layout import Layout
 from aevorium.encoding.associations import TableDesign
 from aevorium.encoding.encoder import TableEncoder
 from aevorium.encoding.grid import table_grids
+from aevorium.encoding.rounding import Step
 from aevorium.encoding.statistics import TableStatistics
 from aevorium.federation.flower_internals.messages import assume_identity, through_the_wire
 from aevorium.federation.protocol import (
@@ -208,7 +209,7 @@ OUTSIDE, INVALID = "RELEASE_OUTSIDE_PLAN", "MESSAGE_INVALID"
 
 
 def test_another_schema_is_refused(node: Node) -> None:
-    for changes in ({"schema_hash": "f" * 64}, {"columns": 5}):
+    for changes in ({"schema_hash": "f" * 64}, {"columns": 5}, {"numbers": 1}):
         plan = node.plan.model_copy(update=changes)
         node.refuses(lambda plan=plan: node.ask(PLAN, node.plan_request(plan)), "SCHEMA_MISMATCH")
 
@@ -507,7 +508,7 @@ def test_a_minimum_that_is_raised_during_a_run_stops_it(node: Node) -> None:
     stricter.refuses(lambda: stricter.ask(STATISTICS, stricter.statistics_request()), "POLICY_MIN_PATIENTS")
 
 
-@pytest.mark.parametrize("change", ["a state too few", "other bins", "no distribution", "missing"])
+@pytest.mark.parametrize("change", ["a state too few", "other bins", "no distribution", "missing", "a step"])
 def test_an_encoder_that_would_fail_for_some_records_alone_is_refused_for_all(node: Node, change: str) -> None:
     """Such a failure would tell of a single record, and no noise is in it. Layout and model fit the encoder here."""
     node.go_on("fine")
@@ -521,6 +522,8 @@ def test_an_encoder_that_would_fail_for_some_records_alone_is_refused_for_all(no
         bins = true.bins + 7
     elif change == "no distribution":
         code = code.model_copy(update={"shares": (float("nan"), *code.shares[1:])})
+    elif change == "a step":
+        code = code.model_copy(update={"step": Step(digits=1, exponent=-200)})
     else:
         code = code.model_copy(update={"missing": 0.5 if code.missing is None else None})
     encoder = true.model_copy(update={"bins": bins, "columns": {**true.columns, name: code}})

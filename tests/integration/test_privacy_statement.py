@@ -107,7 +107,12 @@ def test_a_statement_of_a_run_without_training_tells_of_none(tmp_path: Path, tru
     workspace = _run(tmp_path, trust=trust)
     stated, page = _stated(workspace), workspace.privacy_statement.read_text(encoding="utf-8")
     assert verify_workspace(workspace).is_sound, verify_workspace(workspace).findings
-    assert [row.phase for row in stated.mechanisms] == ["count", "statistics", "associations, fine"]
+    assert [row.phase for row in stated.mechanisms] == [
+        "count",
+        "statistics",
+        "statistics, roundings",
+        "associations, fine",
+    ]
     for word in ("Training:", "Losses:", "losses", "every round", "Poisson", "gradient", "Gradient", "Mersenne"):
         assert word not in page, word
     assert "This covers the count and all tables" in page
@@ -123,7 +128,9 @@ def test_nodes_of_different_sizes_have_different_noise_and_one_claim(counted: Wo
     training = [row for row in stated.mechanisms if row.mechanism.startswith("Poisson")]
     assert [row.nodes for row in training] == [("small",), ("middle",), ("large",)]
     assert len({row.parameters for row in training}) == 3
-    assert [row.nodes for row in stated.mechanisms if row.phase in ("count", "statistics")] == [tuple(SIZES)] * 2
+    assert [
+        row.nodes for row in stated.mechanisms if row.phase in ("count", "statistics", "statistics, roundings")
+    ] == [tuple(SIZES)] * 3
     page = counted.privacy_statement.read_text(encoding="utf-8")
     assert page.count("| count |") == page.count("| statistics |") == 1
 

@@ -222,11 +222,13 @@ class Rounding:
         step: All numbers are multiples of it; None if some are multiples of none.
         heaps: Other steps in use, whose multiples may be more frequent, the roundest first.
         shares: Share of the numbers of which each of these is the roundest, and last that of all others; sums to 1.
+        error: Standard error of each share.
     """
 
     step: Step | None
     heaps: tuple[Step, ...]
     shares: tuple[float, ...]
+    error: float
 
     def spikes(
         self, grid: ColumnGrid, held: NDArray[np.float64], *, standing: tuple[Spike, ...] = ()
@@ -241,7 +243,8 @@ class Rounding:
             held: About which part of the records each bin holds, [bins].
             standing: Numbers that are known to be frequent, ascending.
         """
-        heaps, width = self._few_enough(grid), grid.high - grid.low
+        width = grid.high - grid.low
+        heaps = self._told(grid, held, standing=standing)
         if not heaps or not width.any():
             return standing
         numbers = np.unique(np.concatenate([multiples_of(step, grid) for step in heaps]))
@@ -251,9 +254,7 @@ class Rounding:
         among = np.zeros((len(held), len(heaps) + 1))
         np.add.at(among, (homes, kinds), 1.0)
         among[:, -1] = np.maximum(self._numbers_in(grid) - among.sum(axis=1), 0.0)
-        free, known = _apart(grid, held, standing=standing, heaps=heaps)
-        shares = np.append(self.shares[: len(heaps)], sum(self.shares[len(heaps) :]))
-        wanted = np.maximum(shares * (free.sum() + known.sum()) - known, 0.0)
+        free, wanted = self._left(grid, held, standing=standing, heaps=heaps)
         weights = _fit_weights(among, free=free, wanted=wanted)
         excess = np.where(weights > _HEAP * weights[-1], weights - weights[-1], 0.0)[kinds]
         within = (among @ weights)[homes]
@@ -273,12 +274,39 @@ class Rounding:
             return standing
         return tuple(spike for spike in standing if not _roundest(np.array([spike.value]), (self.step,))[0])
 
-    def _few_enough(self, grid: ColumnGrid) -> tuple[Step, ...]:
-        """The roundest heaps, as many as there can be spikes for."""
+    def _told(self, grid: ColumnGrid, held: NDArray[np.float64], *, standing: tuple[Spike, ...]) -> tuple[Step, ...]:
+        """The heaps that are more than the numbers that stand: the roundest, as many as there can be spikes for."""
         sizes = accumulate((grid.high[-1] - grid.low[0]) / step.size for step in self.heaps)
-        return tuple(
-            step for step, size in zip(self.heaps, sizes, strict=True) if size <= MOST_IN_BIN * grid.states / 2
-        )
+        most = MOST_IN_BIN * grid.states / 2
+        heaps = tuple(step for step, size in zip(self.heaps, sizes, strict=True) if size <= most)
+        _, wanted = self._left(grid, held, standing=standing, heaps=heaps)
+        least = (_SURE * self.error + _LEAST) * held.sum()
+        return tuple(step for step, share in zip(heaps, wanted, strict=False) if share > least)
+
+    def _left(
+        self, grid: ColumnGrid, held: NDArray[np.float64], *, standing: tuple[Spike, ...], heaps: tuple[Step, ...]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What each bin holds beside numbers that are known, [bins], and of what kinds that is, [heaps + 1].
+
+        Zeros and bounds are in neither: they are not told apart.
+        """
+        free, known = held.astype(np.float64), np.zeros(len(heaps) + 1)
+        one = grid.high - grid.low <= (1 if grid.integer else 0)
+        is_told = one & (grid.middle != 0)
+        is_told[[0, -1]] = False
+        np.add.at(known, _roundest(grid.middle[is_told], heaps), free[is_told])
+        free[one] = 0.0
+        for spike in standing:
+            (home,) = grid.locate(np.array([spike.value]))
+            if spike.value != 0:
+                known[_roundest(np.array([spike.value]), heaps)[0]] += held[home] * spike.share
+            free[home] -= held[home] * spike.share
+        free = np.maximum(free, 0.0)
+        # A heap that is left out counts with those that its numbers are multiples of too.
+        shares = np.zeros(len(heaps) + 1)
+        np.add.at(shares, _roundest(np.array([step.size for step in self.heaps]), heaps), self.shares[:-1])
+        shares[-1] += self.shares[-1]
+        return free, np.maximum(shares * (free.sum() + known.sum()) - known, 0.0)
 
     def _numbers_in(self, grid: ColumnGrid) -> NDArray[np.float64]:
         """How many numbers each bin has; their density does not matter where they are not multiples of anything."""
@@ -312,7 +340,7 @@ def find_rounding(counts: NDArray[np.int64], column: Continuous, *, noise: float
     parts = np.array([each[steps.index(step)] for step in heaps]) / total
     # What is not in use counts with the plain numbers: there is hardly any.
     parts = np.append(parts, max(1 - parts.sum(), 0.0))
-    return Rounding(step=common, heaps=heaps, shares=tuple((parts / parts.sum()).tolist()))
+    return Rounding(step=common, heaps=heaps, shares=tuple((parts / parts.sum()).tolist()), error=noise / total)
 
 
 def _common(steps: tuple[Step, ...]) -> Step:
@@ -334,27 +362,6 @@ def multiples_of(step: Step, grid: ColumnGrid) -> NDArray[np.float64]:
     """The multiples of a step within a grid, ascending."""
     (first,), (count,) = step.within(grid.low[:1], grid.high[-1:])
     return step.multiples(np.arange(first, first + count))
-
-
-def _apart(
-    grid: ColumnGrid, held: NDArray[np.float64], *, standing: tuple[Spike, ...], heaps: tuple[Step, ...]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What each bin holds beside numbers that are known, [bins], and what these hold by kind, [heaps + 1].
-
-    Zeros and bounds are in neither: they are not told apart.
-    """
-    free, known = held.astype(np.float64), np.zeros(len(heaps) + 1)
-    one = grid.high - grid.low <= (1 if grid.integer else 0)
-    is_told = one & (grid.middle != 0)
-    is_told[[0, -1]] = False
-    np.add.at(known, _roundest(grid.middle[is_told], heaps), free[is_told])
-    free[one] = 0.0
-    for spike in standing:
-        (home,) = grid.locate(np.array([spike.value]))
-        if spike.value != 0:
-            known[_roundest(np.array([spike.value]), heaps)[0]] += held[home] * spike.share
-        free[home] -= held[home] * spike.share
-    return np.maximum(free, 0.0), known
 
 
 def _fit_weights(

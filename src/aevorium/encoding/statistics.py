@@ -83,9 +83,14 @@ class TableStatistics:
             schema: The study's schema.
             bins: The study's number of bins.
             noise: Standard deviation of the noise in each cell of the sum.
+
+        Raises:
+            ValueError: There are more cells than that, or fewer.
         """
         grids = table_grids(schema, bins=bins)
         ends = np.cumsum([grid.cells for grid in grids.values()])
+        if len(total) != ends[-1]:
+            raise ValueError(f"{len(total)} cells are not those of the schema's columns, {ends[-1]}")
         parts = dict(zip(grids, np.split(total, ends[:-1]), strict=True))
         return cls(bins=bins, counts=parts, noise=noise)
 

@@ -254,10 +254,7 @@ def _sensitivity(budget: PhaseBudget) -> tuple[str, ...]:
         " the schema and the number of bins.",
     ]
     if budget.roundings is not None:
-        lines.append(
-            "Roundings of numbers: a record is in one cell of each column of numbers, that of the roundest number that"
-            " its own is a multiple of. Cells follow from the schema."
-        )
+        lines.append("Roundings: the same, of each column of numbers.")
     if budget.associations.pairs:
         lines.append(
             "Tables of selected columns, by two, by three or of one number by number: the same. Their number and noise"
