@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -166,10 +165,8 @@ def known_lattice(rounding: Rounding, grid: ColumnGrid) -> Lattice | None:
         rounding: How the column is rounded.
         grid: Its grid.
     """
-    step, share = rounding.step, 1.0
-    if step is None:
-        cumulated = zip(rounding.heaps, accumulate(rounding.shares), strict=False)
-        step, share = next(((heap, part) for heap, part in cumulated if part >= _LEAST_SHARE), (None, 0.0))
+    found = ((heap, rounding.surplus(heap)) for heap in rounding.heaps)
+    step, share = next((pair for pair in found if pair[1] >= _LEAST_SHARE), (rounding.step, 1.0))
     if step is None or (grid.integer and step.size == 1):
         # Bins of whole numbers hold whole numbers of these; a histogram for each kind of bin tells less than one.
         return None

@@ -230,6 +230,12 @@ class Rounding:
     shares: tuple[float, ...]
     error: float
 
+    def surplus(self, heap: Step) -> float:
+        """Share of the numbers that would have to be multiples of a heap beside an even spread over all that occur."""
+        held = sum(share for step, share in zip(self.heaps, self.shares, strict=False) if not _is_off(step, heap))
+        even = 0.0 if self.step is None else self.step.size / heap.size
+        return (held - even) / (1 - even)
+
     def spikes(
         self, grid: ColumnGrid, held: NDArray[np.float64], *, standing: tuple[Spike, ...] = ()
     ) -> tuple[Spike, ...]:

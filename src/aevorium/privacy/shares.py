@@ -37,7 +37,7 @@ Adult; at a signal of 11,000 they took the target's AUC from .87 to .90, at 1,10
 _COARSE, _COARSE_SIGNAL = 0.2, 10_000.0
 """Share of the coarse tables, up to this signal: beyond it, less is enough to tell which columns go together."""
 
-_ROUNDINGS, _TOLD, _LEAST_TOLD = 0.02, 0.01, 1 / 12
+_ROUNDINGS, _TOLD, _LEAST_TOLD = 0.02, 0.001, 1 / 12
 """Share of the counts by rounding at most; the part of the records that their noise is worth where less of the budget
 is enough for that, and the part from which on they are left out: then they would tell nothing."""
 

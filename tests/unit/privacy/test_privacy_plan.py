@@ -217,20 +217,20 @@ def test_one_histogram_is_charged_for_each_column():
     assert sigmas == pytest.approx([sigmas[0], 2 * sigmas[0], 4 * sigmas[0]])
 
 
-def test_counts_by_rounding_tell_a_hundredth_of_the_records_where_a_fiftieth_of_the_budget_is_enough():
+def test_counts_by_rounding_tell_a_thousandth_of_the_records_where_a_fiftieth_of_the_budget_is_enough():
     several = {"nodes": ("a", "b", "c"), "min_nodes": 3, "columns": 12, "numbers": 5, "recipe": "warm-start"}
     few, some, many = (plan_budget(make_plan(**several, records=records)) for records in (300, 3_000, 300_000))
     assert few.roundings is None
     assert len(few.statistics) == 1
     assert some.roundings is not None
     assert many.roundings is not None
-    assert 3_000 / 100 < some.roundings.noise_of(nodes=3) < 3_000 / 12
+    assert 3_000 / 1_000 < some.roundings.noise_of(nodes=3) < 3_000 / 12
     most = 0.02 * gaussian_budget(3.0 - 0.15, 1e-5)
     assert 5 / (2 * some.roundings.sigma**2) == pytest.approx(most, rel=1e-9)
-    assert many.roundings.noise_of(nodes=3) == pytest.approx(3_000, rel=1e-9)
+    assert many.roundings.noise_of(nodes=3) == pytest.approx(300, rel=1e-9)
     assert 5 / (2 * many.roundings.sigma**2) < most
-    # Where the nodes' noises add up to one, as much is told of three times fewer records.
-    summed = plan_budget(make_plan(**several, records=3_000, trust="secure-aggregation"))
+    # Where the nodes' noises add up to one, less of the budget is enough.
+    summed = plan_budget(make_plan(**several, records=30_000, trust="secure-aggregation"))
     assert summed.roundings is not None
     assert summed.roundings.noise_of(nodes=3) == pytest.approx(30, rel=1e-3)
     for budget in (some, many, summed):
