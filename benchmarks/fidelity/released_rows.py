@@ -78,7 +78,7 @@ def main() -> None:
         schema,
         tables=read_associations(workspace),
         total=total,
-        noise=statistics.noise,
+        statistics=statistics,
         seed=record.seed,
         report=ignore,
     )

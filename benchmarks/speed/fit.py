@@ -33,7 +33,7 @@ def main() -> None:
     encoder = TableEncoder.fit(statistics, schema, total=total)
     began = time.process_time()
     warm = WarmStart(
-        encoder, schema, tables=tables, total=total, noise=statistics.noise, seed=record.seed, report=ignore
+        encoder, schema, tables=tables, total=total, statistics=statistics, seed=record.seed, report=ignore
     )
     answer = {
         "seconds": time.process_time() - began,

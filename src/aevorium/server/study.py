@@ -232,8 +232,8 @@ class StudyConductor:
             encoder,
             schema,
             tables=released,
+            statistics=statistics,
             total=self._total,
-            noise=statistics.noise,
             seed=self._journal.record.seed,
             report=self._report_unless_stopped,
         )

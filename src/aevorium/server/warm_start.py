@@ -30,6 +30,7 @@ from aevorium.surrogate.cells import (
     number_of_cells,
 )
 from aevorium.surrogate.density import Surrogate, fit_surrogate
+from aevorium.surrogate.ends import cut_ends, with_told_ends
 from aevorium.surrogate.pairs import candidate_pairs, select_pairs, select_triples
 from aevorium.surrogate.posterior import MixturePosterior
 
@@ -136,6 +137,7 @@ def fine_design(
 
     def design(cells: int, most: int) -> TableDesign:
         cut = cut_columns(encoder, schema, cells=cells, most=most)
+        cut = cut_ends(cut, encoder, schema, total=total, noise=noise)
         return TableDesign(cells=cut, pairs=pairs, triples=triples, thirds=thirds, values=values)
 
     most = MANY_CATEGORIES
@@ -167,8 +169,8 @@ class WarmStart:
         encoder: The one-way shares.
         schema: The study's schema.
         tables: All tables of several columns that were released; the last ones give the cells.
+        statistics: The one-way histograms.
         total: The estimated number of records.
-        noise: Standard deviation of the noise in each cell of the one-way histograms.
         seed: Fixes fit and rows.
         report: Takes the progress.
     """
@@ -179,13 +181,15 @@ class WarmStart:
         schema: TableSchema,
         *,
         tables: Sequence[Associations],
+        statistics: TableStatistics,
         total: float,
-        noise: float,
         seed: int,
         report: Report,
     ) -> None:
         for released in tables:
             encoder = encoder.with_values(released, schema, total=total)
+        if tables:
+            encoder = with_told_ends(encoder, schema, tables[-1], statistics=statistics, total=total)
         self._report = report
         self._seed = seed
         self._anchor_rows = torch.Generator().manual_seed(seed)
@@ -196,7 +200,7 @@ class WarmStart:
             cells=cells,
             tables=tables,
             total=total,
-            noise=noise,
+            noise=statistics.noise,
             seed=seed,
             advance=lambda done, steps: report(StepProgress("fitting the surrogate", done, steps)),
         )
