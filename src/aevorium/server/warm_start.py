@@ -137,7 +137,7 @@ def fine_design(
 
     def design(cells: int, most: int) -> TableDesign:
         cut = cut_columns(encoder, schema, cells=cells, most=most)
-        cut = cut_ends(cut, encoder, schema, total=total, noise=noise)
+        cut = cut_ends(cut, encoder, schema, total=total, noise=noise, bin_noise=statistics.noise)
         return TableDesign(cells=cut, pairs=pairs, triples=triples, thirds=thirds, values=values)
 
     most = MANY_CATEGORIES

@@ -26,8 +26,10 @@ _CUTS = (1 / 8, 1 / 3)
 _FEWEST = 6
 """So few bins beyond are left as they are."""
 
-_KNOWN = 5.0
-"""Known are the records up to where so many deviations of a table's noise are left."""
+
+_KNOWN, _KNOWN_BINS = 5.0, 4.0
+"""Known are records up to where so many deviations of the noise of a table's cell are left, and so many of the noise of
+all bins from there on."""
 
 _SURE, _LEAST = 2.0, 0.3
 """Standard errors from which on a cell surely holds records, and below which the outermost holds none. Both were chosen
@@ -45,7 +47,13 @@ class _Told(NamedTuple):
 
 
 def cut_ends(
-    cells: Mapping[str, tuple[int, ...]], encoder: TableEncoder, schema: TableSchema, *, total: float, noise: float
+    cells: Mapping[str, tuple[int, ...]],
+    encoder: TableEncoder,
+    schema: TableSchema,
+    *,
+    total: float,
+    noise: float,
+    bin_noise: float,
 ) -> dict[str, tuple[int, ...]]:
     """The cells of each column, with those bins apart beyond which there are hardly any known records.
 
@@ -55,16 +63,20 @@ def cut_ends(
         schema: The table's schema.
         total: The estimated number of records.
         noise: Standard deviation of the noise in a cell of a table.
+        bin_noise: The same of a bin of a histogram.
     """
     cut = dict(cells)
     for name in schema.numbers:
         code = encoder.columns[name]
         if not code.is_constant:
             shares, present = np.array(code.shares), total * (1 - (code.missing or 0.0))
-            groups = _cut_above(np.array(cells[name])[: len(shares)], shares, records=present, noise=noise)
-            groups = _cut_above(groups.max() - groups[::-1], shares[::-1], records=present, noise=noise)
+            groups = np.array(cells[name])[: len(shares)]
+            for held in (shares, shares[::-1]):
+                last = _last_known(held, records=present, noise=noise, bin_noise=bin_noise)
+                groups = _cut_above(groups, last=last)
+                groups = groups.max() - groups[::-1]
             missing = [] if code.missing is None else [groups.max() + 1]
-            cut[name] = tuple(int(group) for group in (*(groups.max() - groups[::-1]), *missing))
+            cut[name] = tuple(int(group) for group in (*groups, *missing))
     return cut
 
 
@@ -92,23 +104,21 @@ def with_told_ends(
         groups = np.array(released.design.cells[name])[: len(shares)]
         ends = shares.copy()
         for part, cells, before in ((ends, groups, shares), (ends[::-1], groups[::-1], shares[::-1])):
-            last = _last_known(before, records=present, noise=released.noise)
+            last = _last_known(before, records=present, noise=released.noise, bin_noise=statistics.noise)
             _tell_above(part, cells, last=last, told=told, records=present)
         changed[name][: len(shares)] = ends / ends.sum() * (1 - (code.missing or 0.0))
     return encoder.with_shares(changed)
 
 
-def _last_known(shares: NDArray[np.float64], *, records: float, noise: float) -> int:
-    """The last bin before the bound from which on there are more records than noise would hide in a table."""
-    held = np.cumsum(shares[-2::-1])[::-1] * records
-    known = np.flatnonzero(held > _KNOWN * noise)
+def _last_known(shares: NDArray[np.float64], *, records: float, noise: float, bin_noise: float) -> int:
+    """The last bin before the bound from which on there are more records than noise makes up, here or in a table."""
+    held, bins = np.cumsum(shares[-2::-1])[::-1] * records, np.arange(len(shares) - 1, 0, -1)
+    known = np.flatnonzero(held > np.maximum(_KNOWN * noise, _KNOWN_BINS * bin_noise * np.sqrt(bins)))
     return int(known[-1]) if len(known) else len(shares) - 2
 
 
-def _cut_above(
-    groups: NDArray[np.int64], shares: NDArray[np.float64], *, records: float, noise: float
-) -> NDArray[np.int64]:
-    last, size = _last_known(shares, records=records, noise=noise), len(shares)
+def _cut_above(groups: NDArray[np.int64], *, last: int) -> NDArray[np.int64]:
+    size = len(groups)
     beyond = size - 1 - last
     if beyond < _FEWEST:
         return groups
