@@ -158,7 +158,8 @@ def _tell_above(
         held.pop()
         error.pop()
     last_sure = max((place for place, number in enumerate(held) if number > _SURE * error[place]), default=-1)
-    for cell, number in zip(cells[: last_sure + 1], held, strict=False):
+    for place, (cell, number) in enumerate(zip(cells, held, strict=True)):
         before = shares[cell].sum() * records
         within = shares[cell] / shares[cell].sum() if before > _FEW else 1 / cell.sum()
-        shares[cell] = max(number, 0.0) / records * within
+        # What a histogram shows beyond the last cell that is sure may be its own noise: no more of it than tables say.
+        shares[cell] = max(number if place <= last_sure else min(number, before), 0.0) / records * within
