@@ -19,6 +19,9 @@ _CHANCE = 0.2
 """How much of the chance error of a cell counts as an error, in one-way histograms and tables alike. Little of it: full
 cells, which say what columns have to do with each other, then keep more of their weight."""
 
+_NONE = 0.5
+"""A cell with fewer records than that has none."""
+
 
 @dataclass(frozen=True)
 class Surrogate:
@@ -92,11 +95,23 @@ def fit_surrogate(
         seed=seed,
         advance=lambda done: advance(done, chosen.all_steps),
     )
+    # The noise of tables would put a record or two where a column has ended, and its range is seen first of all.
+    mixture = mixture.without(
+        [_ended(name, part * total, encoder, schema) for name, part in zip(names, shares, strict=True)]
+    )
     agreed = {
         name: _spread(mixture.weights @ part, np.array(cells[name]), encoder.grid_shares(name))
         for name, part in zip(names, mixture.columns, strict=True)
     }
     return Surrogate(mixture=mixture, cells=cells, encoder=encoder.with_shares(agreed), schema=schema)
+
+
+def _ended(name: str, held: NDArray[np.float64], encoder: TableEncoder, schema: TableSchema) -> NDArray[np.bool_]:
+    """The cells of a column of numbers in which there are no records."""
+    ended = (held < _NONE) & (name in schema.numbers)
+    if encoder.columns[name].missing is not None:
+        ended[-1] = False
+    return np.asarray(ended)
 
 
 def _slices(design: TableDesign) -> int:
