@@ -329,7 +329,7 @@ class TableEncoder(BaseModel):
             inside = width > 0
             within[inside] = (present[inside] - low[inside]) / width[inside]
         else:
-            within = step.place(present, low, grid.high[index], within=within)
+            within = step.place(present, (low, grid.high[index]), within=within, lowest=float(grid.low[0]))
         u = ends[index] + within * (ends[index + 1] - ends[index])
         return np.asarray(ndtri(np.clip(u, _EDGE, 1 - _EDGE)))
 
@@ -344,7 +344,8 @@ class TableEncoder(BaseModel):
         if step is None:
             return np.asarray(value, dtype=np.float64)
         is_one = grid.high - grid.low <= (1 if grid.integer else 0)
-        on_step = step.nearest(value, grid.low[index], grid.high[index], within=within)
+        ranges = grid.low[index], grid.high[index]
+        on_step = step.nearest(value, ranges, within=within, lowest=float(grid.low[0]))
         return np.where(is_one[index], grid.middle[index], on_step)
 
     def _step(self, name: str, grid: ColumnGrid) -> Step | None:

@@ -171,12 +171,13 @@ def known_lattice(rounding: Rounding, grid: ColumnGrid) -> Lattice | None:
         # Bins of whole numbers hold whole numbers of these; a histogram for each kind of bin tells less than one.
         return None
     width = grid.high - grid.low
-    inner = (width > (1 if grid.integer else 0)) & (width < _FEW * step.size)
+    # Where all whole numbers are multiples of more than one, bins of one number are empty or not.
+    inner = (width > (1 if grid.integer and step != rounding.step else 0)) & (width < _FEW * step.size)
+    inner[[0, -1]] = False
     if not inner.any():
         return None
-    values = multiples_of(step, grid)
-    held = step.within(grid.low, grid.high)[1]
-    values = values[inner[grid.locate(values)]]
+    held = step.within(grid.low, grid.high, lowest=float(grid.low[0]))[1].astype(np.int64)
+    values = multiples_of(step, grid, bins=inner)
     return Lattice(values=values, step=step.size, inner=inner, held=held, share=share, error=0.0)
 
 

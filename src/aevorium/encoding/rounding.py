@@ -66,73 +66,82 @@ _DENSE = 1e3
 """Numbers in a bin of the usual width where they are multiples of nothing."""
 
 
+Ranges = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Where ranges begin, and where they end."""
+
+
 class Step(BaseModel):
     """A round number that others are multiples of: `digits` · 10^`exponent`. Safe to release."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     digits: Literal[1, 2, 5, 25] = Field(description="Its leading digits.")
-    exponent: int = Field(ge=-300, le=300, description="The power of ten that they are multiplied by.")
+    exponent: int = Field(ge=-22, le=22, description="The power of ten that they are multiplied by.")
 
     @property
     def size(self) -> float:
         """The number itself, as a file holds it."""
         return float(f"{self.digits}e{self.exponent}")
 
-    def multiples(self, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
-        """These multiples of it: the very doubles that a file's decimals are read as."""
-        whole = numbers.astype(np.float64) * self.digits
+    def multiples(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """These multiples of it: the very doubles that a file's decimals are read as.
+
+        Args:
+            numbers: Whole numbers.
+        """
+        whole = numbers * self.digits
         return whole * 10.0**self.exponent if self.exponent >= 0 else whole / 10.0**-self.exponent
 
     def within(
-        self, low: NDArray[np.float64], high: NDArray[np.float64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """For each range from `low` up to below `high` the first of its multiples, and how many there are."""
-        first, end = (np.ceil(edge / self.size - _TOLERANCE).astype(np.int64) for edge in (low, high))
-        return first, end - first
+        self, low: NDArray[np.float64], high: NDArray[np.float64], *, lowest: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The first of its multiples in each range from `low` up to below `high`, and how many there are.
+
+        Args:
+            low: [n].
+            high: [n].
+            lowest: Where a column begins: that number has a range of its own, and is in no other.
+        """
+        first, end = self._from(low), self._from(high)
+        first = first + ((self.multiples(first) == lowest) & (high > low))
+        return first, np.maximum(end - first, 0.0)
+
+    def _from(self, edges: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The number of the first multiple that is not below each edge. Edges are sums, and so a little off."""
+        number = np.ceil(edges / self.size - _TOLERANCE)
+        return number + (self.multiples(number) < edges)
 
     def nearest(
-        self,
-        values: NDArray[np.float64],
-        low: NDArray[np.float64],
-        high: NDArray[np.float64],
-        *,
-        within: NDArray[np.float64],
+        self, values: NDArray[np.float64], ranges: Ranges, *, within: NDArray[np.float64], lowest: float
     ) -> NDArray[np.float64]:
         """Its multiples in place of values in ranges: all of a range alike, or the nearest where a range has none.
 
         Args:
             values: [n].
-            low: Where the range of each begins, [n].
-            high: Where it ends, [n].
+            ranges: Where the range of each begins and ends, [n] both.
             within: Which part of its range is below each value, [n].
+            lowest: Where the column begins.
         """
-        first, count = self.within(low, high)
-        place = np.minimum((within * count).astype(np.int64), np.maximum(count - 1, 0))
-        return self.multiples(np.where(count > 0, first + place, np.rint(values / self.size).astype(np.int64)))
+        first, count = self.within(*ranges, lowest=lowest)
+        place = np.minimum(np.floor(within * count), np.maximum(count - 1, 0.0))
+        return self.multiples(np.where(count > 0, first + place, np.rint(values / self.size)))
 
     def place(
-        self,
-        values: NDArray[np.float64],
-        low: NDArray[np.float64],
-        high: NDArray[np.float64],
-        *,
-        within: NDArray[np.float64],
+        self, values: NDArray[np.float64], ranges: Ranges, *, within: NDArray[np.float64], lowest: float
     ) -> NDArray[np.float64]:
         """Which part of its range is below each value, so that `nearest` finds it again; [n].
 
         Args:
             values: [n], in their ranges.
-            low: Where the range of each begins, [n].
-            high: Where it ends, [n].
+            ranges: Where the range of each begins and ends, [n] both.
             within: Even draws from [0, 1): where among all places of its own a multiple is put, [n].
+            lowest: Where the column begins.
         """
-        first, count = self.within(low, high)
+        first, count = self.within(*ranges, lowest=lowest)
         number = np.rint(values / self.size)
-        is_multiple = _is_whole(values / self.size)
-        has_place = is_multiple & (number >= first) & (number < first + count)
-        width = high - low
-        part = np.divide(values - low, width, out=within.copy(), where=width > 0)
+        has_place = _is_whole(values / self.size) & (number >= first) & (number < first + count)
+        low, high = ranges
+        part = np.divide(values - low, high - low, out=within.copy(), where=high > low)
         return np.where(has_place, (number - first + within) / np.maximum(count, 1), np.clip(part, 0.0, 1.0))
 
 
@@ -150,14 +159,17 @@ def rounding_steps(column: Continuous) -> tuple[Step, ...]:
     Args:
         column: Its schema entry.
     """
-    largest = max(abs(column.min), abs(column.max), np.finfo(np.float64).tiny)
-    top = math.floor(math.log10(largest))
+    largest, span = max(abs(column.min), abs(column.max)), column.max - column.min
+    if largest == 0:
+        return ()
+    # Powers of ten are exact doubles up to 1e22.
+    top = min(math.floor(math.log10(largest)), 22)
     steps = (
         Step(digits=25 if leading == 25 else leading // 10, exponent=exponent - (leading == 25))
-        for exponent in range(top, top - _DECADES, -1)
+        for exponent in range(top, max(top - _DECADES, -22), -1)
         for leading in _LEADING
     )
-    return tuple(step for step in steps if step.size <= largest and not (column.integer and step.size % 1))
+    return tuple(step for step in steps if step.size <= span and not (column.integer and step.size % 1))
 
 
 def roundings_in_total(schema: TableSchema) -> int:
@@ -253,10 +265,10 @@ class Rounding:
         heaps = self._told(grid, held, standing=standing)
         if not heaps or not width.any():
             return standing
-        numbers = np.unique(np.concatenate([multiples_of(step, grid) for step in heaps]))
+        wide = width > (1 if grid.integer else 0)
+        numbers = np.unique(np.concatenate([multiples_of(step, grid, bins=wide) for step in heaps]))
+        numbers = numbers[numbers != 0]
         homes, kinds = grid.locate(numbers), _roundest(numbers, heaps)
-        is_inside = (width > (1 if grid.integer else 0))[homes] & (numbers != 0)
-        numbers, homes, kinds = numbers[is_inside], homes[is_inside], kinds[is_inside]
         among = np.zeros((len(held), len(heaps) + 1))
         np.add.at(among, (homes, kinds), 1.0)
         among[:, -1] = np.maximum(self._numbers_in(grid) - among.sum(axis=1), 0.0)
@@ -317,7 +329,7 @@ class Rounding:
     def _numbers_in(self, grid: ColumnGrid) -> NDArray[np.float64]:
         """How many numbers each bin has; their density does not matter where they are not multiples of anything."""
         if self.step is not None:
-            return self.step.within(grid.low, grid.high)[1].astype(np.float64)
+            return self.step.within(grid.low, grid.high, lowest=float(grid.low[0]))[1]
         return np.asarray(_DENSE * (grid.high - grid.low) / np.median(grid.high - grid.low))
 
 
@@ -364,10 +376,11 @@ def _is_off(step: Step, common: Step) -> bool:
     return bool(abs(multiple - round(multiple)) > _TOLERANCE) or round(multiple) == 0
 
 
-def multiples_of(step: Step, grid: ColumnGrid) -> NDArray[np.float64]:
-    """The multiples of a step within a grid, ascending."""
-    (first,), (count,) = step.within(grid.low[:1], grid.high[-1:])
-    return step.multiples(np.arange(first, first + count))
+def multiples_of(step: Step, grid: ColumnGrid, *, bins: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The multiples of a step within some of a grid's bins, ascending."""
+    first, count = step.within(grid.low[bins], grid.high[bins], lowest=float(grid.low[0]))
+    each = [begin + np.arange(number) for begin, number in zip(first, count, strict=True)]
+    return step.multiples(np.concatenate([np.empty(0), *each]))
 
 
 def _fit_weights(

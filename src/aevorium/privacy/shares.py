@@ -41,6 +41,9 @@ _ROUNDINGS, _TOLD, _LEAST_TOLD = 0.02, 0.001, 1 / 12
 """Share of the counts by rounding at most; the part of the records that their noise is worth where less of the budget
 is enough for that, and the part from which on they are left out: then they would tell nothing."""
 
+_MANY = 1e6
+"""More records ask for no wider noise: what it costs is then nothing, and to compute that takes long."""
+
 _LOSSES = 0.02
 """Share of the losses of all rounds: enough to see whether training goes wrong, no more."""
 
@@ -151,6 +154,6 @@ def share_of_roundings(*, numbers: int, records: float, budget: float, piles: fl
     if not numbers:
         return 0.0
     # The variance of a cell is numbers · piles / 2ρ, of the share of ρ that they take.
-    needed = numbers * piles / (2 * budget * (_TOLD * records) ** 2)
-    enough = needed * (_TOLD / _LEAST_TOLD) ** 2
+    needed = numbers * piles / (2 * budget * (_TOLD * min(records, _MANY)) ** 2)
+    enough = numbers * piles / (2 * budget * (_LEAST_TOLD * records) ** 2)
     return 0.0 if enough > _ROUNDINGS else min(needed, _ROUNDINGS)

@@ -35,6 +35,9 @@ _SURE, _LEAST = 2.0, 0.3
 """Standard errors from which on a cell surely holds records, and below which the outermost holds none. Both were chosen
 with the cuts and the line above: on four tables, single columns, ten draws."""
 
+_LOST = 4.0
+"""Standard errors by which tables count fewer records than there are, if some nodes' are not in them."""
+
 _FEW = 1.0
 """With fewer known records in a cell they say nothing of where in it others are: these are spread."""
 
@@ -94,18 +97,19 @@ def with_told_ends(
     """
     if released.noise <= 0:
         return encoder
+    part = _part(released, total=total)
     changed = {name: encoder.grid_shares(name) for name in schema.measured}
     for name in schema.numbers:
         code = encoder.columns[name]
         if code.is_constant:
             continue
-        told = _held(released, name, statistics=statistics)
+        told = _held(released, name, statistics=statistics, part=part)
         shares, present = np.array(code.shares), total * (1 - (code.missing or 0.0))
         groups = np.array(released.design.cells[name])[: len(shares)]
         ends = shares.copy()
-        for part, cells, before in ((ends, groups, shares), (ends[::-1], groups[::-1], shares[::-1])):
+        for side, cells, before in ((ends, groups, shares), (ends[::-1], groups[::-1], shares[::-1])):
             last = _last_known(before, records=present, noise=released.noise, bin_noise=statistics.noise)
-            _tell_above(part, cells, last=last, told=told, records=present)
+            _tell_above(side, cells, last=last, told=told, records=present)
         changed[name][: len(shares)] = ends / ends.sum() * (1 - (code.missing or 0.0))
     return encoder.with_shares(changed)
 
@@ -129,7 +133,14 @@ def _cut_above(groups: NDArray[np.int64], *, last: int) -> NDArray[np.int64]:
     return np.asarray(np.searchsorted(starts, np.arange(size), side="right") - 1, dtype=np.int64)
 
 
-def _held(released: Associations, name: str, *, statistics: TableStatistics) -> _Told:
+def _part(released: Associations, *, total: float) -> float:
+    """The part of all records that tables count: less than all where a node was lost before them."""
+    counted = float(np.mean([counts.sum() for counts in released.counts])) if released.counts else total
+    error = released.noise * np.sqrt(sum(counts.size for counts in released.counts)) / max(len(released.counts), 1)
+    return max(counted, 1.0) / total if abs(counted - total) > _LOST * error else 1.0
+
+
+def _held(released: Associations, name: str, *, statistics: TableStatistics, part: float) -> _Told:
     """How many records each cell of a column holds, all its tables and its histogram together."""
     groups = np.array(released.design.cells[name])
     precision = 1 / (statistics.noise**2 * np.bincount(groups))
@@ -138,8 +149,8 @@ def _held(released: Associations, name: str, *, statistics: TableStatistics) -> 
         if name in (first, second):
             axis = counts.ndim - 2 if name == first else counts.ndim - 1
             beside = tuple(place for place in range(counts.ndim) if place != axis)
-            precision = 1 / (released.noise**2 * counts.size / counts.shape[axis])
-            sums, weight = sums + precision * counts.sum(axis=beside), weight + precision
+            precision = part**2 / (released.noise**2 * counts.size / counts.shape[axis])
+            sums, weight = sums + precision * counts.sum(axis=beside) / part, weight + precision
     return _Told(sums / weight, weight**-0.5)
 
 

@@ -240,6 +240,15 @@ def test_counts_by_rounding_tell_a_thousandth_of_the_records_where_a_fiftieth_of
         assert (roundings.count, histograms.count) == (5, 12)
 
 
+def test_a_study_of_any_size_has_counts_by_rounding_that_can_be_composed():
+    """A server may ask for a plan of 10^12 records; noise of a thousandth of these would take gigabytes to compose."""
+    budget = plan_budget(
+        make_plan(columns=12, numbers=5, recipe="warm-start", epochs=None, batch_size=None), records=1e12
+    )
+    assert budget.roundings is not None
+    assert budget.roundings.noise_of(nodes=2) <= 1_000 + 1e-6
+
+
 def test_counts_by_rounding_are_paid_for_out_of_the_same_budget():
     """The noise of the tables grows, and what all costs together stays what was asked for."""
     without, with_them = (make_plan(columns=12, numbers=numbers, records=2_000, epsilon=3.0) for numbers in (0, 5))

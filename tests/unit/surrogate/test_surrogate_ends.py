@@ -172,3 +172,19 @@ def test_the_noise_of_tables_puts_no_record_where_a_column_has_ended() -> None:
         decoded = fitted.encoder.decode(rows.values, rows.codes, SCHEMA)["glucose"]
         assert (decoded > 200).sum() == 0
         assert (made > 90).mean() == pytest.approx((frame["glucose"].dropna() > 90).mean(), abs=0.05)
+
+
+def test_ends_are_told_by_the_nodes_that_are_left() -> None:
+    """Half the records are at a node that was lost before the tables: they say half as many, and mean as many."""
+    told = []
+    for seed in range(8):
+        frame = _frame(high=60, seed=seed)
+        encoder, _, design, _ = _told(frame, seed=seed)
+        half = frame.iloc[::2]
+        counts = count_tables(half, SCHEMA, bins=BINS, design=design)
+        counts = counts + np.rint(np.random.default_rng(seed).normal(0, 1.0, len(counts))).astype(np.int64)
+        tables = Associations.from_sum(counts, design, noise=1.0)
+        statistics = TableStatistics.from_sum(count_cells(frame, SCHEMA, bins=BINS), SCHEMA, bins=BINS, noise=NOISE)
+        after = with_told_ends(encoder, SCHEMA, tables, statistics=statistics, total=ROWS)
+        told.append((_made(after) > 105).mean() / (frame["glucose"].dropna() > 105).mean())
+    assert np.mean(told) == pytest.approx(1, abs=0.2)
