@@ -156,6 +156,7 @@ def test_the_report_tells_what_each_phase_costs_and_what_the_claim_rests_on(
         assert [(name, phase["releases"]) for name, phase in phases.items()] == [
             ("count", 1),
             ("one-way histograms", 1),
+            ("roundings of numbers", 1),
             ("tables of selected columns", 1),
             ("training", 2),
             ("training loss", 2),
@@ -391,6 +392,6 @@ def test_a_fixed_noise_says_what_it_costs_or_asks_for_the_size() -> None:
     assert 5 < plan.epsilon < 30
     phases = plan_cost(plan, size=2000)
     assert [phase.phase.split(",")[0] for phase in phases] == [
-        "count", "statistics", "associations", "training", "training",
+        "count", "statistics", "statistics", "associations", "training", "training",
     ]  # fmt: skip
     assert max(phase.epsilon for phase in phases) < plan.epsilon < sum(phase.epsilon for phase in phases) + 1e-9
