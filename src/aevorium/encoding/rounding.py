@@ -1,4 +1,4 @@
-"""How a column's numbers are rounded: labs to one decimal, weights to half kilograms, prices to nine tenths in tens.
+"""How a column's numbers are rounded: labs to one decimal, weights to half kilograms, pressures to tens.
 
 A histogram shows rounding only where its bins are about as wide as the step. So each number is also counted by the
 roundest step that it is a multiple of: one more noisy histogram of a column, a record in exactly one cell of it.

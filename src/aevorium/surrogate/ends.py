@@ -26,7 +26,6 @@ _CUTS = (1 / 8, 1 / 3)
 _FEWEST = 6
 """So few bins beyond are left as they are."""
 
-
 _KNOWN, _KNOWN_BINS = 5.0, 4.0
 """Known are records up to where so many deviations of the noise of a table's cell are left, and so many of the noise of
 all bins from there on."""
