@@ -14,8 +14,9 @@ import pytest
 from aevorium.conducting import RunResult
 from aevorium.encoding.associations import TableDesign
 from aevorium.encoding.grid import table_grids
-from aevorium.encoding.rounding import rounding_steps, split_roundings
+from aevorium.encoding.rounding import split_roundings
 from aevorium.encoding.statistics import cells_in_total
+from aevorium.encoding.steps import rounding_steps
 from aevorium.errors import AevoriumError, FederationError, PolicyRefused
 from aevorium.federation.protocol import AssociationsRequest, CountRequest, PlanRequest, StatisticsRequest
 from aevorium.generation import generate_table

@@ -18,8 +18,8 @@ from aevorium.diffusion.layout import Layout
 from aevorium.encoding.associations import TableDesign
 from aevorium.encoding.encoder import TableEncoder
 from aevorium.encoding.grid import table_grids
-from aevorium.encoding.rounding import Step
 from aevorium.encoding.statistics import TableStatistics
+from aevorium.encoding.steps import Step
 from aevorium.federation.flower_internals.messages import assume_identity, through_the_wire
 from aevorium.federation.protocol import (
     ASSOCIATIONS,

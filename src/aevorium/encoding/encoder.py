@@ -19,33 +19,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy.special import ndtr, ndtri
 
 from aevorium.encoding.associations import Associations
-from aevorium.encoding.denoise import denoise_histogram, project_to_total
+from aevorium.encoding.columns import ColumnCode, fit_column
 from aevorium.encoding.grid import ColumnGrid, column_grid
-from aevorium.encoding.lattice import find_lattice, known_lattice
-from aevorium.encoding.rounding import Rounding, Step, find_rounding, is_step_of
-from aevorium.encoding.spikes import (
-    MOST_IN_BIN,
-    Spike,
-    constant_spike,
-    cut_at_spikes,
-    find_spikes,
-    holds_all,
-    spike_problem,
-)
+from aevorium.encoding.rounding import find_rounding
+from aevorium.encoding.spikes import MOST_IN_BIN, cut_at_spikes, spike_problem
 from aevorium.encoding.statistics import TableStatistics
-from aevorium.encoding.tails import support, with_tails
+from aevorium.encoding.steps import Step, is_step_of
 from aevorium.encoding.values import frequent_values
 from aevorium.errors import ArtefactError
 from aevorium.schema.table import Categorical, TableSchema
 
-__all__ = ["ColumnCode", "EncodedArrays", "TableEncoder"]
+__all__ = ["EncodedArrays", "TableEncoder"]
 
 _EDGE = 1e-5
 """u is kept this far from 0 and 1, so z stays within ±4.3."""
-
-_FLOOR = 1e-5
-"""Share of a continuous column's mass that is spread evenly over its support: F must increase wherever a value may lie.
-A record beyond the support is encoded as if at its end."""
 
 
 class EncodedArrays(NamedTuple):
@@ -60,20 +47,6 @@ class EncodedArrays(NamedTuple):
     values: NDArray[np.float32]
     codes: NDArray[np.int64]
     observed: NDArray[np.bool_]
-
-
-class ColumnCode(BaseModel):
-    """What the encoder knows of one column: shares that come from noisy counts. Safe to release."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    shares: tuple[float, ...] = Field(description="Share of each bin or category among present values; sums to 1.")
-    missing: float | None = Field(description="Share of missing values; null if the schema allows none.")
-    spikes: tuple[Spike, ...] = Field(default=(), description="Values inside bins that many records share, ascending.")
-    step: Step | None = Field(default=None, description="What all its numbers are multiples of, where that is known.")
-    is_constant: bool = Field(
-        default=False, description="Whether one bin has every number; those of others are encoded as if in it."
-    )
 
 
 class TableEncoder(BaseModel):
@@ -103,7 +76,7 @@ class TableEncoder(BaseModel):
             rounding = None
             if name in statistics.roundings and not isinstance(column, Categorical):
                 rounding = find_rounding(statistics.roundings[name], column, noise=statistics.rounding_noise)
-            columns[name] = _fit_column(
+            columns[name] = fit_column(
                 grid, statistics.counts[name], noise=statistics.noise, total=total, rounding=rounding
             )
         return cls(schema_hash=schema.content_hash, bins=statistics.bins, columns=columns)
@@ -254,7 +227,7 @@ class TableEncoder(BaseModel):
             shares: For each measured column what `grid_shares` returns.
         """
         return self.model_copy(
-            update={"columns": {name: _code(part, self.columns[name]) for name, part in shares.items()}}
+            update={"columns": {name: self.columns[name].with_shares(part) for name, part in shares.items()}}
         )
 
     def with_values(self, released: Associations, schema: TableSchema, *, total: float) -> TableEncoder:
@@ -364,13 +337,6 @@ def _distribution(shares: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(ends / ends[-1], dtype=np.float64)
 
 
-def _code(shares: NDArray[np.float64], before: ColumnCode) -> ColumnCode:
-    present, missing = (shares, None) if before.missing is None else (shares[:-1], float(shares[-1]))
-    # A constant stays one: what a fit to noisy tables puts elsewhere is noise.
-    changed = before.shares if before.is_constant else tuple(float(share) for share in present / present.sum())
-    return before.model_copy(update={"shares": changed, "missing": missing})
-
-
 def _stack(
     values: list[NDArray[np.float64]], codes: list[NDArray[np.int64]], observed: list[NDArray[np.bool_]], *, rows: int
 ) -> EncodedArrays:
@@ -379,49 +345,3 @@ def _stack(
         codes=np.stack(codes, axis=1) if codes else np.empty((rows, 0), np.int64),
         observed=np.stack(observed, axis=1) if observed else np.empty((rows, 0), np.bool_),
     )
-
-
-def _fit_column(
-    grid: ColumnGrid, counts: NDArray[np.int64], *, noise: float, total: float, rounding: Rounding | None
-) -> ColumnCode:
-    missing: float | None = None
-    present = total
-    if grid.missing:
-        missing = float(np.clip(counts[grid.states] / total, 0.0, 1.0 - 1.0 / max(total, 2.0)))
-        present = total * (1.0 - missing)
-    cells = counts[: grid.states].astype(np.float64)
-    if grid.categories:
-        return _column_code(project_to_total(cells, total=present), missing=missing)
-    only = holds_all(cells, noise=noise, total=present)
-    if only is not None:
-        code = _column_code(np.eye(len(cells))[only], missing=missing, spikes=constant_spike(grid, only))
-        return code.model_copy(update={"is_constant": True})
-    shares, spikes = _fit_bins(grid, cells, noise=noise, rounding=rounding)
-    code = _column_code(shares, missing=missing, spikes=spikes)
-    return code if rounding is None else code.model_copy(update={"step": rounding.step})
-
-
-def _column_code(shares: NDArray[np.float64], *, missing: float | None, spikes: tuple[Spike, ...] = ()) -> ColumnCode:
-    return ColumnCode(shares=tuple(float(share) for share in shares / shares.sum()), missing=missing, spikes=spikes)
-
-
-def _fit_bins(
-    grid: ColumnGrid, cells: NDArray[np.float64], *, noise: float, rounding: Rounding | None
-) -> tuple[NDArray[np.float64], tuple[Spike, ...]]:
-    standing = find_spikes(cells, grid, noise=noise)
-    if rounding is None:
-        lattice = find_lattice(cells, grid, noise=noise, standing=standing)
-    else:
-        lattice, standing = known_lattice(rounding, grid), rounding.among(standing)
-    if lattice is not None:
-        shares = lattice.denoise(cells, grid, noise=noise)
-    else:
-        shares = with_tails(denoise_histogram(cells, noise=noise), cells, noise=noise, middle=grid.middle)
-    inside = support(shares)
-    even = np.zeros(len(cells))
-    even[inside] = 1 / len(even[inside])
-    shares = shares / shares.sum() if shares.sum() > 0 else even
-    shares = (1 - _FLOOR) * shares + _FLOOR * even
-    if rounding is not None:
-        return shares, rounding.spikes(grid, shares, standing=standing)
-    return shares, standing if lattice is None else lattice.spikes(grid, standing=standing)

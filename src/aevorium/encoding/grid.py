@@ -20,10 +20,6 @@ _WIDE_RATIO = 100
 
 _TINY = 1e-9
 
-_STEPS, _HIDDEN = (1.0, 5.0, 10.0), (0.79, 1.14)
-"""Steps that people round to, in powers of ten, and how long they are in bins where a histogram does not show them:
-nearly every bin then holds one number, and `lattice` sees no difference. Measured on weights in whole kilograms."""
-
 
 @dataclass(frozen=True)
 class ColumnGrid:
@@ -100,7 +96,7 @@ def column_grid(column: Continuous | Categorical, *, bins: int) -> ColumnGrid:
         low = starts - 0.5
         high = np.append(low[1:], column.max + 0.5)
     else:
-        edges = _edges(column.min, column.max, bins=bins, shows_steps=True)
+        edges = _edges(column.min, column.max, bins=bins)
         # Clipping, and zero costs, pile up at the bounds: each bound is a point of its own.
         low = np.concatenate([[column.min], edges[:-1], [column.max]]) if column.max > column.min else edges[:1]
         high = np.concatenate([[column.min], edges[1:], [column.max]]) if column.max > column.min else edges[:1]
@@ -112,7 +108,7 @@ def table_grids(schema: TableSchema, *, bins: int) -> dict[str, ColumnGrid]:
     return {name: column_grid(column, bins=bins) for name, column in schema.measured.items()}
 
 
-def _edges(low: float, high: float, *, bins: int, shows_steps: bool) -> NDArray[np.float64]:
+def _edges(low: float, high: float, *, bins: int) -> NDArray[np.float64]:
     """About `bins` + 1 edges: evenly spaced, or widening (asinh) from zero where values span orders of magnitude."""
     if high <= low:
         return np.array([low])
@@ -121,31 +117,18 @@ def _edges(low: float, high: float, *, bins: int, shows_steps: bool) -> NDArray[
     smallest = 0.0 if low < 0 < high else min(abs(low), abs(high))
     ratio = largest / max(smallest, 1.0)
     if ratio < _WIDE_RATIO:
-        return np.linspace(low, high, (_showing_steps(high - low, bins=bins) if shows_steps else bins) + 1)
+        return np.linspace(low, high, bins + 1)
     scale = largest / 2000 if ratio >= 10 * _WIDE_RATIO else largest / 50
     spaced = np.sinh(np.linspace(np.arcsinh(low / scale), np.arcsinh(high / scale), bins + 1)) * scale
     spaced[0], spaced[-1] = low, high
     return spaced
 
 
-def _showing_steps(span: float, *, bins: int) -> int:
-    """The nearest number of even bins that hides no step, the larger of two that are as near."""
-    nearby = sorted(range(1, 2 * bins), key=lambda number: (abs(number - bins), -number))
-    return next((number for number in nearby if not _hides_a_step(span / number)), bins)
-
-
-def _hides_a_step(width: float) -> bool:
-    if width < np.finfo(np.float64).tiny:
-        return False
-    leading = width / 10.0 ** math.floor(math.log10(width))
-    return any(_HIDDEN[0] < step / leading < _HIDDEN[1] for step in _STEPS)
-
-
 def _integer_starts(low: int, high: int, *, bins: int) -> NDArray[np.float64]:
     """The smallest value of each bin; the first bin holds the lower bound alone."""
     if high - low + 1 <= bins:
         return np.arange(low, high + 1, dtype=np.float64)
-    inner = np.floor(_edges(low, high, bins=bins, shows_steps=False) + _TINY)
+    inner = np.floor(_edges(low, high, bins=bins) + _TINY)
     return np.unique(np.concatenate([[low, low + 1], inner[(inner > low) & (inner <= high)], [high]])).astype(
         np.float64
     )

@@ -11,38 +11,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from aevorium.encoding.grid import ColumnGrid
 from aevorium.encoding.spikes import MOST_IN_BIN, MOST_SHARE, Spike
+from aevorium.encoding.steps import Step, common_step, multiples_of, roundest, rounding_steps
 from aevorium.schema.table import Continuous, TableSchema
 
-__all__ = [
-    "Rounding",
-    "Step",
-    "count_roundings",
-    "find_rounding",
-    "is_step_of",
-    "multiples_of",
-    "rounding_steps",
-    "roundings_in_total",
-    "split_roundings",
-]
-
-_LEADING = (50, 25, 20, 10)
-"""Tenths of a power of ten that people round to, the roundest first."""
-
-_DECADES = 9
-"""Powers of ten from a column's largest number down to the finest step; decimals are read exactly to so many digits."""
-
-_TOLERANCE, _SINGLE, _MOST = 1e-6, 1e-7, 1e-3
-"""How far from a whole number of steps a multiple may be, in steps: what doubles of so many digits need, what a number
-that was once a single has lost, and no more than that."""
+__all__ = ["Rounding", "count_roundings", "find_rounding", "roundings_in_total", "split_roundings"]
 
 _INFORMATIVE = 10.0
 """Standard deviations of noise that all numbers together make, at least; else nothing is told."""
@@ -56,6 +35,9 @@ _REST = 3.0
 _HEAP = 1.25
 """Numbers of a rounder step are in heaps if each has so many times what a plain one has."""
 
+_USUAL = 0.5
+"""Share of the numbers that makes a step the usual one."""
+
 _ROUNDS = 30
 """Rounds of proportional fitting."""
 
@@ -64,112 +46,6 @@ _LEAST_PART = 1e-4
 
 _DENSE = 1e3
 """Numbers in a bin of the usual width where they are multiples of nothing."""
-
-
-Ranges = tuple[NDArray[np.float64], NDArray[np.float64]]
-"""Where ranges begin, and where they end."""
-
-
-class Step(BaseModel):
-    """A round number that others are multiples of: `digits` · 10^`exponent`. Safe to release."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    digits: Literal[1, 2, 5, 25] = Field(description="Its leading digits.")
-    exponent: int = Field(ge=-22, le=22, description="The power of ten that they are multiplied by.")
-
-    @property
-    def size(self) -> float:
-        """The number itself, as a file holds it."""
-        return float(f"{self.digits}e{self.exponent}")
-
-    def multiples(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-        """These multiples of it: the very doubles that a file's decimals are read as.
-
-        Args:
-            numbers: Whole numbers.
-        """
-        whole = numbers * self.digits
-        return whole * 10.0**self.exponent if self.exponent >= 0 else whole / 10.0**-self.exponent
-
-    def within(
-        self, low: NDArray[np.float64], high: NDArray[np.float64], *, lowest: float
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The first of its multiples in each range from `low` up to below `high`, and how many there are.
-
-        Args:
-            low: [n].
-            high: [n].
-            lowest: Where a column begins: that number has a range of its own, and is in no other.
-        """
-        first, end = self._from(low), self._from(high)
-        first = first + ((self.multiples(first) == lowest) & (high > low))
-        return first, np.maximum(end - first, 0.0)
-
-    def _from(self, edges: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The number of the first multiple that is not below each edge. Edges are sums, and so a little off."""
-        number = np.ceil(edges / self.size - _TOLERANCE)
-        return number + (self.multiples(number) < edges)
-
-    def nearest(
-        self, values: NDArray[np.float64], ranges: Ranges, *, within: NDArray[np.float64], lowest: float
-    ) -> NDArray[np.float64]:
-        """Its multiples in place of values in ranges: all of a range alike, or the nearest where a range has none.
-
-        Args:
-            values: [n].
-            ranges: Where the range of each begins and ends, [n] both.
-            within: Which part of its range is below each value, [n].
-            lowest: Where the column begins.
-        """
-        first, count = self.within(*ranges, lowest=lowest)
-        place = np.minimum(np.floor(within * count), np.maximum(count - 1, 0.0))
-        return self.multiples(np.where(count > 0, first + place, np.rint(values / self.size)))
-
-    def place(
-        self, values: NDArray[np.float64], ranges: Ranges, *, within: NDArray[np.float64], lowest: float
-    ) -> NDArray[np.float64]:
-        """Which part of its range is below each value, so that `nearest` finds it again; [n].
-
-        Args:
-            values: [n], in their ranges.
-            ranges: Where the range of each begins and ends, [n] both.
-            within: Even draws from [0, 1): where among all places of its own a multiple is put, [n].
-            lowest: Where the column begins.
-        """
-        first, count = self.within(*ranges, lowest=lowest)
-        number = np.rint(values / self.size)
-        has_place = _is_whole(values / self.size) & (number >= first) & (number < first + count)
-        low, high = ranges
-        part = np.divide(values - low, high - low, out=within.copy(), where=high > low)
-        return np.where(has_place, (number - first + within) / np.maximum(count, 1), np.clip(part, 0.0, 1.0))
-
-
-def is_step_of(step: Step, column: Continuous) -> bool:
-    """Whether a step can have been found for a column: it is no finer than what its numbers are told apart by."""
-    steps = rounding_steps(column)
-    # Multiples of 2 and of 2.5 are multiples of a half.
-    is_between = bool(steps) and steps[-1].size / 2 <= step.size <= steps[0].size
-    return is_between and not (column.integer and step.size % 1)
-
-
-def rounding_steps(column: Continuous) -> tuple[Step, ...]:
-    """The steps that numbers of a column are told apart by, the roundest first. Public.
-
-    Args:
-        column: Its schema entry.
-    """
-    largest, span = max(abs(column.min), abs(column.max)), column.max - column.min
-    if largest == 0:
-        return ()
-    # Powers of ten are exact doubles up to 1e22.
-    top = min(math.floor(math.log10(largest)), 22)
-    steps = (
-        Step(digits=25 if leading == 25 else leading // 10, exponent=exponent - (leading == 25))
-        for exponent in range(top, max(top - _DECADES, -22), -1)
-        for leading in _LEADING
-    )
-    return tuple(step for step in steps if step.size <= span and not (column.integer and step.size % 1))
 
 
 def roundings_in_total(schema: TableSchema) -> int:
@@ -209,21 +85,7 @@ def split_roundings(total: NDArray[np.int64], schema: TableSchema) -> dict[str, 
 def _cells(values: NDArray[np.float64], column: Continuous) -> NDArray[np.int64]:
     steps = rounding_steps(column)
     told = np.isfinite(values) & (values != 0) & (values != column.min) & (values != column.max)
-    return np.where(told, 1 + _roundest(np.where(told, values, 0.0), steps), 0)
-
-
-def _roundest(values: NDArray[np.float64], steps: tuple[Step, ...]) -> NDArray[np.int64]:
-    """The place among the steps of the first that each value is a multiple of; their number if it is of none."""
-    place = np.full(len(values), len(steps), dtype=np.int64)
-    for index in range(len(steps) - 1, -1, -1):
-        multiple = values / steps[index].size
-        place[_is_whole(multiple)] = index
-    return place
-
-
-def _is_whole(multiple: NDArray[np.float64]) -> NDArray[np.bool_]:
-    most = np.minimum(_TOLERANCE + _SINGLE * np.abs(multiple), _MOST)
-    return np.asarray(np.abs(multiple - np.rint(multiple)) <= most)
+    return np.where(told, 1 + roundest(np.where(told, values, 0.0), steps), 0)
 
 
 @dataclass(frozen=True)
@@ -242,9 +104,14 @@ class Rounding:
     shares: tuple[float, ...]
     error: float
 
+    @property
+    def usual_step(self) -> Step | None:
+        """The roundest step that half of the numbers are multiples of, beside an even spread; else that of all."""
+        return next((heap for heap in self.heaps if self.surplus(heap) >= _USUAL), self.step)
+
     def surplus(self, heap: Step) -> float:
         """Share of the numbers that would have to be multiples of a heap beside an even spread over all that occur."""
-        held = sum(share for step, share in zip(self.heaps, self.shares, strict=False) if not _is_off(step, heap))
+        held = sum(share for step, share in zip(self.heaps, self.shares, strict=False) if step.is_multiple_of(heap))
         even = 0.0 if self.step is None else self.step.size / heap.size
         return (held - even) / (1 - even)
 
@@ -268,7 +135,7 @@ class Rounding:
         wide = width > (1 if grid.integer else 0)
         numbers = np.unique(np.concatenate([multiples_of(step, grid, bins=wide) for step in heaps]))
         numbers = numbers[numbers != 0]
-        homes, kinds = grid.locate(numbers), _roundest(numbers, heaps)
+        homes, kinds = grid.locate(numbers), roundest(numbers, heaps)
         among = np.zeros((len(held), len(heaps) + 1))
         np.add.at(among, (homes, kinds), 1.0)
         among[:, -1] = np.maximum(self._numbers_in(grid) - among.sum(axis=1), 0.0)
@@ -290,13 +157,11 @@ class Rounding:
         """Those of the spikes that are multiples of the step, if there is one."""
         if self.step is None:
             return standing
-        return tuple(spike for spike in standing if not _roundest(np.array([spike.value]), (self.step,))[0])
+        return tuple(spike for spike in standing if not roundest(np.array([spike.value]), (self.step,))[0])
 
     def _told(self, grid: ColumnGrid, held: NDArray[np.float64], *, standing: tuple[Spike, ...]) -> tuple[Step, ...]:
         """The heaps that are more than the numbers that stand: the roundest, as many as there can be spikes for."""
-        sizes = accumulate((grid.high[-1] - grid.low[0]) / step.size for step in self.heaps)
-        most = MOST_IN_BIN * grid.states / 2
-        heaps = tuple(step for step, size in zip(self.heaps, sizes, strict=True) if size <= most)
+        heaps = _countable(self.heaps, grid, most=MOST_IN_BIN * grid.states // 2)
         _, wanted = self._left(grid, held, standing=standing, heaps=heaps)
         least = (_SURE * self.error + _LEAST) * held.sum()
         return tuple(step for step, share in zip(heaps, wanted, strict=False) if share > least)
@@ -312,17 +177,17 @@ class Rounding:
         one = grid.high - grid.low <= (1 if grid.integer else 0)
         is_told = one & (grid.middle != 0)
         is_told[[0, -1]] = False
-        np.add.at(known, _roundest(grid.middle[is_told], heaps), free[is_told])
+        np.add.at(known, roundest(grid.middle[is_told], heaps), free[is_told])
         free[one] = 0.0
         for spike in standing:
             (home,) = grid.locate(np.array([spike.value]))
             if spike.value != 0:
-                known[_roundest(np.array([spike.value]), heaps)[0]] += held[home] * spike.share
+                known[roundest(np.array([spike.value]), heaps)[0]] += held[home] * spike.share
             free[home] -= held[home] * spike.share
         free = np.maximum(free, 0.0)
         # A heap that is left out counts with those that its numbers are multiples of too.
         shares = np.zeros(len(heaps) + 1)
-        np.add.at(shares, _roundest(np.array([step.size for step in self.heaps]), heaps), self.shares[:-1])
+        np.add.at(shares, roundest(np.array([step.size for step in self.heaps]), heaps), self.shares[:-1])
         shares[-1] += self.shares[-1]
         return free, np.maximum(shares * (free.sum() + known.sum()) - known, 0.0)
 
@@ -349,9 +214,9 @@ def find_rounding(counts: NDArray[np.int64], column: Continuous, *, noise: float
     in_use = tuple(step for step, is_used in zip(steps, used[:-1], strict=True) if is_used)
     if not used.any():
         return None
-    common = None if used[-1] else _common(in_use)
+    common = None if used[-1] else common_step(in_use)
     if common is not None:
-        off = np.array([_is_off(step, common) for step in steps] + [True])
+        off = np.array([not step.is_multiple_of(common) for step in steps] + [True])
         if each[off].sum() > max(_REST * noise * math.sqrt(off.sum()), _LEAST * total):
             common = None
     heaps = tuple(step for step in in_use if step != common)
@@ -361,26 +226,16 @@ def find_rounding(counts: NDArray[np.int64], column: Continuous, *, noise: float
     return Rounding(step=common, heaps=heaps, shares=tuple((parts / parts.sum()).tolist()), error=noise / total)
 
 
-def _common(steps: tuple[Step, ...]) -> Step:
-    """The largest step that all are multiples of."""
-    finest = min(step.exponent for step in steps)
-    digits = math.gcd(*(step.digits * 10 ** (step.exponent - finest) for step in steps))
-    exponent = finest
-    while digits % 10 == 0:
-        digits, exponent = digits // 10, exponent + 1
-    return Step(digits=digits, exponent=exponent)
-
-
-def _is_off(step: Step, common: Step) -> bool:
-    multiple = step.size / common.size
-    return bool(abs(multiple - round(multiple)) > _TOLERANCE) or round(multiple) == 0
-
-
-def multiples_of(step: Step, grid: ColumnGrid, *, bins: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The multiples of a step within some of a grid's bins, ascending."""
-    first, count = step.within(grid.low[bins], grid.high[bins], lowest=float(grid.low[0]))
-    each = [begin + np.arange(number) for begin, number in zip(first, count, strict=True)]
-    return step.multiples(np.concatenate([np.empty(0), *each]))
+def _countable(steps: tuple[Step, ...], grid: ColumnGrid, *, most: int) -> tuple[Step, ...]:
+    """The steps, from the roundest on, that have so many multiples between them at most."""
+    span, numbers = grid.high[-1] - grid.low[0], np.empty(0)
+    for place, step in enumerate(steps):
+        is_too_fine = span > most * step.size
+        if not is_too_fine:
+            numbers = np.union1d(numbers, multiples_of(step, grid, bins=grid.high > grid.low))
+        if is_too_fine or len(numbers) > most:
+            return steps[:place]
+    return steps
 
 
 def _fit_weights(

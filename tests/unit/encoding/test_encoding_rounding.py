@@ -10,16 +10,9 @@ from hypothesis import strategies as st
 
 from aevorium.encoding.encoder import TableEncoder
 from aevorium.encoding.grid import column_grid
-from aevorium.encoding.rounding import (
-    Step,
-    count_roundings,
-    find_rounding,
-    is_step_of,
-    rounding_steps,
-    roundings_in_total,
-    split_roundings,
-)
+from aevorium.encoding.rounding import count_roundings, find_rounding, roundings_in_total, split_roundings
 from aevorium.encoding.statistics import TableStatistics, count_cells
+from aevorium.encoding.steps import Step, is_step_of, rounding_steps
 from aevorium.errors import ArtefactError
 from aevorium.schema.table import Continuous, TableSchema
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aevorium.encoding.encoder import ColumnCode, TableEncoder
+from aevorium.encoding.columns import ColumnCode
+from aevorium.encoding.encoder import TableEncoder
 from aevorium.encoding.grid import ColumnGrid, column_grid, number_of_bins
 from aevorium.encoding.spikes import MOST_SHARE, Spike, find_spikes
 from aevorium.encoding.statistics import TableStatistics, count_cells

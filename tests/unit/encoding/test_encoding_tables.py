@@ -84,6 +84,18 @@ def test_bins_tile_the_bounds(column: Continuous, bins: int) -> None:
     assert np.all((values >= grid.low[index]) & (values <= grid.high[index]))
 
 
+@pytest.mark.parametrize(("low", "high"), [(0, 5e-324), (0, 1e-300), (-1e-9, 1e-9), (0.1, 0.1 + 1e-12)])
+def test_a_range_of_nearly_nothing_has_a_grid(low: float, high: float) -> None:
+    grid = column_grid(Continuous(kind="continuous", min=low, max=high), bins=30)
+    assert (grid.high >= grid.low).all()
+
+
+@given(low=st.floats(-1e6, 1e6), span=st.floats(1e-3, 1e6), bins=st.integers(24, 512))
+def test_decimals_have_as_many_bins_as_were_asked_for(low: float, span: float, bins: int) -> None:
+    """And two more, for the bounds."""
+    assert column_grid(Continuous(kind="continuous", min=low, max=low + span), bins=bins).states == bins + 2
+
+
 def test_bounds_and_integer_zero_have_cells_of_their_own() -> None:
     grid = column_grid(Continuous(kind="continuous", min=0, max=300000), bins=32)
     index = grid.locate(np.array([0.0, 1e-9, 299999.999, 300000.0]))

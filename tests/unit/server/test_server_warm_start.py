@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from aevorium.encoding.associations import TableDesign
-from aevorium.encoding.encoder import ColumnCode, TableEncoder
+from aevorium.encoding.columns import ColumnCode
+from aevorium.encoding.encoder import TableEncoder
 from aevorium.encoding.grid import table_grids
 from aevorium.encoding.statistics import TableStatistics
 from aevorium.privacy.phases import plan_budget

@@ -10,7 +10,8 @@ import pytest
 from surrogate_tables import BINS, SCHEMA, make_encoder, make_frame, make_tables
 
 from aevorium.encoding.associations import Associations, TableDesign, count_tables
-from aevorium.encoding.encoder import ColumnCode, TableEncoder
+from aevorium.encoding.columns import ColumnCode
+from aevorium.encoding.encoder import TableEncoder
 from aevorium.encoding.grid import table_grids
 from aevorium.encoding.statistics import TableStatistics, count_cells
 from aevorium.schema.table import TableSchema
