@@ -75,10 +75,17 @@ def check_plan(request: PlanRequest, *, schema: TableSchema, node: str, server: 
             "POLICY_SERVER_REFUSED",
             f"{refused} It names another server than the one that node {node!r} is connected to.",
         )
-    counted = (plan.columns, plan.numbers)
-    if plan.schema_hash != schema.content_hash or counted != (len(schema.measured), len(schema.numbers)):
+    if plan.schema_hash != schema.content_hash:
         raise PolicyRefused(
             "SCHEMA_MISMATCH", f"{refused} Its schema {plan.study!r} differs from that of node {node!r}."
+        )
+    columns, numbers = len(schema.measured), len(schema.numbers)
+    if (plan.columns, plan.numbers) != (columns, numbers):
+        raise PolicyRefused(
+            "SCHEMA_MISMATCH",
+            f"{refused} It counts {plan.columns} measured columns, {plan.numbers} of them of numbers, in a schema that "
+            f"has {columns} and {numbers}.",
+            hint="The server may run another version of Aevorium than this node. Install the same on both.",
         )
     divides = divides_patients(schema, share=plan.evaluation_share, nodes_per_patient=plan.max_nodes_per_patient)
     if plan.has_holdout != divides:
