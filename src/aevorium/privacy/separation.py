@@ -14,9 +14,6 @@ they are not, each record is computed by itself, which needs no trial and takes 
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 
 import numpy as np
@@ -24,10 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from aevorium.diffusion.denoiser import DenoiserConfig, TabularDiffusion
+from aevorium.diffusion.device import one_thread
 from aevorium.diffusion.layout import EncodedTable
 from aevorium.diffusion.process import MixedProcess
 
-__all__ = ["PART", "one_thread", "part_size"]
+__all__ = ["PART", "part_size"]
 
 _log = logging.getLogger(__name__)
 
@@ -36,41 +34,6 @@ PART = 128
 
 _TRIED = 8
 """Rows that are each tried in every place: where two ways of computing differ, they do not for every number."""
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread for each operation on the CPU while any caller, of any thread of the process, is inside."""
-    _inside.enter()
-    try:
-        yield
-    finally:
-        _inside.leave()
-
-
-class _Inside:
-    """Counts who is inside, so that the first changes the process's setting and the last restores it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._count = 0
-        self._before = 1
-
-    def enter(self) -> None:
-        with self._lock:
-            if self._count == 0:
-                self._before = torch.get_num_threads()
-                torch.set_num_threads(1)
-            self._count += 1
-
-    def leave(self) -> None:
-        with self._lock:
-            self._count -= 1
-            if self._count == 0:
-                torch.set_num_threads(self._before)
-
-
-_inside = _Inside()
 
 
 def part_size(config: DenoiserConfig, *, draws: int, device: torch.device) -> int:
