@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from aevorium.diffusion.denoiser import DenoiserConfig, TabularDiffusion
-from aevorium.diffusion.device import one_thread
 from aevorium.diffusion.layout import EncodedTable
 from aevorium.diffusion.process import MixedProcess
+from aevorium.threads import one_thread
 
 __all__ = ["PART", "part_size"]
 

@@ -23,12 +23,13 @@ from torch import Tensor
 
 from aevorium.diffusion.average import RunningAverage
 from aevorium.diffusion.denoiser import TabularDiffusion
-from aevorium.diffusion.device import CPU, one_thread
+from aevorium.diffusion.device import CPU
 from aevorium.diffusion.layout import EncodedTable
 from aevorium.diffusion.process import MixedProcess
 from aevorium.diffusion.schedule import stratified_levels
 from aevorium.privacy.clipping import add_clipped_sum
 from aevorium.privacy.separation import part_size
+from aevorium.threads import one_thread
 
 __all__ = ["TrainingPlan", "clipped_gradient_sum", "record_losses", "train_privately"]
 

@@ -26,6 +26,7 @@ from aevorium.schema.rules import derive
 from aevorium.schema.table import TableSchema
 from aevorium.server.reconciliation import SURPLUS, choose_rows, memberships
 from aevorium.server.search import Balance, Search
+from aevorium.threads import one_thread
 from aevorium.workspace import Workspace
 
 __all__ = ["SAMPLER", "STEPS", "Synthesis", "open_synthesis"]
@@ -154,13 +155,9 @@ class Synthesis:
 
         most, cores = (_BATCH, torch.get_num_threads()) if self.device == CPU else (_FRAME, 1)
         batches = [min(most, size - start) for start in range(0, size, most)]
-        before = torch.get_num_threads()
-        try:
-            # A batch a core: the layers are too small to be worth dividing among cores.
-            with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                parts = list(pool.map(draw, batches, (next(seeds) for _ in batches)))
-        finally:
-            torch.set_num_threads(before)
+        # A batch a core: the layers are too small to be worth dividing among cores.
+        with one_thread(), ThreadPoolExecutor(cores) as pool:
+            parts = list(pool.map(draw, batches, (next(seeds) for _ in batches)))
         return Generated(
             values=torch.cat([part.values for part in parts]).cpu(),
             codes=torch.cat([part.codes for part in parts]).cpu(),

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from aevorium.diffusion.denoiser import TabularDiffusion
-from aevorium.diffusion.device import CPU, one_thread
+from aevorium.diffusion.device import CPU
 from aevorium.diffusion.layout import EncodedTable
 from aevorium.diffusion.pretraining import Density, Pretraining, expectation_loss, pretrain
 from aevorium.encoding.associations import MOST_CELLS, Associations, TableDesign
@@ -194,18 +194,16 @@ class WarmStart:
         self._seed = seed
         self._anchor_rows = torch.Generator().manual_seed(seed)
         cells = tables[-1].design.cells if tables else cut_columns(encoder, schema, cells=1)
-        # Several threads gain little on matrices of this size, and lose much on a machine that is busy.
-        with one_thread():
-            self.surrogate: Surrogate = fit_surrogate(
-                encoder,
-                schema,
-                cells=cells,
-                tables=tables,
-                total=total,
-                noise=statistics.noise,
-                seed=seed,
-                advance=lambda done, steps: report(StepProgress("fitting the surrogate", done, steps)),
-            )
+        self.surrogate: Surrogate = fit_surrogate(
+            encoder,
+            schema,
+            cells=cells,
+            tables=tables,
+            total=total,
+            noise=statistics.noise,
+            seed=seed,
+            advance=lambda done, steps: report(StepProgress("fitting the surrogate", done, steps)),
+        )
         self._fits = self.surrogate.parts()
         rows = np.random.default_rng(seed)
         self._rows = [_drawn(fit, _POOL // len(self._fits), generator=rows) for fit in self._fits]

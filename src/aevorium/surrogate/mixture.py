@@ -8,7 +8,9 @@ third column, in which components weigh as much as they have of that cell.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -17,6 +19,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.linalg import block_diag
 from torch import Tensor
+
+from aevorium.threads import one_thread
 
 __all__ = ["FitSettings", "Mixture", "NoisyTable", "Slice", "TableSet", "fit_mixture"]
 
@@ -30,6 +34,9 @@ _LEAST_STEPS, _STEPS = 400, 4
 
 _NOTHING = 1e-12
 """A share of nothing, of which there still is a logarithm."""
+
+_OFTEN = 0.05
+"""Seconds after which progress is told."""
 
 _FITS = 4
 """Fits from different beginnings, of which the mean is taken. What noise has one of them make up, the others do not."""
@@ -184,19 +191,37 @@ def fit_mixture(
         settings: Size and length.
         one_way_deviation: For each column how far off its shares are expected to be.
         seed: Fixes the first components.
-        advance: Called with the number of steps made.
+        advance: Called now and then with the number of steps made; what it raises ends the fits.
     """
     used = [tables for tables in released if tables.tables]
     if not used:
         return Mixture(weights=np.ones(1), columns=tuple(part[None] for part in shares), residual=math.nan)
     pull = _pull(used[-1])
 
+    done, is_given_up = [0] * settings.fits, threading.Event()
+
     def run(number: int) -> Mixture:
+        def count(steps: int) -> None:
+            if is_given_up.is_set():
+                raise CancelledError
+            done[number] = steps
+
         beginning = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
         fit = _Fit(shares, used, settings=settings, one_way_deviation=one_way_deviation, seed=beginning)
-        return fit.run(pull=pull, advance=lambda done: advance(number * settings.steps + done))
+        return fit.run(pull=pull, advance=count)
 
-    return _mean([run(number) for number in range(settings.fits)])
+    cores = torch.get_num_threads()
+    # A fit a core: its matrices are too small to be worth dividing among cores, and what comes out is the same.
+    with one_thread(), ThreadPoolExecutor(cores) as pool:
+        fits = [pool.submit(run, number) for number in range(settings.fits)]
+        try:
+            while wait(fits, timeout=_OFTEN).not_done:
+                advance(sum(done))
+        except BaseException:
+            is_given_up.set()
+            raise
+    advance(settings.all_steps)
+    return _mean([fit.result() for fit in fits])
 
 
 def _pull(finest: TableSet) -> float:

@@ -79,7 +79,8 @@ def test_the_surrogate_is_the_mean_of_its_fits():
         advance=lambda done, steps: made.append((done, steps)),
         settings=FitSettings(components=10, steps=50, fits=3),
     )
-    assert made == [(done, 150) for done in range(1, 151)]
+    assert made == sorted(made)
+    assert made[-1] == (150, 150)
     parts = surrogate.parts()
     assert [len(part.mixture.weights) for part in parts] == [10, 10, 10]
     assert all(part.mixture.weights.sum() == pytest.approx(1) for part in parts)
