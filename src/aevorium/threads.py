@@ -2,45 +2,32 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import torch
 
-__all__ = ["one_thread"]
+__all__ = ["CORES", "one_thread", "single_threads"]
+
+CORES = torch.get_num_threads()
+"""What PyTorch began with: the number of cores, or less if the user asked for it (`OMP_NUM_THREADS`)."""
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread for each operation on the CPU while any caller, of any thread of the process, is inside."""
-    _inside.enter()
+    """One thread for each operation that the caller's own thread begins inside."""
+    before = torch.get_num_threads()
+    # A setting of the calling thread; a thread that has not used PyTorch yet will begin with what was set last.
+    torch.set_num_threads(1)
     try:
         yield
     finally:
-        _inside.leave()
+        torch.set_num_threads(before)
 
 
-class _Inside:
-    """Counts who is inside, so that the first changes the process's setting and the last restores it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._count = 0
-        self._before = 1
-
-    def enter(self) -> None:
-        with self._lock:
-            if self._count == 0:
-                self._before = torch.get_num_threads()
-                torch.set_num_threads(1)
-            self._count += 1
-
-    def leave(self) -> None:
-        with self._lock:
-            self._count -= 1
-            if self._count == 0:
-                torch.set_num_threads(self._before)
-
-
-_inside = _Inside()
+@contextmanager
+def single_threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool of so many threads that compute side by side, none of them with others to help it."""
+    with one_thread(), ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield pool

@@ -34,7 +34,10 @@ class ColumnCode(BaseModel):
     shares: tuple[float, ...] = Field(description="Share of each bin or category among present values; sums to 1.")
     missing: float | None = Field(description="Share of missing values; null if the schema allows none.")
     spikes: tuple[Spike, ...] = Field(default=(), description="Values inside bins that many records share, ascending.")
-    step: Step | None = Field(default=None, description="What all its numbers are multiples of, where that is known.")
+    step: Step | None = Field(
+        default=None,
+        description="What its numbers are multiples of, where that is known; others become one nearby.",
+    )
     is_constant: bool = Field(
         default=False, description="Whether one bin has every number; those of others are encoded as if in it."
     )

@@ -2,9 +2,9 @@
 
 A continuous value x becomes z = Φ⁻¹(u), with u = F(x) for the denoised distribution F. A bin that holds a spike (a
 point, a whole number) covers an interval of u, in which u is drawn uniformly, so z is close to N(0, 1) whatever the
-column looks like; the way back is exact for points, whole numbers, and round numbers inside a bin that many records
-share (`spikes`). A missing value is a state of its own: a two-state column says so, and z is noise. A categorical
-column becomes the number of its state; missing is one more.
+column looks like; the way back is exact for points, whole numbers, multiples of the column's step, and numbers inside a
+bin that many records share (`spikes`). A missing value is a state of its own: a two-state column says so, and z is
+noise. A categorical column becomes the number of its state; missing is one more.
 """
 
 from __future__ import annotations

@@ -77,9 +77,15 @@ def count_roundings(frame: pd.DataFrame, schema: TableSchema) -> NDArray[np.int6
 
 
 def split_roundings(total: NDArray[np.int64], schema: TableSchema) -> dict[str, NDArray[np.int64]]:
-    """Takes a sum of such vectors apart: the counts of each column of numbers, in schema order."""
-    ends = list(accumulate(_number_of_cells(column) for column in schema.numbers.values()))
-    return dict(zip(schema.numbers, np.split(total, ends[:-1]), strict=False))
+    """Takes a sum of such vectors apart: the counts of each column of numbers, in schema order.
+
+    Raises:
+        ValueError: There are more cells than that, or fewer.
+    """
+    ends = [0, *accumulate(_number_of_cells(column) for column in schema.numbers.values())]
+    if len(total) != ends[-1]:
+        raise ValueError(f"{len(total)} counts by rounding are not those of the schema's columns, {ends[-1]}")
+    return {name: total[begin:end] for name, begin, end in zip(schema.numbers, ends, ends[1:], strict=False)}
 
 
 def _cells(values: NDArray[np.float64], column: Continuous) -> NDArray[np.int64]:

@@ -101,6 +101,9 @@ class TableStatistics:
             total: int64 [cells], the sum of what `count_roundings` returns, with noise.
             schema: The study's schema.
             noise: Standard deviation of the noise in each cell of the sum.
+
+        Raises:
+            ValueError: There are more cells than that, or fewer.
         """
         return replace(self, roundings=split_roundings(total, schema), rounding_noise=noise)
 

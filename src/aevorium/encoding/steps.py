@@ -149,8 +149,10 @@ def roundest(values: NDArray[np.float64], steps: tuple[Step, ...]) -> NDArray[np
 
 
 def _is_whole(multiple: NDArray[np.float64]) -> NDArray[np.bool_]:
+    whole = np.rint(multiple)
     most = np.minimum(_TOLERANCE + _SINGLE * np.abs(multiple), _MOST)
-    return np.asarray(np.abs(multiple - np.rint(multiple)) <= most)
+    # Of a step of a million a tenth is no multiple, however near to none of it.
+    return np.asarray((np.abs(multiple - whole) <= most) & ((whole != 0) | (multiple == 0)))
 
 
 def common_step(steps: tuple[Step, ...]) -> Step:

@@ -115,7 +115,10 @@ class CountReply(_Body):
 
 
 class StatisticsRequest(_Body):
-    """Asks for the noisy one-way histograms. Before it answers, the node fixes all events of the run."""
+    """Asks for the noisy one-way histograms, and counts by rounding where the plan has them.
+
+    Before it answers, the node fixes all events of the run.
+    """
 
     run_id: str
     plan_hash: str
@@ -126,7 +129,7 @@ class StatisticsRequest(_Body):
 
 
 class StatisticsReply(_Body):
-    """The noisy histograms are in the array: int64 [cells]. Safe to release."""
+    """The noisy histograms are in the array, and then the counts by rounding: int64 [cells]. Safe to release."""
 
 
 class AssociationsRequest(_Body):

@@ -148,7 +148,7 @@ def share_of_roundings(*, numbers: int, records: float, budget: float, piles: fl
     Args:
         numbers: Number of measured columns of numbers.
         records: Declared or noisy number of records of all nodes.
-        budget: ρ of all that is not the count, at each node.
+        budget: ρ of what is neither the count nor an evaluation, at each node.
         piles: Over how many nodes' noise a sum piles up.
     """
     if not numbers:

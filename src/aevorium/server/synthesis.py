@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 from typing import Literal
@@ -26,7 +25,7 @@ from aevorium.schema.rules import derive
 from aevorium.schema.table import TableSchema
 from aevorium.server.reconciliation import SURPLUS, choose_rows, memberships
 from aevorium.server.search import Balance, Search
-from aevorium.threads import one_thread
+from aevorium.threads import single_threads
 from aevorium.workspace import Workspace
 
 __all__ = ["SAMPLER", "STEPS", "Synthesis", "open_synthesis"]
@@ -156,7 +155,7 @@ class Synthesis:
         most, cores = (_BATCH, torch.get_num_threads()) if self.device == CPU else (_FRAME, 1)
         batches = [min(most, size - start) for start in range(0, size, most)]
         # A batch a core: the layers are too small to be worth dividing among cores.
-        with one_thread(), ThreadPoolExecutor(cores) as pool:
+        with single_threads(cores) as pool:
             parts = list(pool.map(draw, batches, (next(seeds) for _ in batches)))
         return Generated(
             values=torch.cat([part.values for part in parts]).cpu(),

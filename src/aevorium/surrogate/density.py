@@ -97,7 +97,7 @@ def fit_surrogate(
     )
     # The noise of tables would put a record or two where a column has ended, and its range is seen first of all.
     mixture = mixture.without(
-        [_ended(name, part * total, encoder, schema) for name, part in zip(names, shares, strict=True)]
+        [_empty(name, part * total, encoder, schema) for name, part in zip(names, shares, strict=True)]
     )
     agreed = {
         name: _spread(mixture.weights @ part, np.array(cells[name]), encoder.grid_shares(name))
@@ -106,12 +106,12 @@ def fit_surrogate(
     return Surrogate(mixture=mixture, cells=cells, encoder=encoder.with_shares(agreed), schema=schema)
 
 
-def _ended(name: str, held: NDArray[np.float64], encoder: TableEncoder, schema: TableSchema) -> NDArray[np.bool_]:
-    """The cells of a column of numbers in which there are no records."""
-    ended = (held < _NONE) & (name in schema.numbers)
-    if encoder.columns[name].missing is not None:
-        ended[-1] = False
-    return np.asarray(ended)
+def _empty(name: str, held: NDArray[np.float64], encoder: TableEncoder, schema: TableSchema) -> NDArray[np.bool_]:
+    """The cells of a column of numbers in which there are no records, of those for present values; [cells] or fewer."""
+    present = held[: len(held) - (encoder.columns[name].missing is not None)]
+    empty = (present < _NONE) & (name in schema.numbers)
+    # Few records, each in a cell of its own, are below that line everywhere.
+    return np.asarray(empty & ~empty.all())
 
 
 def _slices(design: TableDesign) -> int:

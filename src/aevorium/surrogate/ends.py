@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from aevorium.encoding.associations import Associations
 from aevorium.encoding.encoder import TableEncoder
+from aevorium.encoding.grid import column_grid
 from aevorium.encoding.statistics import TableStatistics
 from aevorium.schema.table import TableSchema
 
@@ -105,10 +106,15 @@ def with_told_ends(
         told = _held(released, name, statistics=statistics, part=part)
         shares, present = np.array(code.shares), total * (1 - (code.missing or 0.0))
         groups = np.array(released.design.cells[name])[: len(shares)]
+        grid = column_grid(schema.measured[name], bins=encoder.bins)
+        kept = np.ones(len(shares), dtype=np.bool_)
+        if code.step is not None:
+            kept = code.step.within(grid.low, grid.high, lowest=float(grid.low[0]))[1] > 0
         ends = shares.copy()
-        for side, cells, before in ((ends, groups, shares), (ends[::-1], groups[::-1], shares[::-1])):
+        sides = (ends, groups, shares, kept), (ends[::-1], groups[::-1], shares[::-1], kept[::-1])
+        for side, cells, before, possible in sides:
             last = _last_known(before, records=present, noise=released.noise, bin_noise=statistics.noise)
-            _tell_above(side, cells, last=last, told=told, records=present)
+            _tell_above(side, cells, last=last, told=told, records=present, possible=possible)
         changed[name][: len(shares)] = ends / ends.sum() * (1 - (code.missing or 0.0))
     return encoder.with_shares(changed)
 
@@ -154,13 +160,21 @@ def _held(released: Associations, name: str, *, statistics: TableStatistics, par
 
 
 def _tell_above(
-    shares: NDArray[np.float64], groups: NDArray[np.int64], *, last: int, told: _Told, records: float
+    shares: NDArray[np.float64],
+    groups: NDArray[np.int64],
+    *,
+    last: int,
+    told: _Told,
+    records: float,
+    possible: NDArray[np.bool_],
 ) -> None:
-    """Changes in place what lies above the last known records."""
+    """Changes in place what lies above the last known records, in bins that can hold any."""
     if len(shares) - 1 - last < _FEWEST:
         return
     inner = np.zeros(len(shares), dtype=np.bool_)
     inner[last + 1 : -1] = True
+    # With a node lost since the cells were cut, more may be known: a cell that has some of it tells of both together.
+    inner &= ~np.isin(groups, groups[: last + 1])
     cells = [inner & (groups == cell) for cell in dict.fromkeys(groups[inner].tolist())]
     held, error = ([float(part[groups[cell][0]]) for cell in cells] for part in told)
     while cells and held[-1] < _LEAST * error[-1]:
@@ -170,6 +184,7 @@ def _tell_above(
     last_sure = max((place for place, number in enumerate(held) if number > _SURE * error[place]), default=-1)
     for place, (cell, number) in enumerate(zip(cells, held, strict=True)):
         before = shares[cell].sum() * records
-        within = shares[cell] / shares[cell].sum() if before > _FEW else 1 / cell.sum()
+        spread = possible[cell] if possible[cell].any() else cell[cell]
+        within = shares[cell] / shares[cell].sum() if before > _FEW else spread / spread.sum()
         # What a histogram shows beyond the last cell that is sure may be its own noise: no more of it than tables say.
         shares[cell] = max(number if place <= last_sure else min(number, before), 0.0) / records * within

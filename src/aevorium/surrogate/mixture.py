@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, wait
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.linalg import block_diag
 from torch import Tensor
 
-from aevorium.threads import one_thread
+from aevorium.threads import CORES, single_threads
 
 __all__ = ["FitSettings", "Mixture", "NoisyTable", "Slice", "TableSet", "fit_mixture"]
 
@@ -150,13 +150,19 @@ class Mixture:
         return np.asarray((self.columns[first] * self.weights[:, None]).T @ self.columns[second])
 
     def without(self, cells: Sequence[NDArray[np.bool_]]) -> Mixture:
-        """The same with next to nothing in some cells: in every component the others of the column have their share.
+        """The same with next to nothing in some cells.
 
         Args:
-            cells: For each column which cells are empty, bool [cells]; never all.
+            cells: For each column which of its first cells are empty, bool [cells or fewer]; never all. In every
+                component the others of these get what the empty ones had, and cells that are not told of stay.
         """
-        kept = (np.where(empty, _NOTHING, part) for part, empty in zip(self.columns, cells, strict=True))
-        return replace(self, columns=tuple(part / part.sum(axis=1, keepdims=True) for part in kept))
+        columns = []
+        for empty, part in zip(cells, self.columns, strict=True):
+            told, rest = part[:, : len(empty)], part[:, len(empty) :]
+            kept = np.where(empty, _NOTHING, told)
+            kept *= told.sum(axis=1, keepdims=True) / kept.sum(axis=1, keepdims=True)
+            columns.append(np.hstack([kept, rest]))
+        return replace(self, columns=tuple(columns))
 
     def sample(self, rows: int, *, generator: np.random.Generator) -> NDArray[np.int64]:
         """Draws rows: int64 [rows, columns], the cell of each column."""
@@ -196,8 +202,7 @@ def fit_mixture(
     used = [tables for tables in released if tables.tables]
     if not used:
         return Mixture(weights=np.ones(1), columns=tuple(part[None] for part in shares), residual=math.nan)
-    pull = _pull(used[-1])
-
+    pull, blocks = _pull(used[-1]), [_assemble(tables) for tables in used]
     done, is_given_up = [0] * settings.fits, threading.Event()
 
     def run(number: int) -> Mixture:
@@ -207,21 +212,25 @@ def fit_mixture(
             done[number] = steps
 
         beginning = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-        fit = _Fit(shares, used, settings=settings, one_way_deviation=one_way_deviation, seed=beginning)
+        fit = _Fit(shares, blocks, settings=settings, one_way_deviation=one_way_deviation, seed=beginning)
         return fit.run(pull=pull, advance=count)
 
-    cores = torch.get_num_threads()
     # A fit a core: its matrices are too small to be worth dividing among cores, and what comes out is the same.
-    with one_thread(), ThreadPoolExecutor(cores) as pool:
-        fits = [pool.submit(run, number) for number in range(settings.fits)]
+    with single_threads(min(settings.fits, CORES)) as pool:
         try:
-            while wait(fits, timeout=_OFTEN).not_done:
+            fits = [pool.submit(run, number) for number in range(settings.fits)]
+            while wait(fits, timeout=_OFTEN, return_when=FIRST_EXCEPTION).not_done:
                 advance(sum(done))
+                for fit in fits:
+                    if fit.done():
+                        fit.result()
         except BaseException:
             is_given_up.set()
+            pool.shutdown(wait=False, cancel_futures=True)
             raise
+    found = [fit.result() for fit in fits]
     advance(settings.all_steps)
-    return _mean([fit.result() for fit in fits])
+    return _mean(found)
 
 
 def _pull(finest: TableSet) -> float:
@@ -242,7 +251,7 @@ class _Fit:
     def __init__(
         self,
         shares: Sequence[NDArray[np.float64]],
-        released: Sequence[TableSet],
+        blocks: Sequence[_Blocks],
         *,
         settings: FitSettings,
         one_way_deviation: Sequence[NDArray[np.float64]],
@@ -254,8 +263,8 @@ class _Fit:
         self._log_marginal = marginal.log()
         self._one_way = marginal
         self._one_way_weight = torch.from_numpy(np.concatenate(one_way_deviation)).float().pow(-2)
-        self._blocks = [_assemble(tables) for tables in released]
-        self._cells = sum(table.shares.size for tables in released for table in tables.tables)
+        self._blocks = blocks
+        self._cells = sum(int(part.weight.count_nonzero()) for block in blocks for part in block.slices)
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn((settings.components, len(marginal)), generator=generator)
         self._logits = (self._log_marginal + _SPREAD * noise).requires_grad_()

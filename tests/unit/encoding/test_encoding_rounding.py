@@ -273,3 +273,31 @@ def test_a_narrow_column_far_from_zero_keeps_its_decimals() -> None:
     encoder = _fitted(values, schema, bins=24, noise=3.0, rounding_noise=10.0)
     made = _made(encoder, schema)
     assert len(np.unique(np.round(made, 2))) > 90
+
+
+@pytest.mark.parametrize(
+    ("high", "integer", "size"), [(1e8, True, 1.0), (1e7, True, 1.0), (1e6, False, 0.1), (1e7, False, 0.1)]
+)
+def test_small_numbers_of_a_wide_column_are_multiples_of_no_large_step(high: float, integer: bool, size: float) -> None:
+    """A tenth is a ten-millionth of a step of a million: not none of them."""
+    rng = np.random.default_rng(2)
+    small = rng.integers(1, 40, 20_000) * size
+    values = np.where(rng.random(20_000) < 0.5, 0.0, np.round(small, 1))
+    schema = _schema(0, high, integer=integer)
+    encoder = _fitted(values, schema, bins=200, noise=3.0, rounding_noise=3.0)
+    step = encoder.columns["x"].step
+    assert step is not None
+    assert step.size == size
+    made = _made(encoder, schema)
+    assert abs((made == 0).mean() - 0.5) < 0.03
+
+
+def test_a_vector_of_another_length_is_refused() -> None:
+    schema = _schema(0, 10)
+    statistics = TableStatistics.from_sum(
+        count_cells(pd.DataFrame({"x": [1.0]}), schema, bins=24), schema, bins=24, noise=0.0
+    )
+    right = count_roundings(pd.DataFrame({"x": [1.0]}), schema)
+    for wrong in (right[:-1], np.append(right, 0)):
+        with pytest.raises(ValueError, match="counts by rounding"):
+            statistics.with_roundings(wrong, schema, noise=0.0)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-
 import pytest
 import torch
 from torch import nn
@@ -13,7 +10,7 @@ from aevorium.diffusion.denoiser import DenoiserConfig
 from aevorium.diffusion.layout import EncodedTable, Layout
 from aevorium.diffusion.process import MixedProcess
 from aevorium.privacy import separation
-from aevorium.privacy.separation import PART, one_thread, part_size
+from aevorium.privacy.separation import PART, part_size
 
 CPU = torch.device("cpu")
 LAYOUTS = [
@@ -63,18 +60,3 @@ def test_records_come_first_in_a_part_and_the_rest_is_nothing_observed():
         assert not whole[5:].any()
     losses = MixedProcess(layout).softmax.clean(full.codes)
     assert losses.shape == (PART, sum(layout.categories))
-
-
-def test_one_thread_holds_until_the_last_has_left():
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        with ExitStack() as longest:
-            with one_thread():
-                with ThreadPoolExecutor(1) as pool:
-                    pool.submit(longest.enter_context, one_thread()).result()
-                assert torch.get_num_threads() == 1
-            assert torch.get_num_threads() == 1
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from aevorium.encoding.associations import Associations, TableDesign, count_tables
 from aevorium.encoding.encoder import TableEncoder
 from aevorium.encoding.grid import table_grids
+from aevorium.encoding.rounding import count_roundings
 from aevorium.encoding.statistics import TableStatistics, count_cells
+from aevorium.encoding.steps import Step
 from aevorium.schema.table import TableSchema
 from aevorium.surrogate.cells import cut_columns
 from aevorium.surrogate.density import fit_surrogate
@@ -188,3 +190,66 @@ def test_ends_are_told_by_the_nodes_that_are_left() -> None:
         after = with_told_ends(encoder, SCHEMA, tables, statistics=statistics, total=ROWS)
         told.append((_made(after) > 105).mean() / (frame["glucose"].dropna() > 105).mean())
     assert np.mean(told) == pytest.approx(1, abs=0.2)
+
+
+@pytest.mark.parametrize("noise", [2.0, 4.0])
+def test_a_lab_that_few_have_is_not_lost(noise: float) -> None:
+    """Four of a thousand patients have it: with less than half a record in each cell, no cell would be left."""
+    for seed in range(4):
+        frame = _frame(high=0, seed=seed)
+        values = np.random.default_rng(seed).uniform(60, 350, 4)
+        frame["glucose"] = np.concatenate([values, np.full(ROWS - 4, np.nan)])
+        _, encoder, design, tables = _told(frame, seed=seed, noise=noise)
+        fitted = fit_surrogate(
+            encoder,
+            SCHEMA,
+            cells=design.cells,
+            tables=[tables],
+            total=ROWS,
+            noise=noise,
+            seed=seed,
+            advance=lambda *_: None,
+            settings=FitSettings(components=20, steps=100, fits=1),
+        )
+        known, found = (1 - (one.columns["glucose"].missing or 0) for one in (encoder, fitted.encoder))
+        assert found > 0.2 * known
+
+
+def test_what_is_told_is_spread_over_multiples_alone() -> None:
+    """Bins of one whole number each, of which every tenth holds records; those beyond the known ones are spread."""
+    schema = TableSchema.from_toml(
+        """
+name = "doses"
+[columns.dose]
+kind = "continuous"
+min = 0
+max = 200
+integer = true
+[columns.ill]
+kind = "categorical"
+categories = ["no", "yes"]
+""",
+        source="test",
+    )
+    for seed in range(6):
+        draws = np.random.default_rng(seed)
+
+        def noisy(counts: np.ndarray, *, draws: np.random.Generator = draws) -> np.ndarray:
+            return counts + np.rint(draws.normal(0, 5.0, len(counts))).astype(np.int64)
+
+        dose = np.clip(np.round(draws.gamma(3, 10, 3_000), -1), 0, 200)
+        ill = pd.Categorical(draws.choice(["no", "yes"], 3_000), categories=["no", "yes"])
+        frame = pd.DataFrame({"dose": dose, "ill": ill})
+        statistics = TableStatistics.from_sum(noisy(count_cells(frame, schema, bins=256)), schema, bins=256, noise=5.0)
+        statistics = statistics.with_roundings(noisy(count_roundings(frame, schema)), schema, noise=5.0)
+        encoder = TableEncoder.fit(statistics, schema, total=3_000)
+        assert encoder.columns["dose"].step == Step(digits=1, exponent=1)
+        cells = cut_columns(encoder, schema, cells=8)
+        cells = cut_ends(cells, encoder, schema, total=3_000, noise=5.0, bin_noise=5.0)
+        design = TableDesign(cells=cells, pairs=(("dose", "ill"),))
+        counts = noisy(count_tables(frame, schema, bins=256, design=design))
+        tables = Associations.from_sum(counts, design, noise=5.0)
+        told = with_told_ends(encoder, schema, tables, statistics=statistics, total=3_000)
+        off = np.arange(len(told.columns["dose"].shares)) % 10 > 0
+        before, after = (np.array(one.columns["dose"].shares)[off].sum() for one in (encoder, told))
+        assert after < 1.5 * before + 1e-5

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from aevorium.surrogate import mixture
 from aevorium.surrogate.mixture import FitSettings, Mixture, NoisyTable, TableSet, fit_mixture
 
 SHARES = [np.array([0.2, 0.5, 0.3]), np.array([0.6, 0.4])]
@@ -33,10 +34,13 @@ def _fit(settings: FitSettings, *, advance: Callable[[int], None]) -> Mixture:
     )
 
 
-def test_how_many_cores_there_are_changes_no_bit(threads: Callable[[int], None]) -> None:
+def test_how_many_cores_there_are_changes_no_bit(
+    threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = []
     for cores in (1, 3):
         threads(cores)
+        monkeypatch.setattr("aevorium.surrogate.mixture.CORES", cores)
         reported: list[int] = []
         made.append(_fit(FitSettings(components=8, steps=150), advance=reported.append))
         assert torch.get_num_threads() == cores
@@ -49,8 +53,11 @@ def test_how_many_cores_there_are_changes_no_bit(threads: Callable[[int], None])
 
 
 @pytest.mark.parametrize("cores", [1, 2])
-def test_what_the_caller_raises_ends_all_fits(threads: Callable[[int], None], cores: int) -> None:
+def test_what_the_caller_raises_ends_all_fits(
+    threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, cores: int
+) -> None:
     """They would take weeks."""
+    monkeypatch.setattr("aevorium.surrogate.mixture.CORES", cores)
 
     def give_up(done: int) -> None:
         raise KeyboardInterrupt
@@ -59,3 +66,22 @@ def test_what_the_caller_raises_ends_all_fits(threads: Callable[[int], None], co
     with pytest.raises(KeyboardInterrupt):
         _fit(FitSettings(components=4, steps=10**9), advance=give_up)
     assert torch.get_num_threads() == cores
+
+
+def test_a_fit_that_fails_ends_the_others_and_never_looks_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aevorium.surrogate.mixture.CORES", 2)
+    begun: list[object] = []
+
+    def misfit(self: object, *_: object) -> None:
+        begun.append(self)
+        if self is begun[0]:
+            raise MemoryError
+        return real(self, *_)
+
+    real = mixture._Fit._misfit
+    monkeypatch.setattr(mixture._Fit, "_misfit", misfit)
+    reported: list[int] = []
+    settings = FitSettings(components=4, steps=10**9)
+    with pytest.raises(MemoryError):
+        _fit(settings, advance=reported.append)
+    assert settings.all_steps not in reported
