@@ -140,8 +140,8 @@ def test_rows_are_the_same_however_many_cores_draw_them_and_no_batch_repeats_ano
     finally:
         torch.set_num_threads(before)
     assert tables[0].equals(tables[1])
-    # Ages and glucose together are next to never equal by chance.
-    assert tables[0].dropna()[["age", "glucose"]].duplicated().mean() < 0.01
+    # Of whole ages and glucose with one decimal a hundredth is another row's by chance, of repeated batches a third.
+    assert tables[0].dropna()[["age", "glucose"]].duplicated().mean() < 0.05
 
 
 def test_a_comparison_with_a_missing_cell_is_not_true(trained: Path, tmp_path: Path) -> None:
