@@ -82,15 +82,26 @@ def _chart(nodes: Sequence[NodeSpending], *, period: str) -> None:
 
 
 def _purposes(nodes: Sequence[NodeSpending]) -> None:
-    order = _order(nodes)
-    header = ("node", "runs", "together", "δ", *order, "left", "limit")
-    rows = []
-    for node in nodes:
-        parts = _parts(node)
-        told = [epsilon(parts[name]) if name in parts else "–" for name in order]
-        left, limit = epsilon_left(node.left), epsilon_left(node.limit)
-        rows.append((node.name, count(node.runs), epsilon(node.spent), delta(node.delta), *told, left, limit))
-    table(header, rows, numbers=header[1:])
+    """Two tables: one with all of it would be wider than the page, and its end out of a keyboard's reach."""
+    totals = ("runs", "together", "δ", "left", "limit")
+    table(
+        ("node", *totals),
+        [
+            (
+                node.name,
+                count(node.runs),
+                epsilon(node.spent),
+                delta(node.delta),
+                epsilon_left(node.left),
+                epsilon_left(node.limit),
+            )
+            for node in nodes
+        ],
+        numbers=totals,
+    )
+    order, parts = _order(nodes), [(node.name, _parts(node)) for node in nodes]
+    rows = [(name, *(epsilon(found[one]) if one in found else "–" for one in order)) for name, found in parts]
+    table(("node", *order), rows, numbers=order)
 
 
 def _periods(periods: Sequence[PeriodSpending]) -> None:
