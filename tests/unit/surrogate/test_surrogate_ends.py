@@ -16,7 +16,7 @@ from aevorium.encoding.statistics import TableStatistics, count_cells
 from aevorium.encoding.steps import Step
 from aevorium.schema.table import TableSchema
 from aevorium.surrogate.cells import cut_columns
-from aevorium.surrogate.density import fit_surrogate
+from aevorium.surrogate.density import Surrogate, fit_surrogate
 from aevorium.surrogate.ends import cut_ends, with_told_ends
 from aevorium.surrogate.mixture import FitSettings
 
@@ -77,6 +77,20 @@ def _told(
     assert design.problem(SCHEMA, bins=BINS) is None
     tables = Associations.from_sum(noisy(count_tables(frame, SCHEMA, bins=BINS, design=design)), design, noise=noise)
     return encoder, with_told_ends(encoder, SCHEMA, tables, statistics=statistics, total=ROWS), design, tables
+
+
+def _fitted(encoder: TableEncoder, design: TableDesign, tables: Associations, *, seed: int, noise: float) -> Surrogate:
+    return fit_surrogate(
+        encoder,
+        SCHEMA,
+        cells=design.cells,
+        tables=[tables],
+        total=ROWS,
+        noise=noise,
+        seed=seed,
+        advance=lambda *_: None,
+        settings=FitSettings(components=20, steps=100, fits=1),
+    )
 
 
 def _made(encoder: TableEncoder, rows: int = 4_000) -> np.ndarray:
@@ -157,17 +171,7 @@ def test_the_noise_of_tables_puts_no_record_where_a_column_has_ended() -> None:
     for seed in range(3):
         frame = _frame(high=0, seed=seed)
         _, encoder, design, tables = _told(frame, seed=seed)
-        fitted = fit_surrogate(
-            encoder,
-            SCHEMA,
-            cells=design.cells,
-            tables=[tables],
-            total=ROWS,
-            noise=NOISE,
-            seed=seed,
-            advance=lambda *_: None,
-            settings=FitSettings(components=20, steps=100, fits=1),
-        )
+        fitted = _fitted(encoder, design, tables, seed=seed, noise=NOISE)
         made = _made(fitted.encoder, rows=20_000)
         assert (made > 200).sum() == 0
         rows = fitted.rows(5_000, generator=np.random.default_rng(0))
@@ -200,17 +204,7 @@ def test_a_lab_that_few_have_is_not_lost(noise: float) -> None:
         values = np.random.default_rng(seed).uniform(60, 350, 4)
         frame["glucose"] = np.concatenate([values, np.full(ROWS - 4, np.nan)])
         _, encoder, design, tables = _told(frame, seed=seed, noise=noise)
-        fitted = fit_surrogate(
-            encoder,
-            SCHEMA,
-            cells=design.cells,
-            tables=[tables],
-            total=ROWS,
-            noise=noise,
-            seed=seed,
-            advance=lambda *_: None,
-            settings=FitSettings(components=20, steps=100, fits=1),
-        )
+        fitted = _fitted(encoder, design, tables, seed=seed, noise=noise)
         known, found = (1 - (one.columns["glucose"].missing or 0) for one in (encoder, fitted.encoder))
         assert found > 0.2 * known
 
