@@ -102,13 +102,13 @@ class Rounding:
         step: All numbers are multiples of it; None if some are multiples of none.
         heaps: Other steps in use, whose multiples may be more frequent, the roundest first.
         shares: Share of the numbers of which each of these is the roundest, and last that of all others; sums to 1.
-        error: Standard error of each share.
+        errors: Standard error of each of them, the noise of their sum included.
     """
 
     step: Step | None
     heaps: tuple[Step, ...]
     shares: tuple[float, ...]
-    error: float
+    errors: tuple[float, ...]
 
     @property
     def usual_step(self) -> Step | None:
@@ -169,8 +169,8 @@ class Rounding:
         """The heaps that are more than the numbers that stand: the roundest, as many as there can be spikes for."""
         heaps = _countable(self.heaps, grid, most=MOST_IN_BIN * grid.states // 2)
         _, wanted = self._left(grid, held, standing=standing, heaps=heaps)
-        least = (_SURE * self.error + _LEAST) * held.sum()
-        return tuple(step for step, share in zip(heaps, wanted, strict=False) if share > least)
+        least = (_SURE * np.array(self.errors) + _LEAST) * held.sum()
+        return tuple(step for step, share, most in zip(heaps, wanted, least, strict=False) if share > most)
 
     def _left(
         self, grid: ColumnGrid, held: NDArray[np.float64], *, standing: tuple[Spike, ...], heaps: tuple[Step, ...]
@@ -229,7 +229,10 @@ def find_rounding(counts: NDArray[np.int64], column: Continuous, *, noise: float
     parts = np.array([each[steps.index(step)] for step in heaps]) / total
     # What is not in use counts with the plain numbers: there is hardly any.
     parts = np.append(parts, max(1 - parts.sum(), 0.0))
-    return Rounding(step=common, heaps=heaps, shares=tuple((parts / parts.sum()).tolist()), error=noise / total)
+    parts /= parts.sum()
+    # A large share has little of its own noise and much of the sum's, which is that of all cells.
+    errors = noise / total * np.sqrt(1 + parts**2 * len(each))
+    return Rounding(step=common, heaps=heaps, shares=tuple(parts.tolist()), errors=tuple(errors.tolist()))
 
 
 def _countable(steps: tuple[Step, ...], grid: ColumnGrid, *, most: int) -> tuple[Step, ...]:

@@ -152,6 +152,15 @@ def test_a_part_that_is_not_rounded_stays_so() -> None:
     assert (made * 2 % 1 == 0).mean() == pytest.approx(0.6, abs=0.05)
 
 
+def test_a_frequent_number_is_no_sign_of_others_that_are_round() -> None:
+    """A third of the doses is 120: the step of 20 has no share beside it, however the noise falls."""
+    draws, schema = np.random.default_rng(0), _schema(0, 500)
+    doses = np.where(np.arange(4_500) % 3 == 0, 120.0, np.clip(draws.gamma(3, 40, 4_500), 0, 500).round(2))
+    for seed in range(300):
+        encoder = _fitted(doses, schema, bins=100, noise=4.6, rounding_noise=10.8, seed=seed)
+        assert [spike.value for spike in encoder.columns["x"].spikes] == [120], f"seed {seed}"
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_noise_alone_says_nothing(seed: int) -> None:
     """Of 40 draws of 38 cells none has a sum of ten deviations of one cell: its own deviation is 6.2 of these."""
