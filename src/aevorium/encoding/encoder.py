@@ -75,7 +75,8 @@ class TableEncoder(BaseModel):
             grid = column_grid(column, bins=statistics.bins)
             rounding = None
             if name in statistics.roundings and not isinstance(column, Categorical):
-                rounding = find_rounding(statistics.roundings[name], column, noise=statistics.rounding_noise)
+                counts, noise = statistics.roundings[name], statistics.rounding_noise
+                rounding = find_rounding(counts, column, noise=noise, total=total)
             columns[name] = fit_column(
                 grid, statistics.counts[name], noise=statistics.noise, total=total, rounding=rounding
             )

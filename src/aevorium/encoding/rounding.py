@@ -102,7 +102,7 @@ class Rounding:
         step: All numbers are multiples of it; None if some are multiples of none.
         heaps: Other steps in use, whose multiples may be more frequent, the roundest first.
         shares: Share of the numbers of which each of these is the roundest, and last that of all others; sums to 1.
-        errors: Standard error of each of them, the noise of their sum included.
+        errors: Standard error of each of them, the noise of what they are shares of included.
     """
 
     step: Step | None
@@ -204,34 +204,35 @@ class Rounding:
         return np.asarray(_DENSE * (grid.high - grid.low) / np.median(grid.high - grid.low))
 
 
-def find_rounding(counts: NDArray[np.int64], column: Continuous, *, noise: float) -> Rounding | None:
+def find_rounding(counts: NDArray[np.int64], column: Continuous, *, noise: float, total: float) -> Rounding | None:
     """What noisy counts say of a column's rounding; None if they say nothing.
 
     Args:
         counts: Noisy counts of the column, as `count_roundings` orders them.
         column: Its schema entry.
         noise: Standard deviation of the noise in each of them.
+        total: The estimated number of records.
     """
     steps, each = rounding_steps(column), np.asarray(counts[1:], dtype=np.float64)
-    total = float(each.sum())
-    if total < max(_INFORMATIVE * noise, 1.0):
+    # One cell's noise, where the sum of all others has that of each of them.
+    told = total - float(counts[0])
+    if told < max(_INFORMATIVE * noise, 1.0):
         return None
-    used = each > max(_SURE * noise, _LEAST * total)
+    used = each > max(_SURE * noise, _LEAST * told)
     in_use = tuple(step for step, is_used in zip(steps, used[:-1], strict=True) if is_used)
     if not used.any():
         return None
     common = None if used[-1] else common_step(in_use)
     if common is not None:
         off = np.array([not step.is_multiple_of(common) for step in steps] + [True])
-        if each[off].sum() > max(_REST * noise * math.sqrt(off.sum()), _LEAST * total):
+        if each[off].sum() > max(_REST * noise * math.sqrt(off.sum()), _LEAST * told):
             common = None
     heaps = tuple(step for step in in_use if step != common)
-    parts = np.array([each[steps.index(step)] for step in heaps]) / total
+    parts = np.array([each[steps.index(step)] for step in heaps]) / told
     # What is not in use counts with the plain numbers: there is hardly any.
     parts = np.append(parts, max(1 - parts.sum(), 0.0))
     parts /= parts.sum()
-    # A large share has little of its own noise and much of the sum's, which is that of all cells.
-    errors = noise / total * np.sqrt(1 + parts**2 * len(each))
+    errors = noise / told * np.sqrt(1 + parts**2)
     return Rounding(step=common, heaps=heaps, shares=tuple(parts.tolist()), errors=tuple(errors.tolist()))
 
 
