@@ -34,6 +34,9 @@ __all__ = ["EncodedArrays", "TableEncoder"]
 _EDGE = 1e-5
 """u is kept this far from 0 and 1, so z stays within ±4.3."""
 
+_NOTHING = 4.0
+"""Standard deviations of noise within which a bin holds no other number than the one that was found in it."""
+
 
 class EncodedArrays(NamedTuple):
     """An encoded table. Holds patient records unless it was generated.
@@ -247,6 +250,8 @@ class TableEncoder(BaseModel):
             grid = column_grid(schema.measured[name], bins=self.bins)
             held = np.array(code.shares) * (1 - (code.missing or 0.0)) * total
             found = frequent_values(counts, grid, ranges, held=held, noise=released.noise)
+            if code.is_constant and len(found) == 1 and (1 - found[0].share) * held.max() <= _NOTHING * released.noise:
+                found = (found[0].model_copy(update={"share": 1.0}),)
             homes = grid.locate(np.array([spike.value for spike in found]))
             counted = {*grid.locate(np.array([float(first) for first, _ in ranges]))}
             kept = [spike for spike in code.spikes if grid.locate(np.array([spike.value]))[0] not in counted]

@@ -1,8 +1,9 @@
 """Exact values inside bins: amounts that many records share, such as a deductible or a price, round or not.
 
-A histogram shows that a bin stands out, and not which of its numbers do. Where a column holds whole numbers, the bins
-that stand out are counted once more, number by number, in one more noisy table. `count_values` is the only function
-here that sees records; what it returns is exact and must pass a noise mechanism and the gate before it leaves the node.
+A histogram shows that a bin stands out, and not which of its numbers do. Nor does it show anything within the few bins
+that hold all of a column whose bounds are much wider than its values. Where a column holds whole numbers, such bins are
+counted once more, number by number, in one more noisy table. `count_values` is the only function here that sees
+records; what it returns is exact and must pass a noise mechanism and the gate before it leaves the node.
 """
 
 from __future__ import annotations
@@ -14,11 +15,21 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from aevorium.encoding.denoise import project_to_total
 from aevorium.encoding.grid import ColumnGrid
 from aevorium.encoding.spikes import MOST_SHARE, Spike
 from aevorium.schema.table import Categorical, Continuous
 
-__all__ = ["MOST_NUMBERS", "Ranges", "count_values", "frequent_values", "heaped_ranges", "range_problem", "size_of"]
+__all__ = [
+    "MOST_NUMBERS",
+    "Ranges",
+    "count_values",
+    "frequent_values",
+    "heaped_ranges",
+    "narrow_ranges",
+    "range_problem",
+    "size_of",
+]
 
 Ranges = tuple[tuple[int, int], ...]
 """First and last whole number of each range, ascending and disjoint."""
@@ -33,7 +44,11 @@ _HEAP, _AROUND = 2.5, 3
 """It holds so many times the median of itself and so many bins to each side."""
 
 _LEAST = 4.0
-"""Standard deviations of a table's noise that a bin holds at least: no number of one with less would show."""
+"""Standard deviations of a table's noise that a bin holds at least: no number of one with less would show. So many that
+the numbers of a narrow column have on average."""
+
+_NARROW, _NEARLY_ALL = 8, 0.95
+"""A column is narrow if so few bins hold that part of it."""
 
 
 def heaped_ranges(counts: NDArray[np.float64], grid: ColumnGrid, *, noise: float, table_noise: float) -> Ranges:
@@ -60,6 +75,31 @@ def heaped_ranges(counts: NDArray[np.float64], grid: ColumnGrid, *, noise: float
         if size_of((*chosen, numbers)) <= MOST_NUMBERS:
             chosen.append(numbers)
     return tuple(sorted(chosen))
+
+
+def narrow_ranges(shares: NDArray[np.float64], grid: ColumnGrid, *, records: float, table_noise: float) -> Ranges:
+    """The few bins of several whole numbers that hold nearly all of a column, if a table can tell what is in them.
+
+    Args:
+        shares: Share of each bin among present values, [bins].
+        grid: The column's grid.
+        records: About how many values are present.
+        table_noise: Standard deviation of the noise in each cell of the table that would be asked for.
+
+    Returns:
+        The numbers of each; none if the column has no whole numbers, or is spread over more bins than a few.
+    """
+    if not grid.integer:
+        return ()
+    fullest = np.argsort(-shares, kind="stable")
+    fullest = fullest[: int(np.searchsorted(np.cumsum(shares[fullest]), _NEARLY_ALL)) + 1]
+    wide = np.sort(fullest[(grid.high - grid.low)[fullest] > 1])
+    if len(fullest) > _NARROW or not len(wide):
+        return ()
+    ranges = tuple((math.ceil(grid.low[place]), math.floor(grid.high[place])) for place in wide)
+    # Of a bin that holds all, most likely a single number is in use: it shows among any others.
+    each = records * (1.0 if len(fullest) == 1 else shares[wide].sum() / size_of(ranges))
+    return ranges if size_of(ranges) <= MOST_NUMBERS and each >= _LEAST * table_noise else ()
 
 
 def range_problem(column: Continuous | Categorical, ranges: Ranges) -> str | None:
@@ -99,7 +139,9 @@ def frequent_values(
 ) -> tuple[Spike, ...]:
     """The numbers that more records hold than an even spread over their bin, or noise, would let expect.
 
-    The threshold is the universal one (Donoho & Johnstone 1994): noise hardly ever passes it.
+    Of a bin of few numbers, as narrow columns have, each number's count is told: these become the nearest that the
+    bin can hold together. Of others, numbers stand out by the universal threshold (Donoho & Johnstone 1994): noise
+    hardly ever passes it.
 
     Args:
         counts: Noisy counts as `count_values` orders them.
@@ -113,16 +155,32 @@ def frequent_values(
     homes, found = grid.locate(numbers), []
     for place in np.unique(homes):
         inside = np.flatnonzero(homes == place)
-        even = max(held[place], 1.0) / len(inside)
-        frequent = inside[each[inside] - even > limit * np.sqrt(noise**2 + even)]
-        if not len(frequent):
-            continue
-        # What a bin holds is known from the histogram; what stands out in it may say more.
-        whole = max(held[place], float(each[frequent].sum()))
-        rest = (whole - each[frequent].sum()) / max(len(inside) - len(frequent), 1)
-        shares = MOST_SHARE * np.maximum(each[frequent] - rest, 1.0) / whole
-        found += [Spike(value=value, share=share) for value, share in zip(numbers[frequent], shares, strict=True)]
+        if held[place] >= max(_LEAST * noise, 1.0) * len(inside):
+            shares = _told_shares(each[inside], held=held[place], noise=noise)
+        else:
+            shares = _frequent_shares(each[inside], held=max(held[place], 1.0), limit=limit, noise=noise)
+        found += [
+            Spike(value=value, share=MOST_SHARE * share)
+            for value, share in zip(numbers[inside].tolist(), shares.tolist(), strict=True)
+            if share > 0
+        ]
     return tuple(found)
+
+
+def _told_shares(each: NDArray[np.float64], *, held: float, noise: float) -> NDArray[np.float64]:
+    if held - each.max() <= _LEAST * noise:
+        return np.asarray(np.eye(len(each))[np.argmax(each)])
+    return project_to_total(each, total=held) / held
+
+
+def _frequent_shares(each: NDArray[np.float64], *, held: float, limit: float, noise: float) -> NDArray[np.float64]:
+    even = held / len(each)
+    is_frequent = each - even > limit * math.sqrt(noise**2 + even)
+    frequent = float(each[is_frequent].sum())
+    # What a bin holds is known from the histogram; what stands out in it may say more.
+    whole = max(held, frequent)
+    rest = (whole - frequent) / max(len(each) - int(is_frequent.sum()), 1)
+    return np.where(is_frequent, np.maximum(each - rest, 1.0) / whole, 0.0)
 
 
 def _numbers(ranges: Ranges) -> NDArray[np.float64]:

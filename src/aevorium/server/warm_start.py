@@ -16,7 +16,7 @@ from aevorium.encoding.associations import MOST_CELLS, Associations, TableDesign
 from aevorium.encoding.encoder import TableEncoder
 from aevorium.encoding.grid import table_grids
 from aevorium.encoding.statistics import TableStatistics
-from aevorium.encoding.values import Ranges, heaped_ranges
+from aevorium.encoding.values import Ranges, heaped_ranges, narrow_ranges
 from aevorium.privacy.schedule import AssociationSchedule
 from aevorium.privacy.shares import RecipeName
 from aevorium.progress import Report, StepProgress
@@ -43,9 +43,9 @@ _ANCHOR_BATCH = 2_048
 """Rows of the surrogate in a step of private training: its gradient has next to no chance in it."""
 
 _VALUES, _VALUES_SIGNAL = 0.2, 100_000.0
-"""Tables of single values take the place of no more than that part of the tables of pairs or triples, from this signal
-on. On Adult at a signal of 325,000 they took c2st from .62 to .59; at 32,500 three amounts stood out of the noise, and
-nothing gained by them did."""
+"""Tables of single values take the place of no more than that part of the tables of pairs or triples. Those for heaps
+do from this signal on: on Adult at a signal of 325,000 they took c2st from .62 to .59; at 32,500 three amounts stood
+out of the noise, and nothing gained by them did."""
 
 _STEPS, _MOST_STEPS = 2_000, 10_000
 """Steps of pre-training: half a minute on two cores for the demo's model."""
@@ -119,13 +119,15 @@ def fine_design(
     """
     noise = schedule.fine.noise_of(nodes=nodes)
     cells = number_of_cells(records=total, noise=schedule.fine.sigma * nodes**0.5)
-    # Pairs, where there is a choice of them; else triples. Tables of values take the place of the last of either.
-    has_choice = schedule.pairs < schedule.candidates
-    spare = schedule.pairs if has_choice else schedule.triples
-    most = int(_VALUES * spare) if signal >= _VALUES_SIGNAL else 0
-    values = _values(encoder, schema, statistics=statistics, noise=noise, most=most)
-    number_of_pairs = schedule.pairs - (len(values) if has_choice else 0)
-    number_of_triples = schedule.triples - (0 if has_choice else len(values))
+    # Tables of values take the place of the last triples; of pairs, where there is a choice of them, or nothing else.
+    takes_pairs = schedule.pairs < schedule.candidates or not schedule.triples
+    spare = schedule.pairs if takes_pairs else schedule.triples
+    values = _values(
+        encoder, schema, statistics=statistics, noise=noise, total=total, seeks_heaps=signal >= _VALUES_SIGNAL
+    )
+    values = dict(list(values.items())[: int(_VALUES * spare)])
+    number_of_pairs = schedule.pairs - (len(values) if takes_pairs else 0)
+    number_of_triples = schedule.triples - (0 if takes_pairs else len(values))
     pairs = (
         candidate_pairs(list(schema.measured), target=schema.target, most=number_of_pairs)
         if coarse is None
@@ -147,19 +149,25 @@ def fine_design(
 
 
 def _values(
-    encoder: TableEncoder, schema: TableSchema, *, statistics: TableStatistics, noise: float, most: int
+    encoder: TableEncoder,
+    schema: TableSchema,
+    *,
+    statistics: TableStatistics,
+    noise: float,
+    total: float,
+    seeks_heaps: bool,
 ) -> dict[str, Ranges]:
-    """The columns that are counted number by number, those with the most numbers in heaps first."""
-    grids = table_grids(schema, bins=statistics.bins)
-    found = {
-        name: heaped_ranges(
-            statistics.counts[name][: grid.states].astype(np.float64), grid, noise=statistics.noise, table_noise=noise
-        )
-        for name, grid in grids.items()
-        if not encoder.columns[name].is_constant
-    }
-    heaped = sorted((name for name, ranges in found.items() if ranges), key=lambda name: -len(found[name]))
-    return {name: found[name] for name in heaped[:most]}
+    """The columns that are counted number by number: narrow ones, and then those with the most numbers in heaps."""
+    narrow, heaped = {}, {}
+    for name, grid in table_grids(schema, bins=statistics.bins).items():
+        code, counts = encoder.columns[name], statistics.counts[name][: grid.states].astype(np.float64)
+        records = total * (1 - (code.missing or 0.0))
+        narrow[name] = narrow_ranges(np.array(code.shares), grid, records=records, table_noise=noise)
+        if seeks_heaps and not code.is_constant:
+            heaped[name] = heaped_ranges(counts, grid, noise=statistics.noise, table_noise=noise)
+    found = {name: tuple(sorted({*narrow[name], *heaped.get(name, ())})) for name in narrow}
+    chosen = sorted(found, key=lambda name: (not narrow[name], -len(found[name])))
+    return {name: found[name] for name in chosen if found[name]}
 
 
 class WarmStart:

@@ -10,7 +10,15 @@ from aevorium.encoding.associations import Associations, TableDesign
 from aevorium.encoding.encoder import TableEncoder
 from aevorium.encoding.grid import ColumnGrid, column_grid
 from aevorium.encoding.statistics import TableStatistics, count_cells
-from aevorium.encoding.values import MOST_NUMBERS, Ranges, count_values, frequent_values, heaped_ranges, range_problem
+from aevorium.encoding.values import (
+    MOST_NUMBERS,
+    Ranges,
+    count_values,
+    frequent_values,
+    heaped_ranges,
+    narrow_ranges,
+    range_problem,
+)
 from aevorium.schema.table import TableSchema
 
 SCHEMA = TableSchema.from_toml(
@@ -133,3 +141,70 @@ def test_no_more_values_are_kept_than_a_node_encodes_with():
     kept = counted.columns["paid"].spikes
     assert len(kept) == 4 * grid.states
     assert max(spike.value for spike in kept) <= 50 * (len(kept) + 2)
+
+
+YEAR = TableSchema.from_toml(
+    'name = "t"\n[columns.year]\nkind = "continuous"\nmin = 1500\nmax = 2500\ninteger = true\n', source="test"
+)
+YEAR_BINS = 96
+
+
+def years(rows: int, *, seed: int) -> np.ndarray:
+    """Of nine years: a bin is ten years wide."""
+    shares = [0.16, 0.44, 0.18, 0.09, 0.04, 0.03, 0.02, 0.03, 0.01]
+    return np.random.default_rng(seed).choice(np.arange(1995, 2004), size=rows, p=shares).astype(float)
+
+
+def counted_years(values: np.ndarray, *, seed: int) -> TableEncoder:
+    """Years of a release with tables of their own, if the rule asks for them."""
+    rng, frame = np.random.default_rng(seed), pd.DataFrame({"year": values})
+    grid = column_grid(YEAR.measured["year"], bins=YEAR_BINS)
+    counts = count_cells(frame, YEAR, bins=YEAR_BINS)
+    counts = counts + np.round(rng.normal(0, 20, len(counts))).astype(np.int64)
+    statistics = TableStatistics(bins=YEAR_BINS, counts={"year": counts}, noise=20.0)
+    encoder = TableEncoder.fit(statistics, YEAR, total=len(values))
+    shares = np.array(encoder.columns["year"].shares)
+    ranges = narrow_ranges(shares, grid, records=len(values), table_noise=30.0)
+    assert range_problem(YEAR.measured["year"], ranges) is None
+    exact = count_values(frame["year"], ranges)
+    table = (exact + np.round(rng.normal(0, 30, len(exact)))).astype(np.int64)
+    released = Associations.from_sum(table, TableDesign(cells={}, pairs=(), values={"year": ranges}), noise=30.0)
+    counted = encoder.with_values(released, YEAR, total=len(values))
+    assert counted.problem(YEAR, bins=YEAR_BINS) is None
+    return counted
+
+
+def drawn_years(encoder: TableEncoder) -> np.ndarray:
+    z = np.random.default_rng(0).normal(size=(50_000, 1))
+    return encoder.decode(z, np.empty((50_000, 0), dtype=np.int64), YEAR)["year"].to_numpy()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_column_far_narrower_than_its_bounds_has_its_numbers(seed: int):
+    """They lie in one bin or two; without a table of them all are the round one of it, or spread over it evenly."""
+    values = years(6_000, seed=seed)
+    drawn = drawn_years(counted_years(values, seed=seed))
+    apart = [abs((drawn == year).mean() - (values == year).mean()) for year in range(1995, 2004)]
+    # Five deviations of the table's noise and of the histogram's, and of so many draws.
+    assert max(apart) < 5 * ((30**2 + 20**2) / 6_000**2 + 0.25 / 50_000) ** 0.5
+    # Twelve numbers that none has keep .4 deviations of noise each, .024 in all, give or take .01.
+    assert ((drawn < 1995) | (drawn > 2003)).mean() < 0.08
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_constant_that_is_not_round_is_found_and_stays_one(seed: int):
+    encoder = counted_years(np.full(6_000, 1997.0), seed=seed)
+    assert encoder.columns["year"].is_constant
+    assert (drawn_years(encoder) == 1997).all()
+
+
+def test_only_whole_numbers_in_few_bins_that_a_table_can_tell_are_narrow():
+    grid = column_grid(YEAR.measured["year"], bins=YEAR_BINS)
+    few, many = np.zeros(grid.states), np.zeros(grid.states)
+    few[[40, 41]], many[30:60] = 0.5, 1 / 30
+    assert [last - first + 1 for first, last in narrow_ranges(few, grid, records=6_000, table_noise=30.0)] == [10, 11]
+    assert narrow_ranges(many, grid, records=6_000, table_noise=30.0) == ()
+    # 21 numbers of 4 deviations each.
+    assert narrow_ranges(few, grid, records=21 * 4 * 30 - 1, table_noise=30.0) == ()
+    decimals = column_grid(YEAR.measured["year"].model_copy(update={"integer": False}), bins=YEAR_BINS)
+    assert narrow_ranges(np.resize(few, decimals.states), decimals, records=6_000, table_noise=30.0) == ()

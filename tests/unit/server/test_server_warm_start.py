@@ -103,3 +103,31 @@ def test_tables_of_values_take_the_place_of_others(records: float) -> None:
     every_pair = 45
     assert len(design.pairs) == (every_pair if schedule.pairs == every_pair else schedule.pairs - 2)
     assert design.problem(schema, bins=BINS) is None
+
+
+@pytest.mark.parametrize("columns", [5, 12, 30])
+def test_a_narrow_column_has_a_table_of_its_numbers_in_the_place_of_another(columns: int) -> None:
+    """At any signal: of bounds of a thousand years two bins are in use."""
+    year = {"kind": "continuous", "min": 1500, "max": 2500, "integer": True}
+    kinds = {f"c{place}": {"kind": "categorical", "categories": ["a", "b"]} for place in range(columns - 1)}
+    schema = TableSchema.model_validate({"name": "s", "columns": {"year": year, **kinds}})
+    codes = {}
+    for name, grid in table_grids(schema, bins=BINS).items():
+        shares = np.full(grid.states, 1 / grid.states)
+        if name == "year":
+            shares = np.zeros(grid.states)
+            shares[[grid.states // 2, grid.states // 2 + 1]] = 0.5
+        codes[name] = ColumnCode(shares=tuple(shares), missing=None)
+    encoder = TableEncoder(schema_hash=schema.content_hash, bins=BINS, columns=codes)
+    plan = StudyPlan(
+        study="s", schema_hash=schema.content_hash, columns=columns, epsilon=1.0, delta=1e-5, nodes=("a",),
+        min_nodes=1, rounds=1,
+    )  # fmt: skip
+    schedule = plan_budget(plan, records=20_000).associations
+    design = fine_design(
+        encoder, schema, statistics=_statistics(schema, encoder, total=20_000), schedule=schedule, signal=20_000,
+        coarse=None, total=20_000, nodes=1,
+    )  # fmt: skip
+    assert list(design.values) == ["year"]
+    assert design.count == schedule.count
+    assert design.problem(schema, bins=BINS) is None
