@@ -43,7 +43,8 @@ def with_tails(
 
     Beyond the outermost bin from which on there are surely records, counts fall exponentially at an unknown rate. The
     result is the mean over rates, weighted by how likely they make the noisy counts there, and the smoothed counts are
-    one possibility more. Far from all that surely is a record, these are taken for noise.
+    one possibility more. Far from all that surely is a record, these are taken for noise. Where no bin surely holds
+    records, there are no ends to make, and as much speaks for an even spread as for what smoothing leaves.
 
     Args:
         smooth: [bins], smoothed counts, none negative.
@@ -70,7 +71,10 @@ def support(counts: NDArray[np.float64]) -> slice:
 def _with_upper_tail(
     smooth: NDArray[np.float64], counts: NDArray[np.float64], *, noise: float, middle: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    last, far = _last_sure(counts, noise=noise)
+    sure = _last_sure(counts, noise=noise)
+    if sure is None:
+        return np.asarray((smooth + smooth.mean()) / 2)
+    last, far = sure
     smooth = np.where(np.arange(len(smooth)) > far, 0.0, smooth)
     beyond = counts[last + 1 :]
     if not len(beyond):
@@ -92,10 +96,10 @@ def _with_upper_tail(
     return found
 
 
-def _last_sure(counts: NDArray[np.float64], *, noise: float) -> tuple[int, int]:
+def _last_sure(counts: NDArray[np.float64], *, noise: float) -> tuple[int, int] | None:
     """The outermost bin from which on a run of 1, 2, 4, ... bins surely holds records, and the last that may hold any.
 
-    Sure is what passes the universal threshold of that many runs. The first is bin 0 if there is none.
+    Sure is what passes the universal threshold of that many runs; None if there is none.
     """
     sums = np.concatenate([[0.0], np.cumsum(counts)])
     lengths = 2 ** np.arange(len(counts).bit_length())
@@ -109,4 +113,4 @@ def _last_sure(counts: NDArray[np.float64], *, noise: float) -> tuple[int, int]:
     if len(surest):
         far = int(surest[-1] + max(_REACH * (surest[-1] - surest[0]), np.ceil(_APART * len(counts))))
     sure = np.flatnonzero(highest[: far + 1] > limit)
-    return int(sure[-1]) if len(sure) else 0, far
+    return (int(sure[-1]), far) if len(sure) else None
