@@ -9,6 +9,7 @@ noise. A categorical column becomes the number of its state; missing is one more
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ from aevorium.encoding.associations import Associations
 from aevorium.encoding.columns import ColumnCode, fit_column
 from aevorium.encoding.grid import ColumnGrid, column_grid
 from aevorium.encoding.rounding import find_rounding
-from aevorium.encoding.spikes import MOST_IN_BIN, cut_at_spikes, spike_problem
+from aevorium.encoding.spikes import MOST_IN_BIN, MOST_SHARE, cut_at_spikes, spike_problem
 from aevorium.encoding.statistics import TableStatistics
 from aevorium.encoding.steps import Step, is_step_of
 from aevorium.encoding.values import frequent_values
@@ -35,7 +36,8 @@ _EDGE = 1e-5
 """u is kept this far from 0 and 1, so z stays within ±4.3."""
 
 _NOTHING = 4.0
-"""Standard deviations of noise within which a bin holds no other number than the one that was found in it."""
+"""Standard deviations of noise within which a bin holds no other number than the one that was found in it, and a table
+all records."""
 
 
 class EncodedArrays(NamedTuple):
@@ -248,9 +250,13 @@ class TableEncoder(BaseModel):
         for name, counts in released.values.items():
             code, ranges = columns[name], released.design.values[name]
             grid = column_grid(schema.measured[name], bins=self.bins)
-            held = np.array(code.shares) * (1 - (code.missing or 0.0)) * total
+            # A table counts fewer records than there are, if a node was lost before it.
+            known, error = float(counts.sum()), released.noise * math.sqrt(len(counts))
+            part = max(known, 1.0) / total if abs(known - total) > _NOTHING * error else 1.0
+            held = np.array(code.shares) * (1 - (code.missing or 0.0)) * total * part
             found = frequent_values(counts, grid, ranges, held=held, noise=released.noise)
-            if code.is_constant and len(found) == 1 and (1 - found[0].share) * held.max() <= _NOTHING * released.noise:
+            others = (1 - found[0].share / MOST_SHARE) * held.max() if found else held.max()
+            if code.is_constant and len(found) == 1 and others <= _NOTHING * released.noise:
                 found = (found[0].model_copy(update={"share": 1.0}),)
             homes = grid.locate(np.array([spike.value for spike in found]))
             counted = {*grid.locate(np.array([float(first) for first, _ in ranges]))}

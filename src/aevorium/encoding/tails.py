@@ -44,7 +44,7 @@ def with_tails(
     Beyond the outermost bin from which on there are surely records, counts fall exponentially at an unknown rate. The
     result is the mean over rates, weighted by how likely they make the noisy counts there, and the smoothed counts are
     one possibility more. Far from all that surely is a record, these are taken for noise. Where no bin surely holds
-    records, there are no ends to make, and as much speaks for an even spread as for what smoothing leaves.
+    records, there are no ends to make: an even spread has three quarters, and what smoothing leaves one.
 
     Args:
         smooth: [bins], smoothed counts, none negative.
@@ -54,6 +54,8 @@ def with_tails(
     """
     if noise <= 0:
         return smooth
+    if _last_sure(counts, noise=noise) is None:
+        return np.asarray((smooth + 3 * smooth.mean()) / 4)
     upper = _with_upper_tail(smooth, counts, noise=noise, middle=middle)
     return _with_upper_tail(upper[::-1], counts[::-1], noise=noise, middle=-middle[::-1])[::-1]
 
@@ -71,10 +73,7 @@ def support(counts: NDArray[np.float64]) -> slice:
 def _with_upper_tail(
     smooth: NDArray[np.float64], counts: NDArray[np.float64], *, noise: float, middle: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    sure = _last_sure(counts, noise=noise)
-    if sure is None:
-        return np.asarray((smooth + smooth.mean()) / 2)
-    last, far = sure
+    last, far = _last_sure(counts, noise=noise) or (0, len(counts) - 1)
     smooth = np.where(np.arange(len(smooth)) > far, 0.0, smooth)
     beyond = counts[last + 1 :]
     if not len(beyond):

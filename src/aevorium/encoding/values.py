@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from aevorium.encoding.denoise import project_to_total
 from aevorium.encoding.grid import ColumnGrid
-from aevorium.encoding.spikes import MOST_SHARE, Spike
+from aevorium.encoding.spikes import MOST_IN_BIN, MOST_SHARE, Spike
 from aevorium.schema.table import Categorical, Continuous
 
 __all__ = [
@@ -99,7 +99,7 @@ def narrow_ranges(shares: NDArray[np.float64], grid: ColumnGrid, *, records: flo
     ranges = tuple((math.ceil(grid.low[place]), math.floor(grid.high[place])) for place in wide)
     # Of a bin that holds all, most likely a single number is in use: it shows among any others.
     each = records * (1.0 if len(fullest) == 1 else shares[wide].sum() / size_of(ranges))
-    return ranges if size_of(ranges) <= MOST_NUMBERS and each >= _LEAST * table_noise else ()
+    return ranges if size_of(ranges) <= MOST_NUMBERS and each >= max(_LEAST * table_noise, 1.0) else ()
 
 
 def range_problem(column: Continuous | Categorical, ranges: Ranges) -> str | None:
@@ -139,9 +139,9 @@ def frequent_values(
 ) -> tuple[Spike, ...]:
     """The numbers that more records hold than an even spread over their bin, or noise, would let expect.
 
-    Of a bin of few numbers, as narrow columns have, each number's count is told: these become the nearest that the
-    bin can hold together. Of others, numbers stand out by the universal threshold (Donoho & Johnstone 1994): noise
-    hardly ever passes it.
+    Of a bin that holds four deviations of noise for each of its numbers, as narrow columns have, all counts are told:
+    they become the nearest that the bin can hold together. Of others, numbers stand out by the universal threshold
+    (Donoho & Johnstone 1994): noise hardly ever passes it.
 
     Args:
         counts: Noisy counts as `count_values` orders them.
@@ -155,7 +155,7 @@ def frequent_values(
     homes, found = grid.locate(numbers), []
     for place in np.unique(homes):
         inside = np.flatnonzero(homes == place)
-        if held[place] >= max(_LEAST * noise, 1.0) * len(inside):
+        if len(numbers) <= MOST_IN_BIN * grid.states and held[place] >= max(_LEAST * noise, 1.0) * len(inside):
             shares = _told_shares(each[inside], held=held[place], noise=noise)
         else:
             shares = _frequent_shares(each[inside], held=max(held[place], 1.0), limit=limit, noise=noise)
@@ -168,7 +168,7 @@ def frequent_values(
 
 
 def _told_shares(each: NDArray[np.float64], *, held: float, noise: float) -> NDArray[np.float64]:
-    if held - each.max() <= _LEAST * noise:
+    if held - each.max() <= min(_LEAST * noise, (1 - _NEARLY_ALL) * held):
         return np.asarray(np.eye(len(each))[np.argmax(each)])
     return project_to_total(each, total=held) / held
 

@@ -16,7 +16,7 @@ from aevorium.encoding.associations import MOST_CELLS, Associations, TableDesign
 from aevorium.encoding.encoder import TableEncoder
 from aevorium.encoding.grid import table_grids
 from aevorium.encoding.statistics import TableStatistics
-from aevorium.encoding.values import Ranges, heaped_ranges, narrow_ranges
+from aevorium.encoding.values import Ranges, heaped_ranges, narrow_ranges, size_of
 from aevorium.privacy.schedule import AssociationSchedule
 from aevorium.privacy.shares import RecipeName
 from aevorium.progress import Report, StepProgress
@@ -125,7 +125,7 @@ def fine_design(
     values = _values(
         encoder, schema, statistics=statistics, noise=noise, total=total, seeks_heaps=signal >= _VALUES_SIGNAL
     )
-    values = dict(list(values.items())[: int(_VALUES * spare)])
+    values = _fitting(values, most=int(_VALUES * spare))
     number_of_pairs = schedule.pairs - (len(values) if takes_pairs else 0)
     number_of_triples = schedule.triples - (0 if takes_pairs else len(values))
     pairs = (
@@ -165,9 +165,18 @@ def _values(
         narrow[name] = narrow_ranges(np.array(code.shares), grid, records=records, table_noise=noise)
         if seeks_heaps and not code.is_constant:
             heaped[name] = heaped_ranges(counts, grid, noise=statistics.noise, table_noise=noise)
-    found = {name: tuple(sorted({*narrow[name], *heaped.get(name, ())})) for name in narrow}
+    found = {name: narrow[name] or heaped.get(name, ()) for name in narrow}
     chosen = sorted(found, key=lambda name: (not narrow[name], -len(found[name])))
     return {name: found[name] for name in chosen if found[name]}
+
+
+def _fitting(values: dict[str, Ranges], *, most: int) -> dict[str, Ranges]:
+    """So many of them at most, with half of all cells that a node counts at most."""
+    fitting: dict[str, Ranges] = {}
+    for name, ranges in values.items():
+        if len(fitting) < most and sum(map(size_of, [*fitting.values(), ranges])) <= MOST_CELLS // 2:
+            fitting[name] = ranges
+    return fitting
 
 
 class WarmStart:

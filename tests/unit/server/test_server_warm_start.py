@@ -131,3 +131,28 @@ def test_a_narrow_column_has_a_table_of_its_numbers_in_the_place_of_another(colu
     assert list(design.values) == ["year"]
     assert design.count == schedule.count
     assert design.problem(schema, bins=BINS) is None
+
+
+def test_tables_of_many_narrow_columns_are_no_more_than_a_node_counts() -> None:
+    """Forty columns in a bin of a hundred thousand numbers each would have four times the cells."""
+    amount = {"kind": "continuous", "min": 0, "max": 8_000_000, "integer": True}
+    schema = TableSchema.model_validate({"name": "s", "columns": {f"c{place}": amount for place in range(40)}})
+    codes = {}
+    for name, grid in table_grids(schema, bins=BINS).items():
+        shares = np.zeros(grid.states)
+        wide = np.flatnonzero((grid.high - grid.low > 50_000) & (grid.high - grid.low < 100_000))
+        shares[wide[-1]] = 1.0
+        codes[name] = ColumnCode(shares=tuple(shares), missing=None, is_constant=True)
+    encoder = TableEncoder(schema_hash=schema.content_hash, bins=BINS, columns=codes)
+    plan = StudyPlan(
+        study="s", schema_hash=schema.content_hash, columns=40, epsilon=10.0, delta=1e-5, nodes=("a",),
+        min_nodes=1, rounds=1,
+    )  # fmt: skip
+    schedule = plan_budget(plan, records=1e6).associations
+    design = fine_design(
+        encoder, schema, statistics=_statistics(schema, encoder, total=1e6), schedule=schedule, signal=1e7,
+        coarse=None, total=1e6, nodes=1,
+    )  # fmt: skip
+    assert 1 < len(design.values) < 40
+    assert design.count == schedule.count
+    assert design.problem(schema, bins=BINS) is None
