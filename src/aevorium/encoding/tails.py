@@ -54,10 +54,11 @@ def with_tails(
     """
     if noise <= 0:
         return smooth
-    if _last_sure(counts, noise=noise) is None:
+    upper, lower = _last_sure(counts, noise=noise), _last_sure(counts[::-1], noise=noise)
+    if upper is None or lower is None:
         return np.asarray((smooth + 3 * smooth.mean()) / 4)
-    upper = _with_upper_tail(smooth, counts, noise=noise, middle=middle)
-    return _with_upper_tail(upper[::-1], counts[::-1], noise=noise, middle=-middle[::-1])[::-1]
+    found = _with_upper_tail(smooth, counts, sure=upper, noise=noise, middle=middle)
+    return _with_upper_tail(found[::-1], counts[::-1], sure=lower, noise=noise, middle=-middle[::-1])[::-1]
 
 
 def support(counts: NDArray[np.float64]) -> slice:
@@ -71,9 +72,14 @@ def support(counts: NDArray[np.float64]) -> slice:
 
 
 def _with_upper_tail(
-    smooth: NDArray[np.float64], counts: NDArray[np.float64], *, noise: float, middle: NDArray[np.float64]
+    smooth: NDArray[np.float64],
+    counts: NDArray[np.float64],
+    *,
+    sure: tuple[int, int],
+    noise: float,
+    middle: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    last, far = _last_sure(counts, noise=noise) or (0, len(counts) - 1)
+    last, far = sure
     smooth = np.where(np.arange(len(smooth)) > far, 0.0, smooth)
     beyond = counts[last + 1 :]
     if not len(beyond):

@@ -12,6 +12,7 @@ from aevorium.encoding.grid import table_grids
 from aevorium.encoding.statistics import TableStatistics
 from aevorium.privacy.phases import plan_budget
 from aevorium.privacy.plan import StudyPlan
+from aevorium.privacy.schedule import AssociationSchedule
 from aevorium.schema.table import TableSchema
 from aevorium.server.warm_start import coarse_design, fine_design
 
@@ -105,6 +106,23 @@ def test_tables_of_values_take_the_place_of_others(records: float) -> None:
     assert design.problem(schema, bins=BINS) is None
 
 
+def _planned(
+    schema: TableSchema, encoder: TableEncoder, *, epsilon: float, records: float
+) -> tuple[AssociationSchedule, TableDesign]:
+    """The plan's tables and those that are asked for, of a study of one node."""
+    plan = StudyPlan(
+        study="s", schema_hash=schema.content_hash, columns=len(schema.measured), epsilon=epsilon, delta=1e-5,
+        nodes=("a",), min_nodes=1, rounds=1,
+    )  # fmt: skip
+    schedule = plan_budget(plan, records=records).associations
+    statistics = _statistics(schema, encoder, total=records)
+    design = fine_design(
+        encoder, schema, statistics=statistics, schedule=schedule, signal=records * epsilon, coarse=None,
+        total=records, nodes=1,
+    )  # fmt: skip
+    return schedule, design
+
+
 @pytest.mark.parametrize("columns", [5, 12, 30])
 def test_a_narrow_column_has_a_table_of_its_numbers_in_the_place_of_another(columns: int) -> None:
     """At any signal: of bounds of a thousand years two bins are in use."""
@@ -119,15 +137,7 @@ def test_a_narrow_column_has_a_table_of_its_numbers_in_the_place_of_another(colu
             shares[[grid.states // 2, grid.states // 2 + 1]] = 0.5
         codes[name] = ColumnCode(shares=tuple(shares), missing=None)
     encoder = TableEncoder(schema_hash=schema.content_hash, bins=BINS, columns=codes)
-    plan = StudyPlan(
-        study="s", schema_hash=schema.content_hash, columns=columns, epsilon=1.0, delta=1e-5, nodes=("a",),
-        min_nodes=1, rounds=1,
-    )  # fmt: skip
-    schedule = plan_budget(plan, records=20_000).associations
-    design = fine_design(
-        encoder, schema, statistics=_statistics(schema, encoder, total=20_000), schedule=schedule, signal=20_000,
-        coarse=None, total=20_000, nodes=1,
-    )  # fmt: skip
+    schedule, design = _planned(schema, encoder, epsilon=1.0, records=20_000)
     assert list(design.values) == ["year"]
     assert design.count == schedule.count
     assert design.problem(schema, bins=BINS) is None
@@ -144,15 +154,7 @@ def test_tables_of_many_narrow_columns_are_no_more_than_a_node_counts() -> None:
         shares[wide[-1]] = 1.0
         codes[name] = ColumnCode(shares=tuple(shares), missing=None, is_constant=True)
     encoder = TableEncoder(schema_hash=schema.content_hash, bins=BINS, columns=codes)
-    plan = StudyPlan(
-        study="s", schema_hash=schema.content_hash, columns=40, epsilon=10.0, delta=1e-5, nodes=("a",),
-        min_nodes=1, rounds=1,
-    )  # fmt: skip
-    schedule = plan_budget(plan, records=1e6).associations
-    design = fine_design(
-        encoder, schema, statistics=_statistics(schema, encoder, total=1e6), schedule=schedule, signal=1e7,
-        coarse=None, total=1e6, nodes=1,
-    )  # fmt: skip
+    schedule, design = _planned(schema, encoder, epsilon=10.0, records=1e6)
     assert 1 < len(design.values) < 40
     assert design.count == schedule.count
     assert design.problem(schema, bins=BINS) is None
