@@ -59,7 +59,7 @@ class Place:
 def place(tmp_path: Path) -> Iterator[Place]:
     rng = np.random.default_rng(4)
     for name in NODES:
-        values = rng.uniform(0, 10, 200).round(2)
+        values = rng.uniform(0, 10, 700).round(2)
         sick = np.where(values > 6, "yes", CATEGORY)
         pd.DataFrame({COLUMN: values, OTHER: values, "sick": sick}).to_csv(tmp_path / f"{name}.csv", index=False)
     api, dashboard = _port(), _port()

@@ -31,7 +31,7 @@ from aevorium.verification import verify_export, verify_workspace
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Server, str]:
     """A server on which one run has ended."""
     server = Server(tmp_path_factory.mktemp("served"))
-    run = server.order_run(epsilon=2.0, records=300)
+    run = server.order_run(epsilon=2.0, records=1200)
     with server.working():
         assert server.ended(f"/v1/runs/{run}")["state"] == "succeeded", server.get(f"/v1/runs/{run}")
     return server, run
@@ -154,7 +154,7 @@ def test_no_story_holds_what_is_for_a_steward_alone(done: tuple[Server, str]):
     assert kinds <= {"server_listening", "phase_started", "round_finished", "nodes_online", "step_progress", "ended"}
     # The exact number of a node's rows is on its steward's console, and nowhere else.
     told = json.dumps(_events(server, f"/v1/runs/{run}")) + json.dumps(server.get(f"/v1/runs/{run}"))
-    assert "150 rows" not in told
+    assert "600 rows" not in told
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
@@ -205,7 +205,7 @@ def test_a_table_that_waits_is_stopped_and_the_log_says_by_whom(done: tuple[Serv
 
 def test_a_table_is_of_the_run_that_was_the_newest_when_it_was_ordered(server: Server):
     def trained() -> str:
-        run = server.order_run(epsilon=1.0, records=300)
+        run = server.order_run(epsilon=1.0, records=1200)
         with server.working():
             assert server.ended(f"/v1/runs/{run}")["state"] == "succeeded"
         return run
@@ -350,7 +350,7 @@ def test_a_log_that_begins_with_a_refusal_holds(tmp_path: Path):
 
 def test_nodes_refuse_what_is_over_their_own_limit_whatever_the_server_plans(done: tuple[Server, str]):
     server, _ = done
-    run = server.order_run(epsilon=5.0, records=300)
+    run = server.order_run(epsilon=5.0, records=1200)
     with server.working():
         found = server.ended(f"/v1/runs/{run}")
     assert found["state"] == "failed"
@@ -364,7 +364,7 @@ def test_a_failure_tells_no_table_s_content(server: Server):
     frame = pd.read_csv(server.folder / "north.csv")
     frame.loc[7, "sick"] = "SECRET-VALUE"
     frame.to_csv(server.folder / "north.csv", index=False)
-    run = server.order_run(epsilon=1.0, records=300)
+    run = server.order_run(epsilon=1.0, records=1200)
     with server.working():
         found = server.ended(f"/v1/runs/{run}")
     assert found["state"] == "failed"
@@ -376,7 +376,7 @@ def test_a_failure_tells_no_table_s_content(server: Server):
 
 
 def test_a_run_that_waits_stops_at_once_and_one_that_runs_stops_between_exchanges(server: Server):
-    first = server.order_run(epsilon=1.0, records=300, recipe="dp-sgd", epochs=2000, rounds=50)
+    first = server.order_run(epsilon=1.0, records=1200, recipe="dp-sgd", epochs=600, rounds=50)
     second = server.order_run(epsilon=1.0)
     assert server.post(f"/v1/runs/{second}/stop")["state"] == "stopped"
     with server.working():
@@ -402,7 +402,7 @@ def test_what_a_dead_worker_left_is_repeated_or_failed(server: Server):
 
 def test_two_workers_of_a_workspace_never_work_at_once(server: Server):
     with server.working(), server.working():
-        run = server.order_run(epsilon=1.0, records=300)
+        run = server.order_run(epsilon=1.0, records=1200)
         assert server.ended(f"/v1/runs/{run}")["state"] == "succeeded"
     story = _events(server, f"/v1/runs/{run}")
     assert [data.get("phase") for _, _, data in story].count("plan") == 1
@@ -417,7 +417,7 @@ def test_studies_are_registered_planned_and_run(server: Server):
     assert server.get("/v1/studies")["studies"] == [study]
     run = server.post("/v1/runs", {"study": study["id"]})
     assert (run["study"], run["epsilon"]) == (study["id"], 1.5)
-    plan = server.post("/v1/plans", {"schema_text": SCHEMA, "records": 300, "nodes": 2}, status=200)
+    plan = server.post("/v1/plans", {"schema_text": SCHEMA, "records": 1200, "nodes": 2}, status=200)
     assert plan["epsilon"] == server.settings.epsilon
     assert {phase["phase"] for phase in plan["phases"]} >= {"statistics"}
     assert all(phase["epsilon"] < plan["epsilon"] for phase in plan["phases"])
@@ -511,7 +511,7 @@ def test_orders_need_a_token_on_this_machine_too(server: Server):
 
 
 def test_the_server_s_log_guards_the_logs_of_its_runs(server: Server):
-    run = server.order_run(epsilon=1.0, records=300)
+    run = server.order_run(epsilon=1.0, records=1200)
     with server.working():
         server.ended(f"/v1/runs/{run}")
     assert server.get("/v1/audit/verification")["is_sound"] is True
@@ -561,7 +561,7 @@ def test_runs_are_ordered_watched_and_stopped_on_the_command_line(
         data: dict[str, Any] = json.loads(capsys.readouterr().out)["data"]
         return data
 
-    first = typed("submit", "--schema", str(schema), "--epsilon", "1", "--records", "300")
+    first = typed("submit", "--schema", str(schema), "--epsilon", "1", "--records", "1200")
     second = typed("submit", "--schema", str(schema), "--epsilon", "1")
     assert typed("stop", second["id"])["state"] == "stopped"
     with server.working():

@@ -13,7 +13,7 @@ from orders_server import Server
 
 
 def _run(server: Server, **choices: object) -> str:
-    run = server.order_run(records=300, **choices)
+    run = server.order_run(records=1200, **choices)
     with server.working():
         server.ended(f"/v1/runs/{run}")
     return run
@@ -41,7 +41,7 @@ def spent(tmp_path_factory: pytest.TempPathFactory) -> tuple[Server, list[str]]:
     server.post("/v1/budgets/limit", {"limit": 8.0}, status=200)
     runs = [_run(server, epsilon=1.0)]
     # Ordered in the first period and conducted in the next: it counts where its order does.
-    runs.append(server.order_run(epsilon=1.3, records=300, evaluation_share=0.1))
+    runs.append(server.order_run(epsilon=1.3, records=1200, evaluation_share=0.1))
     server.post("/v1/budgets/periods", {"label": "2027", "limit": 20.0}, status=201)
     runs.append(_run(server, epsilon=0.7))
     _run(server, epsilon=9.0)

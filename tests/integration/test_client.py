@@ -40,10 +40,10 @@ def test_a_model_has_the_fields_that_the_api_s_document_says(server: Server, kin
 
 
 def test_a_run_is_ordered_watched_and_its_results_read(server: Server, client: Client):
-    study = client.register_study("Clinic", schema_text=server.schema, choices={"epsilon": 2.0, "records": 300})
+    study = client.register_study("Clinic", schema_text=server.schema, choices={"epsilon": 2.0, "records": 1200})
     assert client.studies() == [study]
     assert client.me().permissions == ["audit", "budget", "generate", "keys", "read", "run"]
-    assert client.plan(records=300, nodes=2, schema_text=server.schema, choices={"epsilon": 2.0}).epsilon == 2.0
+    assert client.plan(records=1200, nodes=2, schema_text=server.schema, choices={"epsilon": 2.0}).epsilon == 2.0
     run = client.order_run(study=study.id)
     with server.working():
         events = list(client.watch_run(run.id))

@@ -82,9 +82,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Two runs that finished, one with rounds, and one that the nodes refused."""
     server = Server(tmp_path_factory.mktemp("finished"))
     with listening(server) as site, server.working():
-        rounds = server.order_run(epsilon=1.5, records=300, recipe="dp-sgd", rounds=2, epochs=1)
-        plain_run = server.order_run(epsilon=1.0, records=300, evaluation_share=0.1)
-        refused = server.order_run(epsilon=9.0, records=300)
+        rounds = server.order_run(epsilon=1.5, records=1200, recipe="dp-sgd", rounds=2, epochs=1)
+        plain_run = server.order_run(epsilon=1.0, records=1200, evaluation_share=0.1)
+        refused = server.order_run(epsilon=9.0, records=1200)
         for run in (rounds, plain_run, refused):
             server.ended(f"/v1/runs/{run}")
         yield site
@@ -171,7 +171,7 @@ def test_a_page_with_nothing_on_it_says_what_to_do_first(empty: Site, opened: Op
     [
         ("overview", ["Needs attention", "failed. Phase 'plan' failed", "1.000", "finished"]),
         ("generate", ["clinic, ε 1.000", "Make the table"]),
-        # No verdict is asked for: with 300 patients it is a matter of the noise that was drawn.
+        # No verdict is asked for: with 1,200 patients it is a matter of the noise that was drawn.
         ("quality", ["Distance to the released one-way tables, mean |", "Good: at most 0.02", "would have to move"]),
         ("training", ["as set", "dp-sgd", "failed", "Lower --epsilon", "Model card", "Checkpoints"]),
         ("nodes", ["north", "south", "on this server", "2 of 2 nodes"]),
@@ -315,7 +315,7 @@ def test_a_limit_is_set_and_a_period_opened_with_confirmation(empty: Site, opene
 def test_earlier_periods_are_shown_with_what_was_spent_in_them(tmp_path: Path, opened: Open):
     server = Server(tmp_path)
     with listening(server) as site, server.working():
-        run = server.order_run(epsilon=1.0, records=300, evaluation_share=0.1)
+        run = server.order_run(epsilon=1.0, records=1200, evaluation_share=0.1)
         server.ended(f"/v1/runs/{run}")
         first = said(opened("privacy", site.url, key=START))
         assert "one-way histograms" in first
@@ -434,7 +434,7 @@ def test_a_log_of_ten_thousand_entries_is_asked_for_by_the_page(
 def test_long_lists_are_read_in_pages(empty: Site, opened: Open, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("aevorium.dashboard.paging.LINES", 2)
     for _ in range(3):
-        empty.server.order_run(records=300)
+        empty.server.order_run(records=1200)
     app = opened("training", empty.url, key=START)
     first = choice(app, "Look at").options
     button(app, "Older").click().run()
@@ -444,7 +444,7 @@ def test_long_lists_are_read_in_pages(empty: Site, opened: Open, monkeypatch: py
 
 
 def test_the_client_reads_a_story_without_waiting_for_its_end(empty: Site, finished: Site):
-    run = empty.server.order_run(records=300)
+    run = empty.server.order_run(records=1200)
     with Client(empty.url, token=START) as client:
         started = time.monotonic()
         assert [event.name for event in client.run_story(run)] == []

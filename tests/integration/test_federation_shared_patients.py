@@ -45,7 +45,7 @@ def _table(path: Path, *, rows: int, seed: int) -> Path:
 def test_any_two_nodes_together_stay_within_the_claim(tmp_path: Path) -> None:
     sources = [
         NodeSource(f"n{place}", _table(tmp_path / f"{place}.csv", rows=rows, seed=place))
-        for place, rows in enumerate((60, 150, 240))
+        for place, rows in enumerate((300, 400, 500))
     ]
     workspace = Workspace(tmp_path / "workspace")
     result = run_federation(

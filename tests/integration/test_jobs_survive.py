@@ -26,7 +26,7 @@ from aevorium.workspace import Workspace, remove_unfinished
 def server(tmp_path_factory: pytest.TempPathFactory) -> Server:
     """A server on which one run has ended."""
     made = Server(tmp_path_factory.mktemp("served"))
-    run = made.order_run(epsilon=1.0, records=300)
+    run = made.order_run(epsilon=1.0, records=1200)
     with made.working():
         assert made.ended(f"/v1/runs/{run}")["state"] == "succeeded"
     return made
@@ -109,7 +109,7 @@ def test_a_story_that_cannot_be_told_and_a_queue_that_cannot_be_asked_cost_no_jo
         failed.append("told")
         raise ArtefactError("DATABASE_UNUSABLE", "The database is away.")
 
-    run = server.order_run(epsilon=0.5, records=300)
+    run = server.order_run(epsilon=0.5, records=1200)
     with monkeypatch.context() as patch:
         patch.setattr(server.jobs, "tell", fail)
         patch.setattr(server.jobs, "find", fail)
