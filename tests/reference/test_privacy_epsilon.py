@@ -266,7 +266,9 @@ def test_zcdp_budget_lies_between_the_simple_conversion_and_the_exact_one(value)
 
 
 @pytest.mark.parametrize(
-    ("rate", "steps", "target"), [(0.1, 800, 3.0), (0.05, 20_000, 3.0), (0.3, 50, 0.5), (1.0, 20, 8.0)]
+    ("rate", "steps", "target"),
+    # The third has so many steps that the grid of the search overstates their cost by a fifth.
+    [(0.1, 800, 3.0), (0.05, 20_000, 3.0), (0.0032, 125_000, 1.0), (0.3, 50, 0.5), (1.0, 20, 8.0)],
 )
 def test_calibration_meets_the_target_from_the_safe_side_and_closely(rate, steps, target):
     def events(noise: float):

@@ -78,6 +78,9 @@ _CURVE_DELTA = 1e-9
 _NOISE_RANGE = (0.1, 1e6)
 """Noise multipliers that `calibrate` considers."""
 
+_MOST_REFINEMENTS = 7
+"""On the fine grid, before noise that is safe is taken although less may do."""
+
 
 def round_up(value: float | Decimal) -> float:
     """The smallest decimal number of four places that is not below `value`."""
@@ -326,18 +329,23 @@ def _refine(
     Args:
         make_events: The run's events for a noise multiplier.
         start: Where the search by the coarse grid ended.
-        slope: Relative fall of ε per relative rise of the noise there.
+        slope: Relative fall of ε per relative rise of the noise there. Many steps of little loss each cost far more on
+            the coarse grid than they do, and fall otherwise; from the second evaluation on it is measured.
         epsilon: Target ε.
         delta: Target δ.
     """
     noise, safe = start, math.inf
+    before: tuple[float, float] | None = None
     for attempt in range(100):
         found = _epsilon(make_events(noise), delta, _FINE)
         if found <= epsilon:
             safe = min(safe, noise)
         is_close = epsilon * (1 - 1e-3) <= found <= epsilon
-        if safe < math.inf and (is_close or safe <= _NOISE_RANGE[0] or attempt >= 3):
+        if safe < math.inf and (is_close or safe <= _NOISE_RANGE[0] or attempt >= _MOST_REFINEMENTS):
             return safe
+        if before is not None and found != before[1] and noise != before[0]:
+            slope = math.log(found / before[1]) / math.log(before[0] / noise)
+        before = noise, found
         step = (found / epsilon * (1 + 2e-4)) ** (1 / min(max(slope, 0.2), 10.0))
         noise *= max(step, 1.0002) if found > epsilon else step
     raise _unattainable(epsilon, delta)
