@@ -176,6 +176,23 @@ def test_a_balance_and_a_condition_hold_together(trained: Path, tmp_path: Path) 
     assert pd.read_csv(output)["ill"].value_counts().to_dict() == {"yes": 26, "no": 25}
 
 
+def test_what_lies_beyond_the_run_s_numbers_is_refused_before_a_row_is_drawn(trained: Path) -> None:
+    synthesis = _open(trained, seed=1)
+    _, high = synthesis.encoder.reach(synthesis.schema)["glucose"]
+    assert 180 < high < 300
+    for text, refused in ((f"glucose > {high}", True), (f"glucose > {high} or ill == 'yes'", False)):
+        condition = parse_condition(text, synthesis.schema)
+        frames = synthesis.frames(30, advance=lambda done: None, condition=condition)
+        if not refused:
+            assert len(_joined(frames)) == 30
+            continue
+        with pytest.raises(AevoriumError) as caught:
+            next(frames)
+        assert caught.value.code == "CONDITION_UNSATISFIABLE"
+        assert f"'glucose' is a number from 50 to {high:.12g}, or missing" in caught.value.message
+        assert synthesis.drawn == 0
+
+
 @pytest.mark.parametrize(
     ("wanted", "code", "told"),
     [

@@ -35,6 +35,9 @@ __all__ = ["EncodedArrays", "TableEncoder"]
 _EDGE = 1e-5
 """u is kept this far from 0 and 1, so z stays within ±4.3."""
 
+_BEYOND = 1e-6
+"""Further out than this u lies next to no generated row: z beyond ±4.75."""
+
 _NOTHING = 4.0
 """Standard deviations of noise within which a bin holds no other number than the one that was found in it, and a table
 all records."""
@@ -297,6 +300,30 @@ class TableEncoder(BaseModel):
             if column.missing:
                 codes.append(absent.astype(np.int64))
         return _stack(values, codes, observed, rows=rows)
+
+    def reach(self, schema: TableSchema) -> dict[str, tuple[float, float]]:
+        """Between which numbers all decoded ones but two in a million lie, for each continuous column.
+
+        A model is taught none further out than `_EDGE`, and so hardly makes any. To the ends of the outermost bins come
+        another bin and a step: a number is moved to a multiple nearby.
+
+        Args:
+            schema: The table's schema.
+        """
+        found = {}
+        for name, column in schema.measured.items():
+            if isinstance(column, Categorical):
+                continue
+            grid, step = column_grid(column, bins=self.bins), self.columns[name].step
+            ends = self.ends(name)
+            held = np.flatnonzero((ends[1:] > _BEYOND) & (ends[:-1] < 1 - _BEYOND))
+            low, high = grid.low[max(held[0] - 1, 0)], grid.high[min(held[-1] + 1, grid.states - 1)]
+            if step is not None:
+                low, high = low - step.size, high + step.size
+            if column.integer:
+                low, high = math.floor(low), math.ceil(high)
+            found[name] = (max(column.min, float(low)), min(column.max, float(high)))
+        return found
 
     def ends(self, name: str) -> NDArray[np.float64]:
         """F at the bins' ends, from 0 to 1; [bins + 1]."""

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from aevorium.errors import UserError
 from aevorium.schema.expression import Expression, listed, parse_expression, shortened
 from aevorium.schema.frame import round_frame
 from aevorium.schema.logic import numbers_of, truth_of
@@ -67,6 +68,25 @@ class Condition:
         """Which rows of a typed frame meet each part; [rows, parts]."""
         return np.stack([part.holds(frame) for part in self.parts], axis=1)
 
+    def require_within(self, reach: Mapping[str, tuple[float, float]], schema: TableSchema) -> None:
+        """Passes unless no row can meet the condition whose numbers lie where a run's statistics have any.
+
+        Args:
+            reach: Between which numbers those of some continuous columns lie, within the schema's bounds.
+            schema: The table's schema.
+
+        Raises:
+            UserError: CONDITION_UNSATISFIABLE.
+        """
+        columns = dict(schema.columns)
+        for name, (low, high) in reach.items():
+            columns[name] = columns[name].model_copy(update={"min": low, "max": high})
+        narrowed = schema.model_copy(update={"columns": columns})
+        try:
+            _Possibility(narrowed, every=False).check(self.expression.term, wanted=True)
+        except _NoSuchRow as found:
+            raise UserError("CONDITION_UNSATISFIABLE", f"As far as the run can tell, {found}.") from None
+
     def categories(self, name: str, column: Categorical) -> tuple[str, ...]:
         """The categories of a column that the parts about this column alone leave possible."""
         frame = _frame_of({name: column}, list(column.categories))
@@ -91,7 +111,10 @@ def parse_condition(text: str, schema: TableSchema) -> Condition:
     if not expression.is_condition:
         raise expression.refusal(expression.term.at, "it is a number, not a condition")
     expression.check(schema.columns)
-    _Possibility(expression, schema).check(expression.term, wanted=True)
+    try:
+        _Possibility(schema, every=True).check(expression.term, wanted=True)
+    except _NoSuchRow as found:
+        raise expression.refusal(found.at, str(found), hint="Ask for what a row can hold.") from None
     parts = tuple(Expression(written(term), term) for term in _joined(expression.term))
     return Condition(expression, parts)
 
@@ -104,29 +127,62 @@ def _joined(term: Term) -> Iterator[Term]:
         yield term
 
 
+class _NoSuchRow(Exception):
+    """A part of a condition is true of no row. Its text says which, and what a row can hold.
+
+    Args:
+        at: Where the part begins, from 0.
+        reason: Which, and why.
+    """
+
+    def __init__(self, at: int, reason: str) -> None:
+        super().__init__(reason)
+        self.at = at
+
+
 @dataclass(frozen=True)
 class _Possibility:
-    """Looks for a part of a condition that is true of no row."""
+    """Looks for a part of a condition that is true of no row.
 
-    expression: Expression
+    Attributes:
+        schema: What rows can hold.
+        every: Whether each alternative ("or", "in") must be possible, as whoever writes one expects; or one of them.
+    """
+
     schema: TableSchema
+    every: bool
 
     def check(self, term: Term, *, wanted: bool) -> None:
-        """Raises SchemaError if no row gives the term, or a part of it, the truth that is wanted of it."""
+        """Raises _NoSuchRow if no row gives the term, or a part of it, the truth that is wanted of it."""
         match term:
             case Negation(operand=operand):
                 self.check(operand, wanted=not wanted)
             case Conjunction(operands=operands) | Disjunction(operands=operands):
-                for operand in operands:
-                    self.check(operand, wanted=wanted)
-                if isinstance(term, Conjunction) is wanted:
+                joined = isinstance(term, Conjunction) is wanted
+                if joined or self.every:
+                    for operand in operands:
+                        self.check(operand, wanted=wanted)
+                else:
+                    self._check_any(operands, wanted=wanted)
+                if joined:
                     self._check_together(operands, wanted=wanted)
-            case Membership(operand=operand, values=values) if wanted:
+            case Membership(operand=operand, values=values) if wanted and self.every:
                 for value in values:
                     self.check(Comparison(value.at, "==", operand, value), wanted=True)
             case _:
                 if not self._is_possible(term, wanted=wanted):
                     self._refuse([term], wanted=wanted)
+
+    def _check_any(self, operands: Sequence[Term], *, wanted: bool) -> None:
+        first: _NoSuchRow | None = None
+        for operand in operands:
+            try:
+                return self.check(operand, wanted=wanted)
+            except _NoSuchRow as found:
+                first = first or found
+        if first is not None:
+            raise first
+        return None
 
     def _check_together(self, operands: Sequence[Term], *, wanted: bool) -> None:
         """Several conditions on one column may exclude each other."""
@@ -170,7 +226,7 @@ class _Possibility:
         names = {cell.name for term in terms for cell in walk(term) if isinstance(cell, Cell)}
         allowed = "; ".join(_allowed(name, column) for name, column in self.schema.columns.items() if name in names)
         reason = f"{told} {verb}{together} of no possible row" + (f": {allowed}" if allowed else "")
-        raise self.expression.refusal(terms[0].at, reason, hint="Ask for what a row can hold.")
+        raise _NoSuchRow(terms[0].at, reason)
 
 
 def _allowed(name: str, column: Continuous | Categorical) -> str:
@@ -178,7 +234,7 @@ def _allowed(name: str, column: Continuous | Categorical) -> str:
         told = f"{name!r} is {listed(column.categories)}"
     else:
         number = "a whole number" if column.integer else "a number"
-        told = f"{name!r} is {number} from {column.min:.17g} to {column.max:.17g}"
+        told = f"{name!r} is {number} from {column.min:.12g} to {column.max:.12g}"
     return f"{told}, or missing" if column.missing else f"{told}, and never missing"
 
 

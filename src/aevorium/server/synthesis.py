@@ -97,6 +97,8 @@ class Synthesis:
         Raises:
             UserError: CONSTRAINT_UNSATISFIABLE or CONDITION_UNSATISFIABLE, if next to no row is of the kind.
         """
+        if condition is not None:
+            condition.require_within(self.encoder.reach(self.schema), self.schema)
         seeds = _seeds(self.seed)
         search = Search(rows, condition=condition, balance=balance)
         parts = _regrouped(self._taken(search, advance=advance, seeds=seeds))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from aevorium.encoding.denoise import denoise_histogram, project_to_total
 from aevorium.encoding.encoder import TableEncoder
 from aevorium.encoding.grid import column_grid, number_of_bins, table_grids
+from aevorium.encoding.rounding import count_roundings
 from aevorium.encoding.statistics import TableStatistics, cells_in_total, count_cells
 from aevorium.errors import ArtefactError
 from aevorium.schema.table import Categorical, Continuous, TableSchema, load_schema
@@ -167,6 +168,36 @@ def test_decoding_undoes_encoding(seed: int, bins: int) -> None:
             assert ((decoded[name] - frame[name]).abs().dropna() < 1e-3 * scale).all()
     point = frame["cost"] == 0
     assert (decoded["cost"][point] == 0).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    bins=st.sampled_from([24, 45, 200]),
+    noise=st.sampled_from([0.0, 3.0, 40.0]),
+    decimals=st.sampled_from([None, 1, 0, -1]),
+)
+def test_every_decoded_number_lies_within_reach(seed: int, bins: int, noise: float, decimals: int | None) -> None:
+    schema, frame, rng = _schema(), _frame(300, seed=seed), np.random.default_rng(seed)
+    if decimals is not None:
+        frame["cost"], frame["level"] = frame["cost"].round(decimals), frame["level"].round(decimals)
+    frame["cost"] = np.minimum(frame["cost"], 900.0)
+
+    def noisy(counts: np.ndarray) -> np.ndarray:
+        return counts + np.rint(rng.normal(0, noise, len(counts))).astype(np.int64)
+
+    statistics = TableStatistics.from_sum(
+        noisy(count_cells(frame, schema, bins=bins)), schema, bins=bins, noise=noise
+    ).with_roundings(noisy(count_roundings(frame, schema)), schema, noise=noise)
+    encoder = TableEncoder.fit(statistics, schema, total=300.0)
+    reach = encoder.reach(schema)
+    z = np.append(np.linspace(-4.7, 4.7, 4001), rng.standard_normal(4000))
+    decoded = encoder.decode(np.tile(z[:, None], (1, 4)), np.zeros((len(z), 3), dtype=np.int64), schema)
+    for name, (low, high) in reach.items():
+        column = schema.columns[name]
+        assert column.min <= low <= decoded[name].min() <= decoded[name].max() <= high <= column.max, name
+    # It says something: without noise, next to nothing beyond what there is.
+    assert noise > 0 or reach["cost"][1] < 5000
 
 
 def test_encoded_values_are_close_to_standard_normal() -> None:

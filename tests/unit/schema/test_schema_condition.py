@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aevorium.errors import SchemaError
-from aevorium.schema.condition import parse_condition
-from aevorium.schema.expression import MAX_LENGTH
+from aevorium.errors import SchemaError, UserError
+from aevorium.schema.condition import Condition, parse_condition
+from aevorium.schema.expression import MAX_LENGTH, parse_expression
 from aevorium.schema.table import TableSchema
 
 SCHEMA = TableSchema.model_validate(
@@ -127,6 +127,55 @@ def _is_let_through(text: str) -> bool:
     except SchemaError:
         return False
     return True
+
+
+REACH = {"Age": (30.0, 60.0), "Cost": (0.0, 12.5), "Glucose": (50.0, 180.0)}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("Age > 60", "'Age > 60' is true of no possible row: 'Age' is a whole number from 30 to 60"),
+        ("Ill == 'flu' and Cost > 13", "'Cost' is a number from 0 to 12.5"),
+        ("Age > 70 or Cost > 200", "'Age > 70' is true of no possible row"),
+        ("Age in (20, 61, 90)", "of no possible row"),
+        ("not (Age <= 60 or Ill == 'no')", "'Age <= 60' is false of no possible row"),
+        ("Age + Cost > 80", "'Age' is a whole number from 30 to 60"),
+        ("Ill == 'no' and (Cost > 20 or Glucose > 200)", "'Cost > 20' is true of no possible row"),
+    ],
+)
+def test_what_no_row_within_reach_can_meet_is_refused(text: str, reason: str) -> None:
+    condition = _allowing(text)
+    with pytest.raises(UserError) as caught:
+        condition.require_within(REACH, SCHEMA)
+    assert (caught.value.code, reason in caught.value.message) == ("CONDITION_UNSATISFIABLE", True), (
+        caught.value.message
+    )
+    condition.require_within({}, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Age > 59",
+        "Age > 70 or Ill == 'flu'",
+        "Age in (20, 40)",
+        "not (Age > 60 and Cost > 5)",
+        "Glucose is missing or Glucose > 300",
+        "Half > 400",
+        "Age + Cost > 72",
+        "not Age in (20, 40)",
+    ],
+)
+def test_one_alternative_within_reach_is_enough(text: str) -> None:
+    parse_condition(text, SCHEMA).require_within(REACH, SCHEMA)
+
+
+def _allowing(text: str) -> Condition:
+    """The condition without the check of the schema, which would refuse some for what rows of any run can hold."""
+    expression = parse_expression(text)
+    expression.check(SCHEMA.columns)
+    return Condition(expression, (expression,))
 
 
 def test_parts_are_what_and_joins_wherever_it_stands() -> None:
