@@ -97,7 +97,9 @@ def _fit_bins(
     shares = shares / shares.sum() if shares.sum() > 0 else even
     shares = (1 - _FLOOR) * shares + _FLOOR * even
     standing = find_spikes(cells, grid, noise=noise)
-    return shares, standing if rounding is None else rounding.spikes(grid, shares, standing=rounding.among(standing))
+    if rounding is None:
+        return shares, standing
+    return shares, rounding.spikes(grid, shares, standing=rounding.among(standing, grid, shares))
 
 
 def _denoised(

@@ -35,6 +35,9 @@ _REST = 3.0
 _HEAP = 1.25
 """Numbers of a rounder step are in heaps if each has so many times what a plain one has."""
 
+_TOO_MANY = 1.5
+"""A guessed spike is none if it would hold so many times the numbers that can be as round as it."""
+
 _USUAL = 0.5
 """Share of the numbers that makes a step the usual one."""
 
@@ -103,12 +106,16 @@ class Rounding:
         heaps: Other steps in use, whose multiples may be more frequent, the roundest first.
         shares: Share of the numbers of which each of these is the roundest, and last that of all others; sums to 1.
         errors: Standard error of each of them, the noise of what they are shares of included.
+        steps: All steps that were counted, the roundest first.
+        most: Share of the numbers of which each of these may be the roundest at most, and last of those off them all.
     """
 
     step: Step | None
     heaps: tuple[Step, ...]
     shares: tuple[float, ...]
     errors: tuple[float, ...]
+    steps: tuple[Step, ...]
+    most: tuple[float, ...]
 
     @property
     def usual_step(self) -> Step | None:
@@ -159,11 +166,24 @@ class Rounding:
         )
         return tuple(sorted([*standing, *found], key=lambda spike: spike.value))
 
-    def among(self, standing: tuple[Spike, ...]) -> tuple[Spike, ...]:
-        """Those of the spikes that are multiples of the step, if there is one."""
-        if self.step is None:
-            return standing
-        return tuple(spike for spike in standing if not roundest(np.array([spike.value]), (self.step,))[0])
+    def among(self, standing: tuple[Spike, ...], grid: ColumnGrid, held: NDArray[np.float64]) -> tuple[Spike, ...]:
+        """Those of the guessed spikes that the counts leave possible.
+
+        Multiples of the step, if there is one; and none that would hold more numbers than are as round as it.
+
+        Args:
+            standing: What a histogram alone made of its bins.
+            grid: The column's grid.
+            held: Which part of the numbers each bin holds, [bins].
+        """
+
+        def is_possible(spike: Spike) -> bool:
+            value = np.array([spike.value])
+            most = self.most[roundest(value, self.steps)[0]] if spike.value else 1.0
+            is_multiple = self.step is None or not roundest(value, (self.step,))[0]
+            return bool(is_multiple and held[grid.locate(value)[0]] * spike.share <= _TOO_MANY * most)
+
+        return tuple(filter(is_possible, standing))
 
     def _told(self, grid: ColumnGrid, held: NDArray[np.float64], *, standing: tuple[Spike, ...]) -> tuple[Step, ...]:
         """The heaps that are more than the numbers that stand: the roundest, as many as there can be spikes for."""
@@ -233,7 +253,14 @@ def find_rounding(counts: NDArray[np.int64], column: Continuous, *, noise: float
     parts = np.append(parts, max(1 - parts.sum(), 0.0))
     parts /= parts.sum()
     errors = noise / told * np.sqrt(1 + parts**2)
-    return Rounding(step=common, heaps=heaps, shares=tuple(parts.tolist()), errors=tuple(errors.tolist()))
+    return Rounding(
+        step=common,
+        heaps=heaps,
+        shares=tuple(parts.tolist()),
+        errors=tuple(errors.tolist()),
+        steps=steps,
+        most=tuple(((each + _SURE * noise) / told).tolist()),
+    )
 
 
 def _countable(steps: tuple[Step, ...], grid: ColumnGrid, *, most: int) -> tuple[Step, ...]:

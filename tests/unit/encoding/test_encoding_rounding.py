@@ -161,6 +161,32 @@ def test_a_frequent_number_is_no_sign_of_others_that_are_round() -> None:
         assert [spike.value for spike in encoder.columns["x"].spikes] == [120], f"seed {seed}"
 
 
+def _years(rows: int) -> np.ndarray:
+    """Years in five bins of 15 or 16: two fifths in the fourth, from 1992 to 2006, and few in each beside it."""
+    draws = np.random.default_rng(5)
+    starts, lengths = np.array([1946, 1961, 1976, 1992, 2007]), np.array([15, 15, 16, 15, 4])
+    place = draws.choice(5, rows, p=[0.24, 0.23, 0.06, 0.42, 0.05])
+    return (starts[place] + draws.integers(0, lengths[place])).astype(float)
+
+
+def test_a_heap_of_years_in_one_bin_is_not_taken_for_its_roundest_year() -> None:
+    years, schema = _years(2_400), _schema(1500, 2500, integer=True)
+    for seed in range(50):
+        encoder = _fitted(years, schema, bins=65, noise=10.0, rounding_noise=20.0, seed=seed)
+        made = _made(encoder, schema)
+        assert (made == 2_000).mean() < 0.1, f"seed {seed}"
+        assert ((made >= 1_992) & (made <= 2_006)).mean() == pytest.approx(0.42, abs=0.04), f"seed {seed}"
+
+
+def test_a_year_that_two_fifths_share_is() -> None:
+    years, schema = _years(2_400), _schema(1500, 2500, integer=True)
+    years[(years >= 1_992) & (years <= 2_006)] = 2_000
+    for seed in range(50):
+        encoder = _fitted(years, schema, bins=65, noise=10.0, rounding_noise=20.0, seed=seed)
+        # As many as its neighbours have are taken for other years.
+        assert 0.3 < (_made(encoder, schema) == 2_000).mean() < 0.45, f"seed {seed}"
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_noise_alone_says_nothing(seed: int) -> None:
     """A column whose records are all missing: what is left of them is the noise of one cell, far below ten of it."""
