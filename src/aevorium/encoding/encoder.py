@@ -28,6 +28,7 @@ from aevorium.encoding.statistics import TableStatistics
 from aevorium.encoding.steps import Step, is_step_of
 from aevorium.encoding.values import frequent_values
 from aevorium.errors import ArtefactError
+from aevorium.schema.frame import SIGNIFICANT_DIGITS
 from aevorium.schema.table import Categorical, TableSchema
 
 __all__ = ["EncodedArrays", "TableEncoder"]
@@ -305,7 +306,7 @@ class TableEncoder(BaseModel):
         """Between which numbers all decoded ones but two in a million lie, for each continuous column.
 
         A model is taught none further out than `_EDGE`, and so hardly makes any. To the ends of the outermost bins come
-        another bin and a step: a number is moved to a multiple nearby.
+        another bin and a step, as a number is moved to a multiple nearby, and a unit of the last digit that is written.
 
         Args:
             schema: The table's schema.
@@ -322,6 +323,10 @@ class TableEncoder(BaseModel):
                 low, high = low - step.size, high + step.size
             if column.integer:
                 low, high = math.floor(low), math.ceil(high)
+            else:
+                largest = max(abs(low), abs(high))
+                unit = 10.0 ** (math.floor(math.log10(largest)) + 1 - SIGNIFICANT_DIGITS) if largest else 0.0
+                low, high = low - unit, high + unit
             found[name] = (max(column.min, float(low)), min(column.max, float(high)))
         return found
 

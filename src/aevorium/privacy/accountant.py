@@ -78,6 +78,9 @@ _CURVE_DELTA = 1e-9
 _NOISE_RANGE = (0.1, 1e6)
 """Noise multipliers that `calibrate` considers."""
 
+_LEAST_EPSILON = 1e-9
+"""What has no ε at all counts as so much where a logarithm is taken."""
+
 _MOST_REFINEMENTS = 7
 """On the fine grid, before noise that is safe is taken although less may do."""
 
@@ -304,7 +307,7 @@ def calibrate(
 
     def excess(log_noise: float) -> float:
         found = _epsilon(make_events(math.exp(log_noise)), delta, grid)
-        return math.log(max(found, 1e-9) / epsilon)
+        return math.log(max(found, _LEAST_EPSILON) / epsilon)
 
     if not 0 < epsilon < math.inf or not 0 < delta < 1:
         raise ConfigError("CONFIG_INVALID", f"No noise has ε = {epsilon!r} at δ = {delta!r}. Both must be positive.")
@@ -337,7 +340,8 @@ def _refine(
     noise, safe = start, math.inf
     before: tuple[float, float] | None = None
     for attempt in range(100):
-        found = _epsilon(make_events(noise), delta, _FINE)
+        # At a large δ no ε may be left at all.
+        found = max(_epsilon(make_events(noise), delta, _FINE), _LEAST_EPSILON)
         if found <= epsilon:
             safe = min(safe, noise)
         is_close = epsilon * (1 - 1e-3) <= found <= epsilon
@@ -346,7 +350,7 @@ def _refine(
         if before is not None and found != before[1] and noise != before[0]:
             slope = math.log(found / before[1]) / math.log(before[0] / noise)
         before = noise, found
-        step = (found / epsilon * (1 + 2e-4)) ** (1 / min(max(slope, 0.2), 10.0))
+        step = max((found / epsilon * (1 + 2e-4)) ** (1 / min(max(slope, 0.2), 10.0)), 0.5)
         noise *= max(step, 1.0002) if found > epsilon else step
     raise _unattainable(epsilon, delta)
 

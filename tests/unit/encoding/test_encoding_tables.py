@@ -14,6 +14,7 @@ from aevorium.encoding.grid import column_grid, number_of_bins, table_grids
 from aevorium.encoding.rounding import count_roundings
 from aevorium.encoding.statistics import TableStatistics, cells_in_total, count_cells
 from aevorium.errors import ArtefactError
+from aevorium.schema.frame import round_frame
 from aevorium.schema.table import Categorical, Continuous, TableSchema, load_schema
 
 
@@ -193,11 +194,27 @@ def test_every_decoded_number_lies_within_reach(seed: int, bins: int, noise: flo
     reach = encoder.reach(schema)
     z = np.append(np.linspace(-4.7, 4.7, 4001), rng.standard_normal(4000))
     decoded = encoder.decode(np.tile(z[:, None], (1, 4)), np.zeros((len(z), 3), dtype=np.int64), schema)
+    decoded = round_frame(decoded, schema)
     for name, (low, high) in reach.items():
         column = schema.columns[name]
         assert column.min <= low <= decoded[name].min() <= decoded[name].max() <= high <= column.max, name
     # It says something: without noise, next to nothing beyond what there is.
     assert noise > 0 or reach["cost"][1] < 5000
+
+
+@pytest.mark.parametrize("bounds", [(100_000.0, 100_001.0), (-1e9, -1e9 + 3), (2_450_000.0, 2_460_000.0)])
+def test_numbers_lie_within_reach_as_they_are_written(bounds: tuple[float, float]) -> None:
+    """They have six digits; where bounds lie close together, that moves a number further than a bin is wide."""
+    schema = TableSchema.model_validate(
+        {"name": "close", "columns": {"x": {"kind": "continuous", "min": bounds[0], "max": bounds[1]}}}
+    )
+    span = bounds[1] - bounds[0]
+    values = bounds[0] + span * np.clip(np.random.default_rng(0).normal(0.8, 0.03, 2_000), 0, 1)
+    encoder = _fitted(pd.DataFrame({"x": values}), schema, 200)
+    z = np.linspace(-4.7, 4.7, 4001)[:, None]
+    written = round_frame(encoder.decode(z, np.zeros((len(z), 0), dtype=np.int64), schema), schema)["x"]
+    low, high = encoder.reach(schema)["x"]
+    assert low <= written.min() <= written.max() <= high
 
 
 def test_encoded_values_are_close_to_standard_normal() -> None:
