@@ -189,7 +189,7 @@ def test_what_lies_beyond_the_run_s_numbers_is_refused_before_a_row_is_drawn(tra
         with pytest.raises(AevoriumError) as caught:
             next(frames)
         assert caught.value.code == "CONDITION_UNSATISFIABLE"
-        assert f"'glucose' is a number from 50 to {high:.12g}, or missing" in caught.value.message
+        assert f"'glucose' is a number from 50 to {high:.15g}, or missing" in caught.value.message
         assert synthesis.drawn == 0
 
 

@@ -174,15 +174,16 @@ class _Possibility:
                     self._refuse([term], wanted=wanted)
 
     def _check_any(self, operands: Sequence[Term], *, wanted: bool) -> None:
-        first: _NoSuchRow | None = None
+        """Raises _NoSuchRow for the first operand if all would."""
+        refused: list[_NoSuchRow] = []
         for operand in operands:
             try:
-                return self.check(operand, wanted=wanted)
+                self.check(operand, wanted=wanted)
             except _NoSuchRow as found:
-                first = first or found
-        if first is not None:
-            raise first
-        return None
+                refused.append(found)
+            else:
+                return
+        raise refused[0]
 
     def _check_together(self, operands: Sequence[Term], *, wanted: bool) -> None:
         """Several conditions on one column may exclude each other."""
@@ -234,7 +235,7 @@ def _allowed(name: str, column: Continuous | Categorical) -> str:
         told = f"{name!r} is {listed(column.categories)}"
     else:
         number = "a whole number" if column.integer else "a number"
-        told = f"{name!r} is {number} from {column.min:.12g} to {column.max:.12g}"
+        told = f"{name!r} is {number} from {column.min:.15g} to {column.max:.15g}"
     return f"{told}, or missing" if column.missing else f"{told}, and never missing"
 
 
