@@ -19,7 +19,7 @@ from scipy.optimize import brentq
 from scipy.special import log_ndtr
 from scipy.stats import norm
 
-from aevorium.privacy.accountant import calibrate, epsilon, spent, zcdp_budget
+from aevorium.privacy.accountant import _refine, calibrate, epsilon, spent, zcdp_budget
 from aevorium.privacy.events import DiscreteGaussian, DiscreteLaplace, SampledGaussian
 from aevorium.privacy.renyi import RenyiOdometer, renyi_cost, renyi_epsilon
 
@@ -281,6 +281,17 @@ def test_calibration_meets_the_target_from_the_safe_side_and_closely(rate, steps
     noise = calibrate(events, epsilon=target, delta=DELTA)
     assert epsilon(events(noise), DELTA) <= target
     assert epsilon(events(0.99 * noise), DELTA) > target
+
+
+@pytest.mark.parametrize("part", [0.5, 0.9, 0.998, 1.1])
+@pytest.mark.parametrize("slope", [0.3, 1.0, 5.0])
+def test_noise_is_refined_to_the_safe_side_wherever_the_search_ended(part, slope):
+    def events(noise: float):
+        return [training(0.1, noise, 200)]
+
+    needed = calibrate(events, epsilon=2.0, delta=DELTA)
+    noise = _refine(events, part * needed, slope=slope, epsilon=2.0, delta=DELTA)
+    assert 0.995 * 2.0 < epsilon(events(noise), DELTA) <= 2.0
 
 
 def test_calibration_of_the_plain_gaussian_is_within_one_percent_of_the_closed_form():
