@@ -246,6 +246,10 @@ CATALOGUE: dict[str, CatalogueEntry] = {
         http_status=503,
     ),
     "AUDIT_BROKEN": CatalogueEntry("The audit log or the statement does not verify.", "Treat its claims as unproven."),
+    "PRIVACY_AUDIT_FAILED": CatalogueEntry(
+        "Nodes of this installation give away more of a record than they charge for.",
+        "Start no run with this installation. Compare its code hash with that of a release, and report what was found.",
+    ),
     "AUDIT_KEY_WRONG": CatalogueEntry(
         "The key is not the one that the audit log is signed with.",
         "Put the first key of the log back; without it, start a new workspace.",

@@ -12,6 +12,7 @@ import pytest
 from aevorium.cli.app import main
 from aevorium.cli.commands import doctor
 from aevorium.governance.keys import load_or_create_keys
+from aevorium.privacy.mechanisms import OsNoise
 from aevorium.schema.table import TableSchema
 
 
@@ -240,3 +241,32 @@ def test_doctor_says_for_which_roles_an_installation_is(capsys: pytest.CaptureFi
     absent.add("torch")
     assert main(["doctor"]) == 2
     assert "'torch' is not installed" in capsys.readouterr().err
+
+
+_SMALL = """
+name = "small"
+[columns.Age]
+kind = "continuous"
+min = 18
+max = 90
+[columns.Ill]
+kind = "categorical"
+categories = ["yes", "no"]
+"""
+
+
+def test_nodes_are_audited(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    schema, output = tmp_path / "small.toml", tmp_path / "audit.json"
+    schema.write_text(_SMALL, encoding="utf-8")
+    asked = ("privacy-audit", "--schema", schema, "--records", 60, "--repeats", 20, "--epsilon", 1, "--output", output)
+    found = _answer(capsys, *asked)
+    assert found["problems"] == []
+    assert json.loads(output.read_text(encoding="utf-8")) == found
+    assert {release["release"] for release in found["releases"]} > {"count", "one-way histograms"}
+    monkeypatch.setattr(OsNoise, "gaussian", lambda self, values, sigma: values)
+    assert _answer(capsys, *asked, status=1)["code"] == "PRIVACY_AUDIT_FAILED"
+    assert json.loads(output.read_text(encoding="utf-8"))["problems"]
+
+
+def test_a_run_without_privacy_is_not_audited(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _answer(capsys, "privacy-audit", "--epsilon", "inf", status=2)["code"] == "CONFIG_CONFLICT"

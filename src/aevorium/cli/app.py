@@ -26,6 +26,7 @@ from aevorium.cli.commands import (
     keys,
     node,
     plan,
+    privacy_audit,
     report,
     run,
     runs,
@@ -67,6 +68,7 @@ app.command("validate")(validation.validate)
 app.command("report")(report.report)
 app.add_typer(budget.app, name="budget")
 app.add_typer(audit.app, name="audit")
+app.command("privacy-audit")(privacy_audit.privacy_audit)
 app.add_typer(keys.app, name="keys")
 app.add_typer(api.app, name="api")
 app.command("dashboard")(dashboard.dashboard)

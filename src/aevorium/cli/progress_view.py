@@ -40,6 +40,8 @@ _PHASES = {
     "pre-training": "Pre-training: the model learns from the surrogate",
     "training": "Training: {nodes}",
     "no training": "No private training: at this size and ε its budget buys more as tables (--epochs asks for it)",
+    "rehearsal": "Rehearsal: one whole run on made-up records, from {nodes}",
+    "audit": "Audit: the same requests again and again, with a known record and without it",
     "report": "Writing statement, budget and report",
     "validate": "Comparing synthetic with real rows",
 }
