@@ -36,7 +36,7 @@ from aevorium.schema.table import TableSchema
 from aevorium.server.journal import Journal
 from aevorium.server.record import NodeRecord, StudyRecord
 from aevorium.server.statement import assumptions, cautions, node_size, privacy_statement
-from aevorium.server.statement_page import statement_page
+from aevorium.server.statement_files import write_statement
 from aevorium.server.synthesis import open_synthesis
 from aevorium.workspace import Workspace, write_atomically
 
@@ -73,11 +73,9 @@ def write_results(
     """
     workspace = journal.workspace
     _write(workspace.privacy_budget, json.dumps(_budget_view(journal.record, workspace), indent=2) + "\n")
-    statement = privacy_statement(journal.record, schema)
-    _write(workspace.privacy_statement_json, statement.to_json())
-    _write(workspace.privacy_statement, statement_page(statement))
+    statements = write_statement(workspace, privacy_statement(journal.record, schema))
     comparison = _write_run_report(journal.record, schema, workspace=workspace, keys=keys, rounds=rounds, report=report)
-    journal.note("results_written", {"files": [path.name for path in _outputs(workspace)]})
+    journal.note("results_written", {"files": [path.name for path in _outputs(workspace)], "statements": statements})
     return Results(_outputs(workspace), comparison)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from aevorium.errors import ArtefactError
 from aevorium.governance.chain import AuditChain, AuditEntry
 from aevorium.governance.checkpoints import check_checkpoints
+from aevorium.governance.code import code_hash
 from aevorium.governance.log_file import LogJudgement, judge_log, read_log
 from aevorium.governance.periods import PeriodHistory
 from aevorium.governance.steward import check_signatures
@@ -24,8 +25,7 @@ from aevorium.privacy.phases import plan_budget
 from aevorium.schema.table import TableSchema
 from aevorium.server.record import NodeRecord, StudyRecord, load_study
 from aevorium.server.statement import node_size, privacy_statement
-from aevorium.server.statement_form import PrivacyStatement
-from aevorium.server.statement_page import statement_page
+from aevorium.server.statement_files import issued_statements, statement_forms, statement_hash
 from aevorium.workspace import Workspace
 
 __all__ = ["Finding", "VerificationResult", "check_log", "verify_export", "verify_workspace"]
@@ -339,9 +339,12 @@ def _check_run(
 
 
 def _is_stated(run: LedgerRun, record: StudyRecord, node: NodeRecord | None) -> bool:
-    """Whether a node released nothing but what the record's plan, sizes and count say; a lost node released less."""
+    """Whether a node released nothing but what the record's plan, sizes and count say; a lost node released less.
+
+    By the rules of this version: another one may have divided the budget in another way.
+    """
     size = None if node is None else node_size(record, node)
-    if not record.plan.is_private or size is None:
+    if not record.plan.is_private or size is None or _is_of_another_version(record):
         return True
     return is_within(run.events, plan_budget(record.plan, records=record.records).events(size))
 
@@ -357,10 +360,7 @@ def _read_budget(workspace: Workspace) -> dict[str, object]:
 
 def _check_statement(record: StudyRecord, schema: TableSchema, workspace: Workspace) -> Iterator[Finding]:
     """Both forms of the statement, each against what record and plan say."""
-    forms = {
-        workspace.privacy_statement: statement_page,
-        workspace.privacy_statement_json: PrivacyStatement.to_json,
-    }
+    forms = statement_forms(workspace)
     if record.status != "finished":
         exists = any(path.exists() for path in forms)
         text = (
@@ -371,6 +371,8 @@ def _check_statement(record: StudyRecord, schema: TableSchema, workspace: Worksp
         yield Finding("Privacy statement", not exists, text)
         return
     statement = privacy_statement(record, schema)
+    chain = AuditChain(workspace.database).entries() if workspace.database.is_file() else ()
+    issued = issued_statements(chain, run_id=record.run_id)
     for path, render in forms.items():
         subject = f"Privacy statement {path.name!r}"
         try:
@@ -378,8 +380,20 @@ def _check_statement(record: StudyRecord, schema: TableSchema, workspace: Worksp
         except (OSError, UnicodeDecodeError):
             yield Finding(subject, False, "It is missing or cannot be read.")
             continue
-        if text != render(statement):
+        if path.name in issued and issued[path.name] != statement_hash(text):
+            yield Finding(subject, False, "It is not the one that was issued: the server's log holds another hash.")
+        elif text == render(statement):
+            claim = f"ε = {statement.epsilon:g}, δ = {statement.delta:g}"
+            yield Finding(subject, True, f"It says what the ledgers say: {claim}.")
+        elif path.name in issued and _is_of_another_version(record):
+            told = (
+                f"It is as it was issued: the server's log holds its hash. Another version of Aevorium (code "
+                f"{str(record.code_hash)[:16]}…) chose its words, which only that version can write anew."
+            )
+            yield Finding(subject, None, told)
+        else:
             yield Finding(subject, False, "It differs from what the run's record and plan say.")
-            continue
-        claim = f"ε = {statement.epsilon:g}, δ = {statement.delta:g}"
-        yield Finding(subject, True, f"It says what the ledgers say: {claim}.")
+
+
+def _is_of_another_version(record: StudyRecord) -> bool:
+    return record.code_hash not in (None, code_hash())

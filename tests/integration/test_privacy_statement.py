@@ -249,6 +249,31 @@ def test_a_statement_that_agrees_with_a_forged_record_disagrees_with_the_ledger(
     assert verify_workspace(counted).is_sound
 
 
+def test_a_statement_of_another_version_is_verified_by_the_signed_log(counted: Workspace, monkeypatch) -> None:
+    """A new version words statements in its own way: what an old one issued is not broken by that."""
+    monkeypatch.setattr("aevorium.verification.code_hash", lambda: "f" * 64)
+    monkeypatch.setattr("aevorium.verification.plan_budget", lambda *_, **__: pytest.fail("rules of this version"))
+    for part in ("files.statement_page", "form.PrivacyStatement.to_json"):
+        monkeypatch.setattr(f"aevorium.server.statement_{part}", lambda _: "Other words.")
+    result = verify_workspace(counted)
+    assert result.is_sound, result.findings
+    stated = [check for check in result.checks if check.subject.startswith("Privacy statement")]
+    assert [(check.is_sound, "as it was issued" in check.text) for check in stated] == [(None, True)] * 2
+    text = counted.privacy_statement.read_text(encoding="utf-8")
+    counted.privacy_statement.write_text(text.replace("2.5", "2.4"), encoding="utf-8")
+    assert not verify_workspace(counted).is_sound
+    counted.privacy_statement.write_text("Other words.", encoding="utf-8")
+    assert not verify_workspace(counted).is_sound
+    counted.privacy_statement.write_text(text, encoding="utf-8")
+
+
+def test_other_words_than_this_version_s_are_not_believed_without_the_log(counted: Workspace, monkeypatch) -> None:
+    monkeypatch.setattr("aevorium.verification.code_hash", lambda: "f" * 64)
+    monkeypatch.setattr("aevorium.verification.issued_statements", lambda *_, **__: {})
+    monkeypatch.setattr("aevorium.server.statement_files.statement_page", lambda _: "Other words.")
+    assert not verify_workspace(counted).is_sound
+
+
 def test_the_page_is_one_page(counted: Workspace) -> None:
     """75 lines of 130 signs, tables and hashes included: one sheet in a small type."""
     page = counted.privacy_statement.read_text(encoding="utf-8")
