@@ -263,6 +263,8 @@ def test_nodes_are_audited(tmp_path: Path, capsys: pytest.CaptureFixture[str], m
     assert found["problems"] == []
     assert json.loads(output.read_text(encoding="utf-8")) == found
     assert {release["release"] for release in found["releases"]} > {"count", "one-way histograms"}
+    assert main([*map(str, asked)]) == 0
+    assert "not even a perfect attack could have contradicted the plan" in " ".join(capsys.readouterr().err.split())
     monkeypatch.setattr(OsNoise, "gaussian", lambda self, values, sigma: values)
     assert _answer(capsys, *asked, status=1)["code"] == "PRIVACY_AUDIT_FAILED"
     assert json.loads(output.read_text(encoding="utf-8"))["problems"]
@@ -270,3 +272,12 @@ def test_nodes_are_audited(tmp_path: Path, capsys: pytest.CaptureFixture[str], m
 
 def test_a_run_without_privacy_is_not_audited(capsys: pytest.CaptureFixture[str]) -> None:
     assert _answer(capsys, "privacy-audit", "--epsilon", "inf", status=2)["code"] == "CONFIG_CONFLICT"
+
+
+def test_an_audit_that_cannot_be_is_refused_before_minutes_are_spent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = _answer(capsys, "privacy-audit", "--output", tmp_path, status=2)
+    assert error["message"].startswith("--output ")
+    error = _answer(capsys, "privacy-audit", "--records", 2, "--trust", "secure-aggregation", status=2)
+    assert error["message"] == "--records 2 is too few. Each of 3 nodes needs one."

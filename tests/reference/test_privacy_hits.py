@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from aevorium.privacy.accountant import epsilon as spent
 from aevorium.privacy.attack import claimed_curve, exact_curve
 from aevorium.privacy.events import DiscreteGaussian
-from aevorium.privacy.hits import Hits, exceeds, least_epsilon
+from aevorium.privacy.hits import Hits, exceeds, gaussian_epsilon, least_epsilon, tries_to_refute
 
 MANY = 10**9
 
@@ -31,14 +32,49 @@ def test_bounds_are_those_of_scipy(found, present, alarms, absent):
 @pytest.mark.parametrize("delta", [1e-5, 1e-2])
 def test_the_best_attack_on_gaussian_noise_shows_its_whole_epsilon(noise, delta):
     found = round(stats.norm.cdf(0.5 / noise) * MANY)
-    shown = least_epsilon(Hits(found, MANY, MANY - found, MANY), delta=delta, confidence=0.95)
+    shown = gaussian_epsilon(Hits(found, MANY, MANY - found, MANY), delta=delta, confidence=0.95)
     truth = pld.from_gaussian_mechanism(noise, value_discretization_interval=1e-4).get_epsilon_for_delta(delta)
     assert shown <= truth + 1e-4
     assert shown == pytest.approx(truth, rel=1e-3)
 
 
+@pytest.mark.parametrize("epsilon", [0.1, 1.0, 5.0])
+def test_the_best_attack_on_randomised_response_shows_its_whole_epsilon(epsilon):
+    rate = 1 / (1 + math.exp(-epsilon))
+    hits = Hits(round(rate * MANY), MANY, round((1 - rate) * MANY), MANY)
+    shown = least_epsilon(hits, delta=0.0, confidence=0.95)
+    assert shown <= epsilon
+    assert shown == pytest.approx(epsilon, rel=0.01)
+
+
+def test_what_is_shown_whatever_the_mechanism_is_true_of_whole_numbers_too():
+    """One number with little discrete noise: the Gaussian figure is above the truth there, the other is not."""
+    event = DiscreteGaussian(purpose="test", sigma=0.319)
+    numbers = np.arange(-30, 31)
+    weights = np.exp(-(numbers**2) / (2 * event.sigma**2))
+    weights /= weights.sum()
+    found, alarms = float(weights[numbers >= 0].sum()), float(weights[numbers >= 1].sum())
+    hits = Hits(round(found * MANY), MANY, round(alarms * MANY), MANY)
+    truth = spent([event], delta=1e-5)
+    assert gaussian_epsilon(hits, delta=1e-5, confidence=0.95) > truth
+    assert 0 < least_epsilon(hits, delta=1e-5, confidence=0.95) <= truth
+
+
+@pytest.mark.parametrize("epsilon", [0.5, 3.0, 6.0])
+def test_with_fewer_tries_not_even_a_perfect_attack_refutes(epsilon):
+    claim = claimed_curve(epsilon=epsilon, delta=1e-5)
+    enough = tries_to_refute(claim, confidence=0.999)
+    assert enough is not None
+    few = int(enough / 1.5)
+    assert exceeds(Hits(enough, enough, 0, enough), claim, confidence=0.999)
+    assert not exceeds(Hits(few, few, 0, few), claim, confidence=0.999)
+    assert tries_to_refute(claimed_curve(epsilon=60.0, delta=1e-5), confidence=0.999) is None
+
+
 def test_an_attack_that_guesses_shows_nothing():
-    assert least_epsilon(Hits(50, 100, 50, 100), delta=1e-5, confidence=0.95) == 0.0
+    guess = Hits(50, 100, 50, 100)
+    assert least_epsilon(guess, delta=1e-5, confidence=0.95) == 0.0
+    assert gaussian_epsilon(guess, delta=1e-5, confidence=0.95) == 0.0
     assert not exceeds(Hits(50, 100, 50, 100), claimed_curve(epsilon=1e-6, delta=1e-9), confidence=0.95)
 
 

@@ -2,7 +2,8 @@
 
 The attacker knows the code, the plan, every request, all other records and the canary itself. Where noise is added to
 counts, the attacker therefore knows the two outcomes between which it stands, and the best test of all is the sum of
-the differences, each weighed by its noise (Neyman and Pearson's lemma for normal noise). What a released model tells
+the differences, each weighed by its noise, if the noise is normal and independent (Neyman and Pearson's lemma); the
+geometric noise of the count is weighed as if it were. What a released model tells
 is learnt instead: from the canary's own loss by it, or from the part of a noisy gradient that points as the canary's
 does, in repeats that are used for nothing else.
 """
@@ -89,9 +90,7 @@ class Attack:
             np.flatnonzero(after.array - before.array) if exchange.kind in TABLES else np.empty(0, dtype=np.int64)
             for exchange, before, after in zip(exchanges, without, present, strict=True)
         ]
-        known, absent = self._known(present), self._known(without)
-        self._base = absent
-        self._shift = known - absent
+        self._shift = self._known(present) - self._known(without)
 
     def read(self, observations: Sequence[Observation]) -> NDArray[np.float64]:
         """All readings of one repeat: float64 [readings]."""
@@ -108,11 +107,12 @@ class Attack:
             without: Readings without the canary, float64 [repeats, readings].
             present: Readings with it, as many.
         """
-        is_known = ~np.isnan(self._base)
-        base = np.where(is_known, self._base, without.mean(axis=0))
+        is_known = ~np.isnan(self._shift)
         shift = np.where(is_known, self._shift, present.mean(axis=0) - without.mean(axis=0))
-        variance = ((without - base) ** 2 + (present - base - shift) ** 2).mean(axis=0) / 2
-        variance = np.maximum(variance, _LEAST_NOISE**2)
+        # Around what was found, not around what noise of mean 0 would be added to: so constant noise is none.
+        base = (without.mean(axis=0) + (present - shift).mean(axis=0)) / 2
+        squares = ((without - base) ** 2 + (present - base - shift) ** 2).sum(axis=0)
+        variance = np.maximum(squares / (2 * len(without)), _LEAST_NOISE**2)
         is_clear = is_known | (np.abs(shift) > _CLEAR * np.sqrt(2 * variance / len(without)))
         weights = np.where(is_clear, shift / variance, 0.0)
         return MembershipTest(weights, threshold=float(weights @ (base + shift / 2)))
@@ -152,7 +152,7 @@ class Suspect:
         self._plan = plan
         self._bins = bins
         self._encoder: TableEncoder | None = None
-        self._directions: dict[int, NDArray[np.float64]] = {}
+        self._directions: dict[tuple[int, int], NDArray[np.float64]] = {}
 
     def loss(self, exchange: Exchange, vector: NDArray[np.float64]) -> float:
         """The canary's loss by a released model: float64 [parameters]."""
@@ -167,21 +167,21 @@ class Suspect:
 
     def direction(self, exchange: Exchange) -> NDArray[np.float64]:
         """Where the canary's clipped gradient points in a step: float64 [parameters]."""
-        key = id(exchange)
-        if key not in self._directions:
-            request = read_body(exchange.request, GradientRequest)
-            self._encoder = request.encoder or self._encoder
-            assert self._encoder is not None
+        request = read_body(exchange.request, GradientRequest)
+        # Only the first step of a round comes with the encoder.
+        self._encoder = request.encoder or self._encoder
+        key = (request.round, request.step)
+        if key not in self._directions and self._encoder is not None:
             vector = read_array(exchange.request, np.float32).astype(np.float32)
             model = model_of(request.model, vector, encoder=self._encoder, schema=self._schema, bins=self._bins)
-            self._directions[key] = self._gradient(model, clip_norm=request.settings.clip_norm)
+            self._directions[key] = self._gradient(model, self._encoder, clip_norm=request.settings.clip_norm)
         return self._directions[key]
 
-    def _gradient(self, model: TabularDiffusion, *, clip_norm: float) -> NDArray[np.float64]:
+    def _gradient(self, model: TabularDiffusion, encoder: TableEncoder, *, clip_norm: float) -> NDArray[np.float64]:
         seeds = iter(range(1, 100))
         return clipped_gradient_sum(
             model,
-            self._encoded(self._encoder),
+            self._encoded(encoder),
             sampling_rate=1.0,
             clip_norm=clip_norm,
             draws=_DRAWS,
@@ -189,6 +189,5 @@ class Suspect:
             generator=lambda: torch.Generator().manual_seed(next(seeds)),
         )
 
-    def _encoded(self, encoder: TableEncoder | None) -> EncodedTable:
-        assert encoder is not None
+    def _encoded(self, encoder: TableEncoder) -> EncodedTable:
         return self._records.encode(self._records.training(self._plan), encoder)

@@ -13,9 +13,10 @@ stated chance.
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
@@ -39,7 +40,7 @@ from aevorium.node.session import NodeConfig, NodeSession
 from aevorium.planning import RunOptions
 from aevorium.privacy.attack import exact_curve
 from aevorium.privacy.entropy import os_generator
-from aevorium.privacy.hits import Hits, exceeds, least_epsilon
+from aevorium.privacy.hits import Hits, exceeds, gaussian_epsilon, least_epsilon, tries_to_refute
 from aevorium.privacy.mechanisms import NoiseSource, OsNoise
 from aevorium.privacy.phases import PhaseBudget, plan_budget
 from aevorium.privacy.plan import StudyPlan
@@ -55,6 +56,9 @@ _CONFIDENCE = 0.95
 
 _PROOF = 1 - 1e-5
 """Of the verdict: an audit of what keeps its promise fails once in 100,000."""
+
+_NORMAL = 1.0
+"""Noise as wide as this is taken as normal."""
 
 _LEARNT = 0.25
 """Share of the repeats that the attack learns from and is not judged by."""
@@ -79,9 +83,14 @@ class PrivacyAudit(BaseModel):
     allowed_true_positive_rate: float = Field(
         description="The most that the events of the run allow at as many false alarms."
     )
-    confidence: float = Field(description="Of `least_epsilon` and `most_measurable_epsilon`.")
-    least_epsilon: float = Field(description="ε that the attack showed at δ, as of a Gaussian mechanism.")
-    most_measurable_epsilon: float = Field(description="What a perfect attack would have shown in as many repeats.")
+    confidence: float = Field(description="Of `least_epsilon` and `gaussian_epsilon`.")
+    least_epsilon: float = Field(description="ε that the attack showed at δ, whatever the mechanism.")
+    gaussian_epsilon: float | None = Field(
+        description="ε that it showed if the noise is normal; null where it is too narrow, or a model was trained."
+    )
+    refuting_repeats: int | None = Field(
+        description="Repeats in which a perfect attack would have refuted the plan; null if no number would do."
+    )
     problems: tuple[str, ...] = Field(description="What contradicts the plan; none if it passed.")
     seconds: float = Field(description="How long it took.")
     versions: dict[str, str] = Field(description="Versions of what it depends on.")
@@ -90,6 +99,11 @@ class PrivacyAudit(BaseModel):
     def passed(self) -> bool:
         """Whether nothing contradicts the plan."""
         return not self.problems
+
+    @property
+    def could_be_refuted(self) -> bool:
+        """Whether the attack had a chance to contradict the plan in so many repeats."""
+        return self.refuting_repeats is not None and self.refuting_repeats <= self.repeats
 
 
 def audit_privacy(
@@ -102,7 +116,6 @@ def audit_privacy(
     folder: Path,
     repeats: int,
     report: Report = ignore,
-    should_stop: Callable[[], bool] = lambda: False,
     noise: NoiseSource | None = None,
 ) -> PrivacyAudit:
     """Audits the nodes of this installation by a plan.
@@ -116,15 +129,18 @@ def audit_privacy(
         folder: Where the nodes' homes are made; it must be empty, and its owner removes it.
         repeats: How often to release the run with the canary, and how often without.
         report: Takes the progress.
-        should_stop: Asked between repeats.
         noise: Source of the noise of counts and tables; the nodes' own if None.
 
     Raises:
         ConfigError: CONFIG_CONFLICT, if the plan has no privacy to audit.
-        AevoriumError: RUN_INTERRUPTED.
+        AevoriumError: PRIVACY_AUDIT_FAILED, if an answer tells of a record in what nobody is charged for.
     """
     if not plan.is_private:
-        raise ConfigError("CONFIG_CONFLICT", "A run without privacy promises nothing that could be audited.")
+        raise ConfigError(
+            "CONFIG_CONFLICT",
+            "A run without privacy promises nothing that could be audited.",
+            hint="Give a finite --epsilon, and no noise multiplier of 0.",
+        )
     started = time.monotonic()
     desk = _Desk(schema, plan=plan, tables=tables, folder=folder, noise=noise or OsNoise())
     report(PhaseStarted("rehearsal", nodes=len(tables.nodes)))
@@ -135,6 +151,7 @@ def audit_privacy(
     releases = releases_of(exchanges, budget, schema=schema, nodes=len(shown))
     present = {kind: desk.exact(exchanges, canary=kind) for kind in tables.canaries}
     for observed in present.values():
+        _require_alike(exchanges, without, observed)
         for release in releases:
             release.move(without, observed)
     attacked = next(iter(present))
@@ -142,8 +159,6 @@ def audit_privacy(
     report(PhaseStarted("audit"))
     readings: tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]] = ([], [])
     for done in range(repeats):
-        if should_stop():
-            raise AevoriumError("RUN_INTERRUPTED", "The audit was stopped. No patient's record was in it.")
         for world, (kind, exact) in enumerate(((None, without), (attacked, present[attacked]))):
             observed = desk.noisy(exchanges, canary=kind)
             readings[world].append(attack.read(observed))
@@ -159,7 +174,7 @@ def audit_privacy(
         hits=hits,
         repeats=repeats,
         releases=found,
-        problems=_problems(found, without=without, present=present),
+        problems=[f"{item.release}: {problem}" for item in found for problem in item.problems],
         seconds=time.monotonic() - started,
     )
 
@@ -176,8 +191,9 @@ def _result(
     seconds: float,
 ) -> PrivacyAudit:
     curve = exact_curve(budget.events(plan.declared_size or 1.0))
+    tries = tries_to_refute(curve, confidence=_PROOF)
     if exceeds(hits, curve, confidence=_PROOF):
-        problems.append("an attack found the canary more often than the events of the run allow")
+        problems.append("an attack finds the canary more often than the events of the run allow")
     return PrivacyAudit(
         study=plan.study,
         epsilon=plan.epsilon,
@@ -193,7 +209,10 @@ def _result(
         allowed_true_positive_rate=curve.true_positive_rate(false_positive_rate=hits.false_positive_rate),
         confidence=_CONFIDENCE,
         least_epsilon=least_epsilon(hits, delta=plan.delta, confidence=_CONFIDENCE),
-        most_measurable_epsilon=least_epsilon(hits.best, delta=plan.delta, confidence=_CONFIDENCE),
+        gaussian_epsilon=(
+            gaussian_epsilon(hits, delta=plan.delta, confidence=_CONFIDENCE) if _is_nearly_gaussian(budget) else None
+        ),
+        refuting_repeats=None if tries is None else math.ceil((tries + 1) / (1 - _LEARNT)),
         problems=tuple(problems),
         seconds=seconds,
         versions=software_versions(),
@@ -207,18 +226,22 @@ def _hits(attack: Attack, *, absent: NDArray[np.float64], present: NDArray[np.fl
     return Hits(found=int(found.sum()), present=len(found), false_alarms=int(alarms.sum()), absent=len(alarms))
 
 
-def _problems(
-    releases: Sequence[ReleaseAudit],
-    *,
-    without: Sequence[Observation],
-    present: Mapping[str, Sequence[Observation]],
-) -> list[str]:
-    found = [f"one record moves {item.release} by more than is charged" for item in releases if item.is_moved_more]
-    found += [f"there is less noise in {item.release} than is charged" for item in releases if item.is_noise_short]
-    public = [observation.public for observation in without]
-    if any([observation.public for observation in observed] != public for observed in present.values()):
-        found.append("a part of an answer that nobody is charged for tells of one record")
-    return found
+def _is_nearly_gaussian(budget: PhaseBudget) -> bool:
+    """Whether everything but the count is tables with noise wide enough to be taken as normal."""
+    shares = math.sqrt(budget.plan.noise_shares or 1)
+    cells = (budget.histograms, budget.roundings, budget.associations.coarse, budget.associations.fine)
+    return not budget.rounds and all(each is None or not 0 < each.sigma * shares < _NORMAL for each in cells)
+
+
+def _require_alike(exchanges: Sequence[Exchange], one: Sequence[Observation], other: Sequence[Observation]) -> None:
+    """Passes if nothing that nobody is charged for differs: then the numbers can be compared at all."""
+    for exchange, before, after in zip(exchanges, one, other, strict=True):
+        if before.public != after.public:
+            raise AevoriumError(
+                "PRIVACY_AUDIT_FAILED",
+                f"The nodes break their promise: in the answer to {exchange.kind!r}, something that nobody is charged "
+                "for tells of one record.",
+            )
 
 
 class _Desk:

@@ -4,94 +4,102 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from aevorium.auditing.noise import CountEvent, FloorWatch, NoiseWatch
 from aevorium.auditing.replay import Exchange, Observation
 from aevorium.encoding.rounding import roundings_in_total
-from aevorium.federation.protocol import ASSOCIATIONS, COUNT, STATISTICS, AssociationsRequest, read_body
-from aevorium.privacy.events import DiscreteGaussian, DiscreteGaussianSum, DiscreteLaplace, PrivacyEvent
+from aevorium.federation.protocol import (
+    ASSOCIATIONS,
+    COUNT,
+    GRADIENT,
+    LOSS,
+    STATISTICS,
+    TRAIN,
+    AssociationsRequest,
+    read_body,
+)
+from aevorium.node.training import loss_noise
+from aevorium.privacy.events import DiscreteGaussian, DiscreteGaussianSum, DiscreteLaplace, PrivacyEvent, amount_of
 from aevorium.privacy.phases import PhaseBudget
+from aevorium.privacy.schedule import CLIP_LEVELS
 from aevorium.schema.table import TableSchema
 
 __all__ = ["Release", "ReleaseAudit", "releases_of"]
 
-_REACH = 60
-"""Noise is summed over so many of its deviations on either side."""
-
-_UNLIKELY = -4.5
-"""Noise that is right falls so many standard deviations short once in 300,000 releases."""
-
 
 class ReleaseAudit(BaseModel):
-    """What was found of one release."""
+    """What was found of one kind of release. What cannot be measured is null."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     release: str = Field(description="What is released.")
-    tables: int = Field(description="How many histograms, tables or numbers it is.")
-    moved: float = Field(description="Euclidean length by which one record moved it, at the most.")
-    allowed: float = Field(description="The length that its events charge for.")
-    noise: float = Field(description="Root mean square of the noise in a number, over all repeats.")
-    planned: float = Field(description="Standard deviation of the noise that its events charge for.")
-    is_moved_more: bool = Field(description="Whether a record moved it by more than is charged for.")
-    is_noise_short: bool = Field(description="Whether it has less noise, beyond chance.")
+    times: int = Field(description="How many histograms, tables, sums or numbers it is.")
+    moved: float | None = Field(description="Euclidean length by which one record moved it, at the most.")
+    allowed: float | None = Field(description="The length that its events charge for.")
+    noise: float | None = Field(description="Root mean square of the noise in a number; of training, of all chance.")
+    planned: float | None = Field(description="Standard deviation of the noise that its events charge for.")
+    problems: tuple[str, ...] = Field(description="What contradicts its events.")
 
 
-@dataclass
-class Release:
-    """One kind of noisy numbers, watched over the repeats.
-
-    Attributes:
-        name: What it is.
-        exchange: Index of the exchange that releases it.
-        begin: Where its numbers begin in the array.
-        end: Where they end; None for the array's end.
-        event: What it is charged.
-        nodes: How many nodes' noises are in it.
-    """
-
-    name: str
-    exchange: int
-    begin: int
-    end: int | None
-    event: DiscreteLaplace | DiscreteGaussian | DiscreteGaussianSum
-    nodes: int
-    _squares: float = 0.0
-    _numbers: int = 0
-    _moved: float = 0.0
+class Release(Protocol):
+    """One kind of release, watched over the repeats."""
 
     def move(self, without: Sequence[Observation], present: Sequence[Observation]) -> None:
         """Notes how far a record moves it where there is no noise."""
-        moved = float(np.linalg.norm(self._of(present) - self._of(without)))
-        self._moved = max(self._moved, moved)
+        ...
 
     def watch(self, observed: Sequence[Observation], *, exact: Sequence[Observation]) -> None:
-        """Notes the noise of one repeat."""
-        noise = self._of(observed) - self._of(exact)
-        self._squares += float(noise @ noise)
-        self._numbers += len(noise)
+        """Notes one repeat."""
+        ...
 
     def audit(self) -> ReleaseAudit:
         """What was found."""
-        variance, fourth = _moments(self.event, nodes=self.nodes)
-        mean = self._squares / self._numbers
-        deviation = math.sqrt(max(fourth - variance**2, 0.0) / self._numbers)
-        sensitivity = getattr(self.event, "sensitivity", 1)
-        count = getattr(self.event, "count", 1)
-        allowed = sensitivity * math.sqrt(count)
+        ...
+
+
+@dataclass
+class _Counts:
+    """Noisy counts, of which the attacker knows what noise was added to.
+
+    Attributes:
+        event: What they are charged.
+        exchange: Index of the exchange that releases them.
+        noise: Watches their noise.
+        begin: Where they begin in its array.
+        end: Where they end; None for the array's end.
+    """
+
+    event: CountEvent
+    exchange: int
+    noise: NoiseWatch
+    begin: int = 0
+    end: int | None = None
+    _moved: float = 0.0
+
+    def move(self, without: Sequence[Observation], present: Sequence[Observation]) -> None:
+        self._moved = max(self._moved, float(np.linalg.norm(self._of(present) - self._of(without))))
+
+    def watch(self, observed: Sequence[Observation], *, exact: Sequence[Observation]) -> None:
+        self.noise.add(self._of(observed) - self._of(exact))
+
+    def audit(self) -> ReleaseAudit:
+        sensitivity = 1 if isinstance(self.event, DiscreteLaplace) else self.event.sensitivity
+        allowed = sensitivity * math.sqrt(amount_of(self.event))
+        moves = ["moves by more than is charged"] if self._moved > allowed * (1 + 1e-9) else []
         return ReleaseAudit(
-            release=self.name,
-            tables=count,
+            release=self.event.purpose,
+            times=amount_of(self.event),
             moved=self._moved,
             allowed=allowed,
-            noise=math.sqrt(mean),
-            planned=math.sqrt(variance),
-            is_moved_more=self._moved > allowed * (1 + 1e-9),
-            is_noise_short=mean - variance < _UNLIKELY * deviation,
+            noise=self.noise.found,
+            planned=self.noise.planned,
+            problems=(*moves, *self.noise.shortcomings()),
         )
 
     def _of(self, observed: Sequence[Observation]) -> NDArray[np.float64]:
@@ -99,10 +107,51 @@ class Release:
         return seen.charged if isinstance(self.event, DiscreteLaplace) else seen.array[self.begin : self.end]
 
 
+@dataclass
+class _Training:
+    """Numbers of private training, which have the chance of batches and of the diffusion in them besides noise.
+
+    Attributes:
+        name: What they are.
+        exchanges: Indices of the exchanges that release them.
+        planned: Standard deviation of their noise; None for models, in which noise has passed through an optimizer.
+        is_charged: Whether they are the charged number of a body, and not an array.
+    """
+
+    name: str
+    exchanges: tuple[int, ...]
+    planned: float | None
+    is_charged: bool = False
+    noise: FloorWatch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.noise = FloorWatch(self.planned or 0.0)
+
+    def move(self, without: Sequence[Observation], present: Sequence[Observation]) -> None:
+        """What a record moves cannot be told from chance."""
+
+    def watch(self, observed: Sequence[Observation], *, exact: Sequence[Observation]) -> None:
+        if self.planned is not None:
+            for index in self.exchanges:
+                self.noise.add(observed[index].charged if self.is_charged else observed[index].array, part=index)
+
+    def audit(self) -> ReleaseAudit:
+        is_measured = self.planned is not None
+        return ReleaseAudit(
+            release=self.name,
+            times=len(self.exchanges),
+            moved=None,
+            allowed=None,
+            noise=self.noise.found if is_measured else None,
+            planned=self.planned,
+            problems=tuple(self.noise.shortcomings()) if is_measured else (),
+        )
+
+
 def releases_of(
     exchanges: Sequence[Exchange], budget: PhaseBudget, *, schema: TableSchema, nodes: int
 ) -> list[Release]:
-    """The noisy counts of a private run.
+    """What a private run releases.
 
     Args:
         exchanges: Its requests.
@@ -110,37 +159,43 @@ def releases_of(
         schema: Its schema.
         nodes: How many nodes' noises are in what is seen.
     """
-    found = []
+    found: list[Release] = []
 
-    def add(name: str, index: int, event: PrivacyEvent, begin: int = 0, end: int | None = None) -> None:
+    def add(index: int, event: PrivacyEvent, begin: int = 0, end: int | None = None) -> None:
         if isinstance(event, DiscreteGaussian | DiscreteGaussianSum | DiscreteLaplace):
-            found.append(Release(name, index, begin, end, event, nodes=1 if name == "count" else nodes))
+            noise = NoiseWatch(event, nodes=1 if isinstance(event, DiscreteLaplace) else nodes)
+            found.append(_Counts(event, index, noise, begin=begin, end=end))
 
     for index, exchange in enumerate(exchanges):
         if exchange.kind == COUNT:
-            add("count", index, budget.count)
+            add(index, budget.count)
         elif exchange.kind == STATISTICS:
             cut = -roundings_in_total(schema) if budget.roundings is not None else None
             for event, place in zip(budget.statistics, ((0, cut), (cut or 0, None)), strict=False):
-                add(event.purpose, index, event, *place)
+                add(index, event, *place)
         elif exchange.kind == ASSOCIATIONS:
             is_coarse = read_body(exchange.request, AssociationsRequest).stage == "coarse"
             tables = budget.associations
             for event in tables.coarse_events() if is_coarse else tables.fine_events():
-                add(event.purpose, index, event)
-    return found
+                add(index, event)
+    return [*found, *_training(exchanges, budget, nodes=nodes)]
 
 
-def _moments(event: DiscreteLaplace | DiscreteGaussian | DiscreteGaussianSum, *, nodes: int) -> tuple[float, float]:
-    """Variance and fourth moment of an event's noise, of so many nodes together."""
-    if isinstance(event, DiscreteLaplace):
-        reach = math.ceil(_REACH / event.epsilon)
-        steps = np.arange(-reach, reach + 1, dtype=np.float64)
-        weights = np.exp(-event.epsilon * np.abs(steps))
-    else:
-        reach = math.ceil(_REACH * max(event.sigma, 1.0))
-        steps = np.arange(-reach, reach + 1, dtype=np.float64)
-        weights = np.exp(-(steps**2) / (2 * event.sigma**2))
-    weights /= weights.sum()
-    variance, fourth = float(weights @ steps**2), float(weights @ steps**4)
-    return nodes * variance, nodes * fourth + 3 * nodes * (nodes - 1) * variance**2
+def _training(exchanges: Sequence[Exchange], budget: PhaseBudget, *, nodes: int) -> list[Release]:
+    def of(kind: str) -> tuple[int, ...]:
+        return tuple(index for index, exchange in enumerate(exchanges) if exchange.kind == kind)
+
+    if not budget.rounds:
+        return []
+    size = budget.plan.declared_size or 1.0
+    schedule = budget.training(size)
+    if of(TRAIN):
+        return [
+            _Training("models", of(TRAIN), planned=None),
+            _Training("training loss", of(TRAIN), planned=loss_noise(schedule, size=size), is_charged=True),
+        ]
+    shared = math.sqrt(nodes)
+    return [
+        _Training("gradients", of(GRADIENT), planned=shared * schedule.noise_multiplier * CLIP_LEVELS),
+        _Training("training loss", of(LOSS), planned=shared * schedule.loss.sigma * schedule.loss.scale),
+    ]

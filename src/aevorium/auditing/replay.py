@@ -40,7 +40,6 @@ from aevorium.federation.protocol import (
 )
 from aevorium.node.app import create_client_app
 from aevorium.node.session import NodeSession
-from aevorium.privacy.mechanisms import NoiseSource
 
 __all__ = ["TABLES", "Exchange", "NoNoise", "Observation", "Recorder", "replay"]
 
@@ -78,9 +77,6 @@ class NoNoise:
     def gaussian(self, values: NDArray[np.int64], *, sigma: float) -> NDArray[np.int64]:
         """See `NoiseSource`."""
         return values
-
-
-_: NoiseSource = NoNoise()
 
 
 @dataclass(frozen=True)
@@ -142,7 +138,7 @@ class Observation:
     """What the answers to one request show to whoever is meant to see them.
 
     Attributes:
-        public: All that is said to hold nothing of records.
+        public: All that is said to hold nothing of records, of all nodes.
         charged: The charged number in the body of the node with the canary; none or one.
         array: What the array holds, float64; under secure aggregation the sum over nodes; empty if there is none.
     """
@@ -176,14 +172,14 @@ def _answer(app: Callable[[Message, Context], Message], message: Message, contex
 
 def _observe(exchange: Exchange, replies: list[Message]) -> Observation:
     name = _CHARGED.get(exchange.kind)
-    body = read_body(replies[0], _REPLIES[exchange.kind])
-    content = replies[0].content
+    bodies = [read_body(reply, _REPLIES[exchange.kind]) for reply in replies]
+    array = _array(exchange.kind, replies)
+    public = [body.model_dump_json(exclude={name} if name else None) for body in bodies]
+    public += [f"{sorted(reply.content)} {reply.content.metric_records}" for reply in replies]
     return Observation(
-        public=body.model_dump_json(exclude={name} if name else None)
-        + str(sorted(content))
-        + str(content.metric_records),
-        charged=np.array([getattr(body, name)] if name else [], dtype=np.float64),
-        array=_array(exchange.kind, replies),
+        public=f"{public} {len(array)}",
+        charged=np.array([getattr(bodies[0], name)] if name else [], dtype=np.float64),
+        array=array,
     )
 
 

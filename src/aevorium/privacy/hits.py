@@ -19,10 +19,13 @@ from scipy.stats import beta
 from aevorium.privacy.accountant import gaussian_budget
 from aevorium.privacy.attack import PrivacyCurve
 
-__all__ = ["Hits", "exceeds", "least_epsilon"]
+__all__ = ["Hits", "exceeds", "gaussian_epsilon", "least_epsilon", "tries_to_refute"]
 
 _LEAST, _MOST = 1e-6, 500.0
-"""Values of ε that are looked for."""
+"""Values of ε that are looked for; what shows more shows the last."""
+
+_MOST_TRIES = 2**17
+"""No attack is tried more often."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +84,47 @@ def exceeds(hits: Hits, curve: PrivacyCurve, *, confidence: float) -> bool:
     return least > curve.true_positive_rate(false_positive_rate=most)
 
 
+def tries_to_refute(curve: PrivacyCurve, *, confidence: float) -> int | None:
+    """How often a perfect attack must be tried, with the canary and without, to refute a guarantee.
+
+    Args:
+        curve: The guarantee.
+        confidence: Of the refutation.
+
+    Returns:
+        A number that is enough, at most a fifth too large; None if more tries would be needed than anybody makes.
+    """
+    tries = 2
+    while tries < _MOST_TRIES:
+        if exceeds(Hits(tries, tries, 0, tries), curve, confidence=confidence):
+            return tries
+        tries = math.ceil(1.2 * tries)
+    return None
+
+
 def least_epsilon(hits: Hits, *, delta: float, confidence: float) -> float:
+    """The ε that an attack shows at δ, whatever mechanism it attacks; 0 if it shows nothing.
+
+    From the two inequalities of Kairouz, Oh & Viswanath (2015), Theorem 2.1: with a share α of false alarms and β of
+    canaries found, ε ≥ log((β - δ)/α) and ε ≥ log((1 - α - δ)/(1 - β)).
+
+    Args:
+        hits: How the attack did.
+        delta: The δ of the guarantee.
+        confidence: How sure the bound is.
+    """
+    least, most = hits.bounds(confidence=confidence)
+    pairs = ((least - delta, most), (1 - most - delta, 1 - least))
+    return max([0.0, *(math.log(above / below) for above, below in pairs if above > 0)])
+
+
+def gaussian_epsilon(hits: Hits, *, delta: float, confidence: float) -> float:
     """The ε that an attack shows at δ, if what it attacks is a Gaussian mechanism; 0 if it shows nothing.
 
     A test that finds β at α false alarms shows a shift of at least Φ⁻¹(β) - Φ⁻¹(α) standard deviations (Dong, Roth & Su
-    2022, "Gaussian differential privacy", Definition 2.6), and with it the ε of Balle & Wang (2018), Theorem 8. Noisy
-    tables, however many, are one such mechanism but for the whole numbers; with other mechanisms it is a figure of
-    speech, and `exceeds` is what counts.
+    2022, "Gaussian differential privacy", Definition 2.6), and with it the ε of Balle & Wang (2018), Theorem 8. Tables
+    with whole-number noise of a deviation of 1 or more, taken together, are nearly such a mechanism. With less noise,
+    or after private training, the figure may lie above the truth.
 
     Args:
         hits: How the attack did.

@@ -23,6 +23,7 @@ from aevorium.cli.options import (
 
 if TYPE_CHECKING:
     from aevorium.auditing.audit import PrivacyAudit
+    from aevorium.auditing.releases import ReleaseAudit
 
 __all__ = ["privacy_audit"]
 
@@ -50,7 +51,7 @@ def privacy_audit(
     batch_size: BatchSize = None,
     seed: Seed = None,
     output: Annotated[
-        Path | None, typer.Option("--output", help="A file for the result, JSON.", show_default=False)
+        Path | None, typer.Option("--output", help="A file for the result, JSON, also if it fails.", show_default=False)
     ] = None,
 ) -> dict[str, object]:
     """Attacks this installation's own nodes on made-up records: is there as much privacy as a plan says?"""
@@ -68,6 +69,7 @@ def privacy_audit(
         "seed": seed,
     }
     settings = load_settings(flags).values
+    _require_writable(output)
     table, text = read_schema(schema)
     from dataclasses import replace
 
@@ -75,10 +77,9 @@ def privacy_audit(
 
     from aevorium.auditing.audit import audit_privacy
     from aevorium.auditing.tables import make_tables
-    from aevorium.cli.interrupt import Interrupt
     from aevorium.cli.progress_view import ProgressView
     from aevorium.cli.study_options import run_options
-    from aevorium.errors import AevoriumError
+    from aevorium.errors import AevoriumError, ConfigError
     from aevorium.planning import node_names, plan_study
     from aevorium.privacy.plan import MIN_AGGREGATED
     from aevorium.workspace import write_atomically
@@ -87,11 +88,12 @@ def privacy_audit(
     # The model is not what is audited: what nodes release of records is, and pre-training reads none.
     options = replace(run_options(settings, records=records), pretraining_steps=0, device="cpu")
     names = node_names(nodes or (MIN_AGGREGATED if settings.trust == "secure-aggregation" else 1))
+    if records < len(names):
+        raise ConfigError("CONFIG_INVALID", f"--records {records} is too few. Each of {len(names)} nodes needs one.")
     plan = plan_study(table, names, options)
     with (
         tempfile.TemporaryDirectory(prefix="aevorium-audit-", ignore_cleanup_errors=True) as scratch,
         ProgressView(console) as view,
-        Interrupt(console) as interrupt,
     ):
         tables = make_tables(
             table,
@@ -109,7 +111,6 @@ def privacy_audit(
             folder=Path(scratch) / "nodes",
             repeats=repeats,
             report=view,
-            should_stop=interrupt.is_requested,
         )
     _tell(audit, console=console)
     if output is not None:
@@ -127,27 +128,57 @@ def _tell(audit: PrivacyAudit, *, console: Console) -> None:
         f"{audit.trust}, {audit.records:,} made-up records in {audit.nodes} node{'' if audit.nodes == 1 else 's'}, "
         f"{audit.repeats:,} repeats with a canary and as many without."
     )
+    headings = ("release", "times", "moved by one record", "charged for", "noise found", "planned", "verdict")
     rows = [
         (
-            release.release,
-            f"{release.tables:,}",
-            f"{release.moved:.3f}",
-            f"{release.allowed:.3f}",
-            f"{release.noise:.3f}",
-            f"{release.planned:.3f}",
+            item.release,
+            f"{item.times:,}",
+            *("–" if value is None else f"{value:.4g}" for value in _measured(item)),
+            "; ".join(item.problems) or ("only attacked" if item.planned is None else "ok"),
         )
-        for release in audit.releases
+        for item in audit.releases
     ]
-    headings = ("release", "tables", "moved by one record", "charged for", "noise found", "planned")
-    console.table(headings, rows, numbers=headings[1:])
+    console.table(headings, rows, numbers=headings[1:-1])
     console.say(
         f"The attack knows all but whether the canary was there. It finds {100 * audit.true_positive_rate:.1f} % of "
         f"the canaries at {100 * audit.false_positive_rate:.1f} % false alarms; the plan allows "
         f"{100 * audit.allowed_true_positive_rate:.1f} %."
     )
+    sure = f"confidence {100 * audit.confidence:g} %"
+    normal = "" if audit.gaussian_epsilon is None else f", and {audit.gaussian_epsilon:.2f} if the noise is normal"
     console.say(
-        f"ε is at least {audit.least_epsilon:.2f} (confidence {100 * audit.confidence:g} %), promised at most "
-        f"{audit.epsilon:g}; a perfect attack would have shown {audit.most_measurable_epsilon:.1f} in so many repeats."
+        f"That shows an ε of {audit.least_epsilon:.2f} whatever the mechanism{normal} ({sure}); "
+        f"promised is at most {audit.epsilon:g}."
     )
+    if not audit.could_be_refuted:
+        enough = audit.refuting_repeats
+        more = "no number of repeats would do" if enough is None else f"--repeats {enough} would do"
+        console.warn(
+            f"In {audit.repeats:,} repeats not even a perfect attack could have contradicted the plan; {more}."
+        )
     if audit.passed:
         console.say("Passed: nothing contradicts the plan. That is no proof of it; the proof is in the accounting.")
+
+
+def _measured(item: ReleaseAudit) -> tuple[float | None, ...]:
+    return (item.moved, item.allowed, item.noise, item.planned)
+
+
+def _require_writable(output: Path | None) -> None:
+    """Before minutes are spent."""
+    if output is None:
+        return
+    from aevorium.errors import ConfigError
+
+    try:
+        if output.is_dir():
+            raise IsADirectoryError(f"{str(output)!r} is a folder")
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            "CONFIG_INVALID",
+            f"--output {str(output)!r} cannot be written. {error.strerror or error}.",
+            hint="Name another file.",
+        ) from error
