@@ -37,6 +37,11 @@ CHECKS = (
         ["-m", "pytest", "-q", "-n", "0", "tests/e2e", "--run-e2e"],
         "python -m pytest -q -n 0 tests/e2e --run-e2e",
     ),
+    (
+        "long tests",
+        ["-m", "pytest", "-q", "-m", "long", "--run-long"],
+        "python -m pytest -q -m long --run-long --last-failed",
+    ),
     ("tests", ["-m", "pytest", "-q"], "python -m pytest -q --last-failed"),
 )
 

@@ -23,6 +23,7 @@ _ROOT = Path(__file__).parent
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-e2e", action="store_true", help="also run tests with real processes")
+    parser.addoption("--run-long", action="store_true", help="also run tests that take tens of seconds")
     parser.addoption("--run-slow", action="store_true", help="also run tests that take minutes")
 
 
@@ -31,7 +32,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         folder = item.path.relative_to(_ROOT).parts[0]
         if folder == "e2e":
             item.add_marker(pytest.mark.e2e)
-        for name in ("e2e", "slow"):
+        for name in ("e2e", "long", "slow"):
             if item.get_closest_marker(name) and not config.getoption(f"--run-{name}"):
                 item.add_marker(pytest.mark.skip(reason=f"needs --run-{name}"))
 

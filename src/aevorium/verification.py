@@ -371,8 +371,7 @@ def _check_statement(record: StudyRecord, schema: TableSchema, workspace: Worksp
         yield Finding("Privacy statement", not exists, text)
         return
     statement = privacy_statement(record, schema)
-    chain = AuditChain(workspace.database).entries() if workspace.database.is_file() else ()
-    issued = issued_statements(chain, run_id=record.run_id)
+    issued = issued_statements(workspace, run_id=record.run_id)
     for path, render in forms.items():
         subject = f"Privacy statement {path.name!r}"
         try:

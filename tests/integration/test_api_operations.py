@@ -158,6 +158,7 @@ def test_a_log_that_cannot_be_written_changes_no_refusal(api: TestClient, worksp
     assert api.get("/v1/budgets", headers=_bearer("wrong")).status_code == 401
 
 
+@pytest.mark.long
 def test_rates_forget_the_oldest_of_too_many_addresses():
     rates = Rates("3/minute")
     tracemalloc.start()

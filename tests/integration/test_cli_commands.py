@@ -220,6 +220,7 @@ def test_a_workspace_without_a_run_says_what_to_type(tmp_path: Path, capsys: pyt
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_doctor_runs_one_round(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     answer = _answer(capsys, "doctor", "--with-round")
@@ -255,6 +256,7 @@ categories = ["yes", "no"]
 """
 
 
+@pytest.mark.long
 def test_nodes_are_audited(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
     schema, output = tmp_path / "small.toml", tmp_path / "audit.json"
     schema.write_text(_SMALL, encoding="utf-8")

@@ -38,6 +38,7 @@ categories = ["yes", "no"]
 NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("device", "trust"),
     [

@@ -29,6 +29,8 @@ from aevorium.server.record import StudyRecord
 from aevorium.verification import verify_workspace
 from aevorium.workspace import Workspace
 
+pytestmark = pytest.mark.long
+
 COLUMNS = """
 [columns.value]
 kind = "continuous"

@@ -17,6 +17,8 @@ from aevorium.planning import RunOptions, plan_study
 from aevorium.schema.table import TableSchema
 from aevorium.workspace import Workspace
 
+pytestmark = pytest.mark.long
+
 SCHEMA = """
 name = "ward"
 columns.dose = { kind = "continuous", min = 0, max = 500 }

@@ -186,6 +186,7 @@ def test_no_file_of_the_run_holds_an_identifier_or_the_exact_counts(
             assert "a.csv" not in content, path.name
 
 
+@pytest.mark.long
 def test_the_workspace_verifies_and_any_change_shows(tmp_path: Path) -> None:
     _run(tmp_path, options=RunOptions(epsilon=1.9, rounds=1, epochs=1, batch_size=64, pretraining_steps=20))
     workspace = Workspace(tmp_path / "workspace")
@@ -304,6 +305,7 @@ def test_without_privacy_everything_says_so(tmp_path: Path) -> None:
     assert verify_workspace(Workspace(tmp_path / "workspace")).is_sound
 
 
+@pytest.mark.long
 def test_an_interrupted_run_keeps_its_charges(tmp_path: Path) -> None:
     def stop(event: ProgressEvent) -> None:
         if isinstance(event, RoundFinished):
@@ -337,6 +339,7 @@ def test_an_interrupted_run_keeps_its_charges(tmp_path: Path) -> None:
         verify_workspace(Workspace(tmp_path / "nothing-here"))
 
 
+@pytest.mark.long
 def test_a_node_lost_on_the_way_is_told_to_finish_and_its_spend_is_recorded(tmp_path: Path) -> None:
     small = NodePolicy(budget=Budget(max_epsilon=4.0), allow=Allowance(min_patients=2000))
     nodes = [
@@ -356,6 +359,7 @@ def test_a_node_lost_on_the_way_is_told_to_finish_and_its_spend_is_recorded(tmp_
     assert verify_workspace(workspace).is_sound, verify_workspace(workspace).findings
 
 
+@pytest.mark.long
 def test_a_model_that_is_not_finite_touches_no_average(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = NodeSession.train
 

@@ -21,6 +21,8 @@ from aevorium.schema.table import TableSchema
 from aevorium.verification import verify_workspace
 from aevorium.workspace import Workspace
 
+pytestmark = pytest.mark.long
+
 SCHEMA_TEXT = """
 name = "clinic"
 [columns.value]

@@ -45,6 +45,8 @@ from aevorium.server.warm_start import WarmStart
 from aevorium.verification import verify_workspace
 from aevorium.workspace import Workspace
 
+pytestmark = pytest.mark.long
+
 SCHEMA_TEXT = """
 name = "clinic"
 [columns.value]

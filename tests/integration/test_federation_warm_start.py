@@ -35,6 +35,8 @@ from aevorium.schema.table import TableSchema
 from aevorium.verification import verify_workspace
 from aevorium.workspace import Workspace
 
+pytestmark = pytest.mark.long
+
 OPTIONS = RunOptions(epsilon=4.0, rounds=2, pretraining_steps=20)
 
 

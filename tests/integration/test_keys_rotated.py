@@ -160,6 +160,7 @@ print(moment)
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="copies of one process, each killed at another step")
 def test_killed_at_every_step_nothing_is_lost_and_a_second_rotation_finishes(made: Path, tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", KILLED, str(made), str(tmp_path)]

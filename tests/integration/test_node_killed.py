@@ -48,6 +48,7 @@ from aevorium.server.study import StudyConductor
 from aevorium.workspace import Workspace
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.skipif(not hasattr(os, "fork"), reason="starts nodes by fork"),
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
 ]

@@ -33,6 +33,8 @@ from aevorium.progress import Report
 from aevorium.schema.table import TableSchema
 from aevorium.workspace import Workspace
 
+pytestmark = pytest.mark.long
+
 SCHEMA = """
 name = "clinic"
 unit_id = "id"

@@ -51,6 +51,7 @@ def test_the_bounds_are_close_to_each_other_and_cover_what_runs_cost():
     assert sum(schedule.pure > 0 for schedule, _, _ in KNOWN) > 100
 
 
+@pytest.mark.long
 def test_no_epsilon_of_a_sample_is_below_the_truth_or_two_percent_above():
     for place in SAMPLE:
         check(place)

@@ -183,6 +183,7 @@ def test_one_more_record_changes_the_sum_by_no_more_than_the_clip(clip_norm, mon
     assert max(changes) > 0.01 * clip_norm
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("draws", "part", "seeds"), [(1, None, 8), (8, None, 8), (1, 1, 1)])
 def test_one_more_record_turns_no_other_whatever_the_model(draws, part, seeds):
     """A server can send a model that makes the last bit of a sum of 512 numbers the sign of a record's gradient.

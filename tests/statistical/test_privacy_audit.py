@@ -18,6 +18,8 @@ from aevorium.planning import RunOptions, plan_study
 from aevorium.privacy.mechanisms import OsNoise
 from aevorium.schema.table import TableSchema
 
+pytestmark = pytest.mark.long
+
 SCHEMA = """
 name = "small"
 unit_id = "Id"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
-from aevorium.governance.chain import AuditEntry
+from aevorium.errors import ArtefactError
+from aevorium.governance.chain import AuditChain
 from aevorium.server.statement_form import PrivacyStatement
 from aevorium.server.statement_page import statement_page
 from aevorium.workspace import Workspace, write_atomically
@@ -47,13 +48,17 @@ def write_statement(workspace: Workspace, statement: PrivacyStatement) -> dict[s
     return hashes
 
 
-def issued_statements(entries: Iterable[AuditEntry], *, run_id: str) -> dict[str, str]:
-    """The hash of each form as the server issued it, by the file's name; empty for a run that logged none.
+def issued_statements(workspace: Workspace, *, run_id: str) -> dict[str, str]:
+    """The hash of each form as the server issued it, by the file's name; empty if its log tells of none.
 
     Args:
-        entries: The server's log.
+        workspace: The workspace of the run.
         run_id: The run.
     """
+    try:
+        entries = AuditChain(workspace.database).entries() if workspace.database.is_file() else ()
+    except ArtefactError:  # a damaged log is a finding of its own
+        return {}
     for entry in entries:
         if entry.action == "results_written" and entry.detail.get("run_id") == run_id:
             return dict(entry.detail.get("statements", {}))
