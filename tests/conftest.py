@@ -23,7 +23,7 @@ _ROOT = Path(__file__).parent
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-e2e", action="store_true", help="also run tests with real processes")
-    parser.addoption("--run-long", action="store_true", help="also run tests that take tens of seconds")
+    parser.addoption("--run-long", action="store_true", help="also run tests that take more than some seconds")
     parser.addoption("--run-slow", action="store_true", help="also run tests that take minutes")
 
 

@@ -203,6 +203,7 @@ def test_a_table_that_waits_is_stopped_and_the_log_says_by_whom(done: tuple[Serv
     ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_table_is_of_the_run_that_was_the_newest_when_it_was_ordered(server: Server):
     def trained() -> str:
         run = server.order_run(epsilon=1.0, records=1200)
@@ -547,6 +548,7 @@ def test_keys_are_rotated_under_every_run(done: tuple[Server, str], monkeypatch:
         assert server.ended(f"/v1/datasets/{table}")["state"] == "succeeded"
 
 
+@pytest.mark.long
 def test_runs_are_ordered_watched_and_stopped_on_the_command_line(
     server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):

@@ -150,6 +150,7 @@ def test_errors_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "CONFIG_INVALID"
 
 
+@pytest.mark.long
 def test_a_byte_order_mark_and_values_out_of_bounds_are_fine(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -165,6 +165,7 @@ def test_a_plan_says_where_there_is_no_training_and_how_to_ask_for_it(capsys: py
         assert ("–" in told) is is_told
 
 
+@pytest.mark.long
 def test_a_plan_whose_noise_drowns_the_patients_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     for epsilon, is_told in (("0.001", True), ("3", False)):
         assert main(["plan", "--records", "2000", "--nodes", "2", "--epsilon", epsilon]) == 0

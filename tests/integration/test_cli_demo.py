@@ -10,6 +10,7 @@ import pytest
 from aevorium.cli.app import main
 
 
+@pytest.mark.long
 def test_the_demo_leaves_a_workspace_that_the_scripts_find(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

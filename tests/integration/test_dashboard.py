@@ -401,6 +401,7 @@ class _Asked:
         return taken
 
 
+@pytest.mark.long
 def test_a_log_of_ten_thousand_entries_is_asked_for_by_the_page(
     tmp_path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
 ):

@@ -25,6 +25,8 @@ from aevorium.server.statement_page import statement_page
 from aevorium.verification import verify_workspace
 from aevorium.workspace import Workspace
 
+pytestmark = pytest.mark.long
+
 SCHEMA = """
 name = "clinic"
 [columns.age]
@@ -185,7 +187,6 @@ def _changed(value: object) -> object:
     return value * 0.9 + 0.001 if isinstance(value, int | float) else f"{value}!"
 
 
-@pytest.mark.long
 def test_every_figure_and_word_of_the_json_form_is_verified(counted: Workspace) -> None:
     path = counted.privacy_statement_json
     text = path.read_text(encoding="utf-8")
@@ -205,7 +206,6 @@ def test_every_figure_and_word_of_the_json_form_is_verified(counted: Workspace) 
     assert verify_workspace(counted).is_sound
 
 
-@pytest.mark.long
 def test_every_figure_of_the_page_is_verified(counted: Workspace) -> None:
     path = counted.privacy_statement
     text = path.read_text(encoding="utf-8")
@@ -229,7 +229,6 @@ def _forge(workspace: Workspace, change: dict[str, object]) -> None:
     workspace.privacy_statement_json.write_text(statement.to_json(), encoding="utf-8")
 
 
-@pytest.mark.long
 def test_a_statement_that_agrees_with_a_forged_record_disagrees_with_the_ledger(counted: Workspace) -> None:
     files = (counted.study, counted.privacy_statement, counted.privacy_statement_json)
     kept = {path: path.read_bytes() for path in files}

@@ -85,6 +85,7 @@ def test_a_plan_with_two_way_tables_spends_its_target_and_no_more(target, size, 
     assert library_cost(plan, size, interval=1e-4 if target > 1 else 1e-5) == pytest.approx(found, rel=0.02)
 
 
+@pytest.mark.long
 def test_tables_share_what_one_gaussian_mechanism_may_cost():
     """The budget that is shared out: a Gaussian mechanism of that ρ has the target's ε at δ, by the library."""
     for target in (0.1, 1.0, 10.0):
