@@ -3,9 +3,9 @@
 The attacker knows the code, the plan, every request, all other records and the canary itself. Where noise is added to
 counts, the attacker therefore knows the two outcomes between which it stands, and the best test of all is the sum of
 the differences, each weighed by its noise, if the noise is normal and independent (Neyman and Pearson's lemma); the
-geometric noise of the count is weighed as if it were. What a released model tells
-is learnt instead: from the canary's own loss by it, or from the part of a noisy gradient that points as the canary's
-does, in repeats that are used for nothing else.
+geometric noise of the count is weighed as if it were. What a released model tells is learnt instead: from the canary's
+own loss by it, or from the part of a noisy gradient that points as the canary's does, in repeats that are used for
+nothing else.
 """
 
 from __future__ import annotations

@@ -66,11 +66,6 @@ class Hits:
         most = float(beta.ppf(1 - tail, alarms + 1, others)) if others else 1.0
         return least, most
 
-    @property
-    def best(self) -> Hits:
-        """What a perfect attack would have had in as many tries: no instrument shows more."""
-        return Hits(found=self.present, present=self.present, false_alarms=0, absent=self.absent)
-
 
 def exceeds(hits: Hits, curve: PrivacyCurve, *, confidence: float) -> bool:
     """Whether an attack did better than a guarantee allows.
