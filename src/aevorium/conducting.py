@@ -16,7 +16,6 @@ from aevorium.diffusion.device import find_device
 from aevorium.errors import AevoriumError
 from aevorium.evaluation.comparison import Comparison
 from aevorium.federation.protocol import TrainingSettings
-from aevorium.governance.code import code_hash
 from aevorium.governance.secrets import Secrets
 from aevorium.planning import RunOptions
 from aevorium.privacy.plan import StudyPlan
@@ -102,7 +101,6 @@ def conduct_run(
         is_simulated_federation=server == SIMULATED,
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=software_versions(),
-        code_hash=code_hash(),
     )
     journal = Journal(workspace, secrets=secrets, record=record, schema_text=schema_text)
     rounds: list[RoundFinished] = []

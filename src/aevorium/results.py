@@ -73,9 +73,9 @@ def write_results(
     """
     workspace = journal.workspace
     _write(workspace.privacy_budget, json.dumps(_budget_view(journal.record, workspace), indent=2) + "\n")
-    statements = write_statement(workspace, privacy_statement(journal.record, schema))
+    issued = write_statement(workspace, privacy_statement(journal.record, schema))
     comparison = _write_run_report(journal.record, schema, workspace=workspace, keys=keys, rounds=rounds, report=report)
-    journal.note("results_written", {"files": [path.name for path in _outputs(workspace)], "statements": statements})
+    journal.note("results_written", {"files": [path.name for path in _outputs(workspace)], **issued})
     return Results(_outputs(workspace), comparison)
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from aevorium.errors import ArtefactError
 from aevorium.governance.chain import AuditChain, AuditEntry
 from aevorium.governance.checkpoints import check_checkpoints
-from aevorium.governance.code import code_hash
 from aevorium.governance.log_file import LogJudgement, judge_log, read_log
 from aevorium.governance.periods import PeriodHistory
 from aevorium.governance.steward import check_signatures
@@ -25,11 +24,15 @@ from aevorium.privacy.phases import plan_budget
 from aevorium.schema.table import TableSchema
 from aevorium.server.record import NodeRecord, StudyRecord, load_study
 from aevorium.server.statement import node_size, privacy_statement
-from aevorium.server.statement_files import issued_statements, statement_forms, statement_hash
+from aevorium.server.statement_files import Issued, read_issued, statement_forms, statement_hash
 from aevorium.workspace import Workspace
 
 __all__ = ["Finding", "VerificationResult", "check_log", "verify_export", "verify_workspace"]
 
+
+_AS_ISSUED = "It is as it was issued: the server's log holds its hash."
+_NOT_ISSUED = "It is not the one that was issued: the server's log holds another hash."
+_OTHER_WORDS = "Another version of Aevorium (code {}…) chose its words, which only that version can write anew."
 
 _VERDICT = {True: "ok", False: "BROKEN", None: "not checked"}
 
@@ -150,11 +153,12 @@ def verify_workspace(
         ArtefactError: ARTEFACT_NOT_FOUND, if there is no run in it.
     """
     record, schema = load_study(workspace)
+    issued = read_issued(workspace, run_id=record.run_id)
     checks = [
         *check_log("the server", workspace.database, workspace.audit_log, head=record.audit_head, key=public_key),
         *_check_own(workspace, own_key if public_key is None else None),
-        *_check_nodes(record, workspace, homes=homes),
-        *_check_statement(record, schema, workspace),
+        *_check_nodes(record, workspace, homes=homes, issued=issued),
+        *_check_statement(record, schema, workspace, issued=issued),
     ]
     return VerificationResult(tuple(checks))
 
@@ -245,7 +249,9 @@ def _check_view(subject: str, view_path: Path, chain_path: Path, *, public_key: 
     return Finding(subject, True, f"{len(view.entries)} entries, as in the chain.")
 
 
-def _check_nodes(record: StudyRecord, workspace: Workspace, *, homes: Sequence[Path]) -> Iterator[Finding]:
+def _check_nodes(
+    record: StudyRecord, workspace: Workspace, *, homes: Sequence[Path], issued: Issued
+) -> Iterator[Finding]:
     budget = _read_budget(workspace)
     told = {node.name: node for node in record.nodes}
     for name in record.plan.nodes:
@@ -273,7 +279,7 @@ def _check_nodes(record: StudyRecord, workspace: Workspace, *, homes: Sequence[P
         if run is None:
             yield Finding(subject, False, f"It knows no run {record.run_id}.")
             continue
-        yield _check_run(subject, run, record, claimed=budget.get(name), told_of=told.get(name))
+        yield _check_run(subject, run, record, claimed=budget.get(name), told_of=told.get(name), issued=issued)
 
 
 def _check_steward(node: str, home: Path) -> Iterator[Finding]:
@@ -313,7 +319,7 @@ def _check_statements(
 
 
 def _check_run(
-    subject: str, run: LedgerRun, record: StudyRecord, *, claimed: object, told_of: NodeRecord | None
+    subject: str, run: LedgerRun, record: StudyRecord, *, claimed: object, told_of: NodeRecord | None, issued: Issued
 ) -> Finding:
     plan = record.plan
     told = None if told_of is None else told_of.spent
@@ -329,7 +335,8 @@ def _check_run(
     # A server that was killed holds no spend yet (`running`); every other record must say what the ledger says.
     if told != spent and not (told is None and record.status == "running"):
         return Finding(subject, False, f"Its events cost ε = {spent:g}; the study's record says {told}.")
-    if not _is_stated(run, record, told_of):
+    # Another version may have divided the budget by other rules.
+    if not issued.is_of_another_version and not _is_stated(run, record, told_of):
         return Finding(subject, False, "It holds events that the study's record and statement do not.")
     return Finding(
         subject,
@@ -339,12 +346,9 @@ def _check_run(
 
 
 def _is_stated(run: LedgerRun, record: StudyRecord, node: NodeRecord | None) -> bool:
-    """Whether a node released nothing but what the record's plan, sizes and count say; a lost node released less.
-
-    By the rules of this version: another one may have divided the budget in another way.
-    """
+    """Whether a node released nothing but what the record's plan, sizes and count say; a lost node released less."""
     size = None if node is None else node_size(record, node)
-    if not record.plan.is_private or size is None or _is_of_another_version(record):
+    if not record.plan.is_private or size is None:
         return True
     return is_within(run.events, plan_budget(record.plan, records=record.records).events(size))
 
@@ -358,8 +362,10 @@ def _read_budget(workspace: Workspace) -> dict[str, object]:
         return {}
 
 
-def _check_statement(record: StudyRecord, schema: TableSchema, workspace: Workspace) -> Iterator[Finding]:
-    """Both forms of the statement, each against what record and plan say."""
+def _check_statement(
+    record: StudyRecord, schema: TableSchema, workspace: Workspace, *, issued: Issued
+) -> Iterator[Finding]:
+    """The record, and both forms of the statement against what record and plan say."""
     forms = statement_forms(workspace)
     if record.status != "finished":
         exists = any(path.exists() for path in forms)
@@ -370,8 +376,10 @@ def _check_statement(record: StudyRecord, schema: TableSchema, workspace: Worksp
         )
         yield Finding("Privacy statement", not exists, text)
         return
-    statement = privacy_statement(record, schema)
-    issued = issued_statements(workspace, run_id=record.run_id)
+    statement, hashes = privacy_statement(record, schema), issued.hashes
+    if workspace.study.name in hashes:
+        is_same = hashes[workspace.study.name] == statement_hash(workspace.study.read_text(encoding="utf-8"))
+        yield Finding("Study's record", is_same, _AS_ISSUED if is_same else _NOT_ISSUED)
     for path, render in forms.items():
         subject = f"Privacy statement {path.name!r}"
         try:
@@ -379,20 +387,12 @@ def _check_statement(record: StudyRecord, schema: TableSchema, workspace: Worksp
         except (OSError, UnicodeDecodeError):
             yield Finding(subject, False, "It is missing or cannot be read.")
             continue
-        if path.name in issued and issued[path.name] != statement_hash(text):
-            yield Finding(subject, False, "It is not the one that was issued: the server's log holds another hash.")
+        if path.name in hashes and hashes[path.name] != statement_hash(text):
+            yield Finding(subject, False, _NOT_ISSUED)
         elif text == render(statement):
             claim = f"ε = {statement.epsilon:g}, δ = {statement.delta:g}"
             yield Finding(subject, True, f"It says what the ledgers say: {claim}.")
-        elif path.name in issued and _is_of_another_version(record):
-            told = (
-                f"It is as it was issued: the server's log holds its hash. Another version of Aevorium (code "
-                f"{str(record.code_hash)[:16]}…) chose its words, which only that version can write anew."
-            )
-            yield Finding(subject, None, told)
+        elif path.name in hashes and issued.is_of_another_version:
+            yield Finding(subject, None, f"{_AS_ISSUED} {_OTHER_WORDS.format(issued.code[:16])}")
         else:
             yield Finding(subject, False, "It differs from what the run's record and plan say.")
-
-
-def _is_of_another_version(record: StudyRecord) -> bool:
-    return record.code_hash not in (None, code_hash())

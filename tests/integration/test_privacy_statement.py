@@ -20,6 +20,7 @@ from aevorium.privacy.ledger import SqliteLedger
 from aevorium.schema.table import TableSchema
 from aevorium.server.record import StudyRecord, load_study
 from aevorium.server.statement import privacy_statement
+from aevorium.server.statement_files import Issued
 from aevorium.server.statement_form import PrivacyStatement
 from aevorium.server.statement_page import statement_page
 from aevorium.verification import verify_workspace
@@ -253,7 +254,7 @@ def test_a_statement_that_agrees_with_a_forged_record_disagrees_with_the_ledger(
 
 def test_a_statement_of_another_version_is_verified_by_the_signed_log(counted: Workspace, monkeypatch) -> None:
     """A new version words statements in its own way: what an old one issued is not broken by that."""
-    monkeypatch.setattr("aevorium.verification.code_hash", lambda: "f" * 64)
+    monkeypatch.setattr("aevorium.server.statement_files.code_hash", lambda: "f" * 64)
     monkeypatch.setattr("aevorium.verification.plan_budget", lambda *_, **__: pytest.fail("rules of this version"))
     for part in ("files.statement_page", "form.PrivacyStatement.to_json"):
         monkeypatch.setattr(f"aevorium.server.statement_{part}", lambda _: "Other words.")
@@ -267,11 +268,16 @@ def test_a_statement_of_another_version_is_verified_by_the_signed_log(counted: W
     counted.privacy_statement.write_text("Other words.", encoding="utf-8")
     assert not verify_workspace(counted).is_sound
     counted.privacy_statement.write_text(text, encoding="utf-8")
+    record = counted.study.read_text(encoding="utf-8")
+    counted.study.write_text(record.replace("synthetic data", "another purpose"), encoding="utf-8")
+    assert not verify_workspace(counted).is_sound
+    counted.study.write_text(record, encoding="utf-8")
+    assert verify_workspace(counted).is_sound
 
 
 def test_other_words_than_this_version_s_are_not_believed_without_the_log(counted: Workspace, monkeypatch) -> None:
-    monkeypatch.setattr("aevorium.verification.code_hash", lambda: "f" * 64)
-    monkeypatch.setattr("aevorium.verification.issued_statements", lambda *_, **__: {})
+    monkeypatch.setattr("aevorium.server.statement_files.code_hash", lambda: "f" * 64)
+    monkeypatch.setattr("aevorium.verification.read_issued", lambda *_, **__: Issued(hashes={}, code=""))
     monkeypatch.setattr("aevorium.server.statement_files.statement_page", lambda _: "Other words.")
     assert not verify_workspace(counted).is_sound
 

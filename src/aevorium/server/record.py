@@ -55,7 +55,6 @@ class StudyRecord(_Record):
     model: DenoiserConfig | None = None
     audit_head: str | None = Field(default=None, description="Hash of the server's last audit entry of the run.")
     versions: dict[str, str] = Field(default_factory=dict, description="Software that took part.")
-    code_hash: str | None = Field(default=None, description="SHA-256 of the code of the server that conducted it.")
 
     def write(self, workspace: Workspace) -> None:
         """Writes `study.json`."""

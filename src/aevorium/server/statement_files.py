@@ -1,18 +1,20 @@
-"""The files of a run's privacy statement: both forms, and what the signed log says of them. Safe to release."""
+"""The files of a run's privacy statement, and what the signed log says of them. Safe to release."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from aevorium.errors import ArtefactError
 from aevorium.governance.chain import AuditChain
+from aevorium.governance.code import code_hash
 from aevorium.server.statement_form import PrivacyStatement
 from aevorium.server.statement_page import statement_page
 from aevorium.workspace import Workspace, write_atomically
 
-__all__ = ["issued_statements", "statement_forms", "statement_hash", "write_statement"]
+__all__ = ["Issued", "read_issued", "statement_forms", "statement_hash", "write_statement"]
 
 
 def statement_forms(workspace: Workspace) -> dict[Path, Callable[[PrivacyStatement], str]]:
@@ -24,32 +26,50 @@ def statement_forms(workspace: Workspace) -> dict[Path, Callable[[PrivacyStateme
 
 
 def statement_hash(text: str) -> str:
-    """SHA-256 (hex) of a form's text in UTF-8, lines ending as on Unix."""
+    """SHA-256 (hex) of a file's text in UTF-8, lines ending as on Unix."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_statement(workspace: Workspace, statement: PrivacyStatement) -> dict[str, str]:
+@dataclass(frozen=True)
+class Issued:
+    """What the server's signed log holds of a run's results.
+
+    Attributes:
+        hashes: SHA-256 (hex) of the record and of both forms of the statement, by the file's name; empty for a run that
+            logged none.
+        code: Hash of the code of the server that wrote them; empty likewise.
+    """
+
+    hashes: Mapping[str, str]
+    code: str
+
+    @property
+    def is_of_another_version(self) -> bool:
+        """Whether other code than this wrote them: words and rules may then differ from ours."""
+        return self.code not in ("", code_hash())
+
+
+def write_statement(workspace: Workspace, statement: PrivacyStatement) -> dict[str, object]:
     """Writes both forms.
 
     Args:
-        workspace: The workspace of the run.
+        workspace: The workspace of the run, with its record.
         statement: The statement.
 
     Returns:
-        The hash of each file by its name. In the signed log it tells a later version, which words statements in its own
-        way, that the files are as they were issued.
+        What `read_issued` reads, for the signed log: it tells a later version, which words statements in its own way,
+        that record and statement are as they were issued.
     """
-    hashes = {}
     for path, render in statement_forms(workspace).items():
-        text = render(statement)
         with write_atomically(path) as temporary:
-            temporary.write_text(text, encoding="utf-8", newline="\n")
-        hashes[path.name] = statement_hash(text)
-    return hashes
+            temporary.write_text(render(statement), encoding="utf-8", newline="\n")
+    files = (workspace.study, *statement_forms(workspace))
+    hashes = {path.name: statement_hash(path.read_text(encoding="utf-8")) for path in files}
+    return {"hashes": hashes, "code": code_hash()}
 
 
-def issued_statements(workspace: Workspace, *, run_id: str) -> dict[str, str]:
-    """The hash of each form as the server issued it, by the file's name; empty if its log tells of none.
+def read_issued(workspace: Workspace, *, run_id: str) -> Issued:
+    """What the server's log holds of a run's results.
 
     Args:
         workspace: The workspace of the run.
@@ -58,8 +78,8 @@ def issued_statements(workspace: Workspace, *, run_id: str) -> dict[str, str]:
     try:
         entries = AuditChain(workspace.database).entries() if workspace.database.is_file() else ()
     except ArtefactError:  # a damaged log is a finding of its own
-        return {}
+        entries = ()
     for entry in entries:
         if entry.action == "results_written" and entry.detail.get("run_id") == run_id:
-            return dict(entry.detail.get("statements", {}))
-    return {}
+            return Issued(hashes=entry.detail.get("hashes", {}), code=entry.detail.get("code", ""))
+    return Issued(hashes={}, code="")
